@@ -1,0 +1,32 @@
+# Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+WEIGHTS ?= random:0
+VENV := .venv
+MCN := $(VENV)/bin/mcn
+
+.PHONY: demo test lint lock clean
+
+demo: $(VENV)/installed
+	$(MCN) run configs/sample.yaml --set extract.weights=$(WEIGHTS)
+
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term tests
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+# requirements.lock leaves yt-dlp out: setup.py gives it a floor, and the newest is wanted.
+$(VENV)/installed: requirements.lock setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+lock:
+	$(VENV)/bin/python -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile --universal --python-version 3.11 setup.py --extra dev --generate-hashes \
+	  --no-emit-package yt-dlp --no-emit-package yt-dlp-ejs --no-emit-package deno -o requirements.lock
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Apache Beam jobs: thin layers over `pipeline` and `extractors`."""

@@ -1,0 +1,226 @@
+"""`mcn download` as a Beam job: one element is a video id; the files go to a folder that every worker sees."""
+
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions
+
+from beam_jobs.options import LOCAL_RUNNER, beam_options
+from pipeline.config import as_plain
+from pipeline.downloader import (
+    STAGE,
+    Downloader,
+    DownloadJob,
+    Request,
+    clear_scratch,
+    settled,
+    stopped,
+    summary_of,
+)
+from pipeline.errors import InputError, suggest
+from pipeline.failure_classes import FAILURE_CLASSES
+from pipeline.fetch import FetchSettings, Site
+from pipeline.ledger import latest_states
+from pipeline.media_folder import find_media
+from pipeline.progress import ledger_progress
+from pipeline.records import Outcome
+from pipeline.report import StageReport
+from pipeline.video_ids import is_video_id
+from pipeline.video_list import read_video_list
+
+__all__ = ["DownloadSettings", "DownloadVideos", "run"]
+
+
+@dataclass(frozen=True)
+class DownloadSettings:
+    """What to download and how."""
+
+    ids: Path
+    """Csv with a column video_id, such as the published HowTo100M_v1.csv."""
+    out: Path
+    """Folder for the videos and the ledger of all attempts; may be shared by several machines."""
+    site: Site = "youtube"
+    """Where the videos are: youtube, or sample (made by `mcn sample` and served from this machine)."""
+    sample: Path | None = None
+    """Folder of the sample to serve while the job runs; for --site sample."""
+    site_url: str = ""
+    """Address of a sample that is already served, in place of --sample: http://127.0.0.1:PORT."""
+    format: str = FetchSettings.format
+    """yt-dlp's format selector; the default takes 360p, enough for a short side of 256."""
+    format_sort: tuple[str, ...] = FetchSettings.format_sort
+    """yt-dlp's order of preference among formats."""
+    workers: int = 2
+    """Videos fetched at a time from this internet address; the sleeps below grow with it, so the rate stays the same."""
+    sleep_requests: float = 0.75
+    """Seconds between requests for information; not used for the sample."""
+    sleep_interval: float = 10.0
+    """Fewest seconds before a video is fetched; not used for the sample."""
+    max_sleep_interval: float = 20.0
+    """Most seconds before a video is fetched; not used for the sample."""
+    attempts: int = 3
+    """How often a video is tried in all, this run and earlier ones together, when the failure may pass."""
+    retries: int = FetchSettings.retries
+    """How often yt-dlp tries again within an attempt."""
+    retry_wait_s: float = FetchSettings.retry_wait_s
+    """Seconds before a retry; doubled with each further one, 60 at most."""
+    time_limit_s: float = FetchSettings.time_limit_s
+    """Wall clock of one attempt in seconds, its sleeps apart; a hanging one is killed."""
+    socket_timeout_s: float = FetchSettings.socket_timeout_s
+    """Seconds without an answer after which yt-dlp gives up a request."""
+    recheck_h: float = 24.0
+    """Hours before a video that is not out yet is asked for again."""
+    ask_again: tuple[str, ...] = ()
+    """Failures of earlier runs to try anew, such as age,geo after adding --cookies or --proxy."""
+    cookies: Path | None = None
+    """Cookie file of an account, for videos that need one; accounts that download in bulk get banned."""
+    proxy: str = ""
+    """Proxy for all requests, such as socks5://host:port; none by default."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.attempts < 1 or self.retries < 0:
+            raise ValueError("workers and attempts must be at least 1, retries at least 0")
+        if min(self.sleep_requests, self.sleep_interval, self.retry_wait_s, self.recheck_h) < 0:
+            raise ValueError("sleeps and waits can't be negative")
+        if self.max_sleep_interval < self.sleep_interval:
+            raise ValueError("max_sleep_interval must be at least sleep_interval")
+        if self.time_limit_s <= 0 or self.socket_timeout_s <= 0:
+            raise ValueError("time_limit_s and socket_timeout_s must be above 0")
+        if self.site == "sample" and (self.sample is None) == (not self.site_url):
+            raise ValueError("site sample needs one of sample (its folder) and site_url")
+        if self.site == "youtube" and (self.sample is not None or self.site_url):
+            raise ValueError("sample and site_url go with site sample")
+        for name in self.ask_again:
+            if name not in FAILURE_CLASSES:
+                raise ValueError(f"ask_again: no failure {name!r}; {suggest(name, FAILURE_CLASSES)}")
+
+
+class _Download(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, job: DownloadJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.downloader = Downloader(self.job)
+
+    def process(self, request: Request) -> Iterator[Outcome]:
+        outcome = self.downloader.download(request)
+        counter = beam.metrics.Metrics.counter
+        counter("DownloadVideos", outcome.reason or outcome.outcome).inc()
+        counter("DownloadVideos", "bytes").inc(outcome.detail.get("bytes", 0))
+        counter("DownloadVideos", "milliseconds").inc(round(1000 * outcome.detail.get("seconds", 0)))
+        yield outcome
+
+    def teardown(self) -> None:
+        self.downloader.close()
+
+
+@dataclass
+class DownloadVideos(beam.PTransform):  # type: ignore[misc]
+    """Requests in, an Outcome for each out; the files appear in `job.media`, a ledger line for each attempt beside."""
+
+    job: DownloadJob
+
+    def expand(self, requests: beam.PCollection[Request]) -> beam.PCollection[Outcome]:
+        return requests | "spread over workers" >> beam.Reshuffle() | "download" >> beam.ParDo(_Download(self.job))
+
+
+def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> StageReport:
+    """Download every listed video that is not there and not known to be gone. Dead videos are counted, not fatal.
+
+    Complete when no video is left waiting and at least one is there.
+    """
+    # The work is done by a child process for each worker, so that threads are enough here.
+    options = beam_options(beam_arguments, "multi_threading", settings.workers)
+    report = StageReport(STAGE)
+    video_ids = [record.video_id for record in read_video_list(settings.ids)]
+    _check_files(settings)
+    ledger = settings.out / "ledger"
+    there = set(find_media(settings.out).paths)
+    states = latest_states(ledger, STAGE)
+    requests = [
+        Request(i, state.latest.attempt + 1 if state else 1, state.failures if state else 0)
+        for i, state in ((i, states.get(i)) for i in video_ids if i not in there)
+        if not settled(state, settings.attempts, settings.recheck_h, settings.ask_again)
+    ]
+    reason = ""
+    if requests:
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        with ExitStack() as stack:
+            workers = max(settings.workers, options.view_as(DirectOptions).direct_num_workers)
+            url = settings.site_url or _serve(settings, stack)
+            job = DownloadJob(settings.out.resolve(), _fetching(settings, url, workers), settings.attempts, uuid.uuid4().hex)
+            stack.callback(clear_scratch, job)
+            stack.enter_context(ledger_progress(ledger, STAGE, len(requests), STAGE))
+            with beam.Pipeline(options=options) as pipeline:
+                _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job)
+            reason = stopped(job)
+    _count(report, settings, video_ids, there)
+    if reason:
+        report.notes.append(f"stopped: {reason}: {FAILURE_CLASSES[reason].advice}")
+    runner = options.get_all_options()["runner"]
+    report.detail |= {
+        "media": str(settings.out),
+        "settings": as_plain(settings),
+        "runner": "local" if runner == LOCAL_RUNNER else runner,
+    }
+    report.finish().publish(settings.out / "download.json")
+    return report
+
+
+def _check_files(settings: DownloadSettings) -> None:
+    if settings.cookies is not None and not settings.cookies.is_file():
+        raise InputError(f"{settings.cookies}: no such file; --cookies wants a cookie file in Netscape format")
+    try:
+        (settings.out / "ledger").mkdir(parents=True, exist_ok=True)
+        (settings.out / ".part").mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{settings.out}: can't be written: {error.strerror}; choose another --out") from None
+
+
+def _serve(settings: DownloadSettings, stack: ExitStack) -> str:
+    if settings.sample is None:
+        return FetchSettings.site_url
+    from pipeline.sample.site import SampleSite  # real downloads do without the sample's code
+
+    return stack.enter_context(SampleSite(settings.sample)).url
+
+
+def _fetching(settings: DownloadSettings, url: str, workers: int) -> FetchSettings:
+    pace = workers if settings.site == "youtube" else 0
+    return FetchSettings(
+        site=settings.site,
+        site_url=url,
+        format=settings.format,
+        format_sort=settings.format_sort,
+        sleep_requests=settings.sleep_requests * pace,
+        sleep_interval=settings.sleep_interval * pace,
+        max_sleep_interval=settings.max_sleep_interval * pace,
+        retries=settings.retries,
+        retry_wait_s=settings.retry_wait_s,
+        time_limit_s=settings.time_limit_s,
+        socket_timeout_s=settings.socket_timeout_s,
+        cookies=settings.cookies.resolve() if settings.cookies else None,
+        proxy=settings.proxy or None,
+    )
+
+
+def _count(report: StageReport, settings: DownloadSettings, video_ids: list[str], before: set[str]) -> None:
+    """Where each listed video stands now, by the media folder and the ledger."""
+    there = {name for name in find_media(settings.out).paths if is_video_id(name)}
+    states = latest_states(settings.out / "ledger", STAGE)
+    for video_id in video_ids:
+        state = states.get(video_id)
+        if video_id in before:
+            report.skipped += 1
+        elif video_id in there:
+            report.done += 1
+        elif state is not None and state.latest.outcome == "failed":
+            report.failed[state.latest.reason] += 1
+        else:
+            report.waiting += 1
+    report.complete = report.waiting == 0 and report.done + report.skipped > 0
+    report.detail |= summary_of({i: states[i] for i in video_ids if i in states})

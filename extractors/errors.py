@@ -1,0 +1,28 @@
+"""What goes wrong with media and weights, in words for the user."""
+
+from typing import Literal, get_args
+
+MediaErrorKind = Literal[
+    "missing-file", "no-video-stream", "zero-length", "undecodable", "timeout", "memory", "crashed"
+]
+MEDIA_ERROR_KINDS: tuple[MediaErrorKind, ...] = get_args(MediaErrorKind)
+
+
+class MediaError(Exception):
+    """One media file gives no features; the files beside it are not concerned.
+
+    `kind` is what a ledger counts by; the message is one line that names the file.
+    """
+
+    def __init__(self, kind: MediaErrorKind, message: str) -> None:
+        # Both are handed to Exception, so that the error survives pickling on its way out of the decoder's process.
+        super().__init__(kind, message)
+        self.kind: MediaErrorKind = kind
+        self.message = " ".join(message.split())
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class WeightsError(ValueError):
+    """A weights name or file can't be used; the message is one line that says why and how to mend it."""

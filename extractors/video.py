@@ -1,0 +1,90 @@
+"""Frames to feature rows: a picture network, its view of the frame, its precision and its fixed batch."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.transforms.v2.functional import center_crop
+
+from extractors.architectures import ARCHITECTURES
+from extractors.precision import check_storable, resolve_device, resolve_precision
+from extractors.timeline import VIEW_SIDE, View, view_size
+from extractors.weights import Weights
+
+FRAME_NETWORKS = tuple(name for name, architecture in ARCHITECTURES.items() if architecture.pixel_mean)
+_CPU_BATCH = 16
+_CUDA_BATCH = 64
+
+
+class FrameNetwork:
+    """ResNet152 (2048-d) or EfficientNet-Lite0 (1280-d): the global average of the last feature map, as it comes.
+
+    The view is resized from the frame by antialiased bilinear interpolation of its values in floating point: `full` is
+    the whole frame with short side 224 (454x256 gives 397x224), `center` the middle 224x224 of that. Every batch has
+    `batch_size` frames, padded with black ones: bf16 rows change with the batch's size, so a row depends on its frame
+    alone only while that size stays. The average over positions is taken in fp32.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        view: View = "full",
+        precision: str = "auto",
+        device: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        if weights.network not in FRAME_NETWORKS:
+            raise ValueError(f"{weights.network} takes no frames: choose one of {', '.join(FRAME_NETWORKS)}")
+        view_size((VIEW_SIDE, VIEW_SIDE), view)
+        self._architecture = ARCHITECTURES[weights.network]
+        self.name = weights.network
+        self.width = self._architecture.width
+        self.weights_digest = weights.digest
+        self.view = view
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.batch_size = batch_size or (_CPU_BATCH if self.device.type == "cpu" else _CUDA_BATCH)
+        network = weights.module().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.precision == "bf16":
+            for module in network.modules():
+                # Batch norms keep their fp32 statistics and give back the type they are fed.
+                if isinstance(module, torch.nn.Conv2d):
+                    module.to(torch.bfloat16)
+        self._network = network
+        self._mean = torch.tensor(self._architecture.pixel_mean, device=self.device).view(3, 1, 1)
+        self._deviation = torch.tensor(self._architecture.pixel_deviation, device=self.device).view(3, 1, 1)
+
+    def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """RGB frames (n, H, W, 3), 0 <= n <= `batch_size`, to rows (n, `width`).
+
+        Raises ValueError for another shape or type, and for rows with NaN or beyond +-65504, naming the network.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) > self.batch_size:
+            raise ValueError(
+                f"{self.name} takes at most {self.batch_size} frames (n, H, W, 3) of uint8, "
+                f"not {frames.dtype} of shape {frames.shape}"
+            )
+        if not len(frames):
+            return np.empty((0, self.width), dtype=np.float32)
+        batch = np.zeros((self.batch_size, *frames.shape[1:]), dtype=np.uint8)
+        batch[: len(frames)] = frames
+        # TF32 would halve the digits of what is called fp32, and a search for the fastest kernel may end differently.
+        with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+            pictures = self._pictures(torch.from_numpy(batch).to(self.device))
+            mapped = self._architecture.feature_map(self._network, pictures)
+            rows = mapped.float().mean(dim=(2, 3))[: len(frames)].cpu().numpy()
+        check_storable(self.name, self.weights_digest, rows)
+        return np.ascontiguousarray(rows)
+
+    def _pictures(self, frames: Tensor) -> Tensor:
+        """Frames (B, H, W, 3) as bytes to normalised pictures (B, 3, h, w) in the network's precision."""
+        pictures = frames.permute(0, 3, 1, 2).float()
+        width, height = view_size((frames.shape[2], frames.shape[1]), "full")
+        if pictures.shape[2:] != (height, width):
+            pictures = interpolate(pictures, size=(height, width), mode="bilinear", antialias=True)
+        if self.view == "center":
+            pictures = center_crop(pictures, [VIEW_SIDE, VIEW_SIDE])
+        pictures = (pictures - self._mean) / self._deviation
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return pictures.to(dtype, memory_format=torch.channels_last)

@@ -1,0 +1,63 @@
+"""The networks and losses: tensors in, tensors out, no disk, no training loop.
+
+    model = MCN(ModelSettings(scheme=builtin_scheme("shared")))
+    embeddings = model(ClipInputs(...))          # space -> modality -> (B, D)
+    losses = mcn_losses(scheme, embeddings, clusters, model.reconstruction_errors(embeddings), LossSettings())
+"""
+
+from models.clips import ClipInputs, Embeddings, concatenate
+from models.davenet import ResDavenet, running_statistics_held
+from models.kmeans import ClusterQueue, Clusters, ClusterSettings, cosine_kmeans, first_half_of_each_video
+from models.losses import (
+    Losses,
+    LossSettings,
+    cluster_terms,
+    contrastive_terms,
+    mcn_losses,
+    reconstruction_terms,
+    term_weights,
+    total_loss,
+)
+from models.mcn import MCN, ModelSettings
+from models.pairing import (
+    BUILTIN_SCHEMES,
+    Scheme,
+    SchemeError,
+    builtin_scheme,
+    scheme_from_dict,
+    scheme_to_dict,
+)
+from models.published import StateDictError, export_published, load_published, load_published_davenet
+
+__all__ = [
+    "BUILTIN_SCHEMES",
+    "MCN",
+    "ClipInputs",
+    "ClusterQueue",
+    "ClusterSettings",
+    "Clusters",
+    "Embeddings",
+    "LossSettings",
+    "Losses",
+    "ModelSettings",
+    "ResDavenet",
+    "Scheme",
+    "SchemeError",
+    "StateDictError",
+    "builtin_scheme",
+    "cluster_terms",
+    "concatenate",
+    "contrastive_terms",
+    "cosine_kmeans",
+    "export_published",
+    "first_half_of_each_video",
+    "load_published",
+    "load_published_davenet",
+    "mcn_losses",
+    "reconstruction_terms",
+    "running_statistics_held",
+    "scheme_from_dict",
+    "scheme_to_dict",
+    "term_weights",
+    "total_loss",
+]

@@ -1,0 +1,207 @@
+"""MCN's losses: masked margin softmax, cluster and reconstruction terms, and their sum.
+
+Shapes: B clips, D width of a space, K clusters. Everything here is computed in fp32 at least, whatever autocast says:
+in bfloat16 the margin of 0.001 vanishes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.clips import Embeddings
+from models.kmeans import Clusters
+from models.pairing import Scheme, builtin_scheme
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Options of the losses; the defaults are the published terms, summed by the rule of `term_weights`."""
+
+    margin: float = 0.001
+    """Subtracted from the similarity of a clip's own pair, and from the logit of its own cluster."""
+    temperature: float = 1.0
+    """Similarities less margin are divided by it. Published: 1."""
+    normalise: bool = False
+    """Contrast L2-normalised vectors (cosines), usual with a low temperature. Published: raw dot products."""
+    directions: Literal["both", "first", "second"] = "both"
+    """`both` adds both directions of each pair, as published; `first` only finds the second modality from the first."""
+    mask_same_video: bool = False
+    """Leave other clips of the same video out of the negatives. Published: off, in spite of the loss's name."""
+    contrast_weight: float = 1.0
+    """Weight of every contrastive term."""
+    cluster_weight: float = 1.0
+    """Weight of every cluster term. Published: 1/3, for three modalities or fewer."""
+    reconstruction_weight: float = 50.0
+    """Weight of every reconstruction term, a mean squared error per feature."""
+    term_weights: Literal["balanced", "sum"] = "balanced"
+    """`balanced` scales each kind of term to the number that scheme `shared` has, so that schemes differ in pairing
+    alone; `sum` adds them up as they are. They are the same for `shared`."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}: it must be positive")
+        for name, known in (("directions", ("both", "first", "second")), ("term_weights", ("balanced", "sum"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The total and what it is made of."""
+
+    total: Tensor
+    """Scalar with a gradient: the weighted sum of `terms`."""
+    terms: dict[str, Tensor]
+    """`contrast/SPACE/FIRST-SECOND`, `cluster/SPACE/MODALITY`, `reconstruction/SPACE/MODALITY` -> unweighted scalar."""
+    weights: dict[str, float]
+    """The weight of each term in the total."""
+
+
+def mms_loss(
+    first: Tensor,
+    second: Tensor,
+    settings: LossSettings | None = None,
+    present: Tensor | None = None,
+    video_index: Tensor | None = None,
+) -> Tensor:
+    """Masked margin softmax (Ilharco et al., 2019) of two modalities, `(B, D)` each: a scalar.
+
+    With S = X Y^T - margin I, the mean over rows of -log softmax(S)_ii, plus the same for S^T. Clips outside `present`,
+    `(B,)` bool, leave rows and columns; without any clip the loss is 0. `video_index`, `(B,)` integers, is needed with
+    `mask_same_video` (ValueError): equal numbers are clips of one video.
+    """
+    settings = settings or LossSettings()
+    first, second = _precise(first), _precise(second)
+    if settings.mask_same_video and video_index is None:
+        raise ValueError("mask_same_video needs video_index, which says what video each clip is from")
+    if present is not None and not present.all():
+        first, second = first[present], second[present]
+        video_index = None if video_index is None else video_index[present]
+    if len(first) == 0:
+        return (first.sum() + second.sum()) * 0.0
+    with torch.autocast(first.device.type, enabled=False):
+        if settings.normalise:
+            first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
+        own = torch.eye(len(first), dtype=torch.bool, device=first.device)
+        similarity = (first @ second.T - settings.margin * own.to(first.dtype)) / settings.temperature
+        if settings.mask_same_video and video_index is not None:
+            same_video = video_index.unsqueeze(0) == video_index.unsqueeze(1)
+            similarity = similarity.masked_fill(same_video & ~own, -torch.inf)
+        target = torch.arange(len(first), device=first.device)
+        directions = {"first": (similarity,), "second": (similarity.T,), "both": (similarity, similarity.T)}
+        return torch.stack([functional.cross_entropy(s, target) for s in directions[settings.directions]]).sum()
+
+
+def cluster_loss(vectors: Tensor, clusters: Clusters, margin: float, present: Tensor | None = None) -> Tensor:
+    """Cross-entropy of one modality's `(B, D)` vectors against their joint features' clusters: a scalar (section 3.3).
+
+    Logits are raw dot products with the centroids, less `margin` at the clip's own cluster. Clips outside `present`,
+    and those without a label, are left out; without any clip the loss is 0. No gradient reaches the centroids.
+    """
+    counted = clusters.labels >= 0
+    counted = counted if present is None else counted & present
+    vectors, labels = _precise(vectors), clusters.labels
+    if not counted.all():
+        vectors, labels = vectors[counted], labels[counted]
+    if len(vectors) == 0:
+        return vectors.sum() * 0.0
+    with torch.autocast(vectors.device.type, enabled=False):
+        logits = vectors @ clusters.centroids.detach().to(vectors.dtype).T
+        logits = logits - margin * functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        return functional.cross_entropy(logits, labels)
+
+
+def contrastive_terms(
+    scheme: Scheme, embeddings: Embeddings, settings: LossSettings, video_index: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The contrastive term of every pair, named `contrast/SPACE/FIRST-SECOND`."""
+    terms: dict[str, Tensor] = {}
+    for space in scheme.spaces:
+        vectors = embeddings.vectors[space.name]
+        for pair in space.pairs:
+            present = embeddings.present[pair.first] & embeddings.present[pair.second]
+            loss = mms_loss(vectors[pair.first], vectors[pair.second], settings, present, video_index)
+            terms[f"contrast/{space.name}/{pair.name}"] = loss
+    return terms
+
+
+def cluster_terms(
+    scheme: Scheme, embeddings: Embeddings, clusters: Mapping[str, Clusters], settings: LossSettings
+) -> dict[str, Tensor]:
+    """The cluster term of every trained modality, named `cluster/SPACE/MODALITY`; `clusters` holds each space's."""
+    return {
+        f"cluster/{space.name}/{m}": cluster_loss(
+            embeddings.vectors[space.name][m], clusters[space.name], settings.margin, embeddings.present[m]
+        )
+        for space in scheme.spaces
+        for m in space.trained_modalities
+    }
+
+
+def reconstruction_terms(
+    scheme: Scheme,
+    errors: Mapping[str, Mapping[str, Tensor]],
+    present: Mapping[str, Tensor],
+    counts: Mapping[str, int] | None = None,
+) -> dict[str, Tensor]:
+    """The mean reconstruction error of every trained modality's present clips, named `reconstruction/SPACE/MODALITY`.
+
+    `errors` is what `MCN.reconstruction_errors` gives. For a chunk of a batch, `counts` gives the whole batch's number
+    of present clips by modality: the chunks' terms then add up to the batch's. Without any clip a term is 0.
+    """
+    terms: dict[str, Tensor] = {}
+    for space in scheme.spaces:
+        for m in space.trained_modalities:
+            error = errors[space.name][m]
+            total = error.masked_fill(~present[m], 0.0).sum()
+            count = int(present[m].sum()) if counts is None else counts[m]
+            terms[f"reconstruction/{space.name}/{m}"] = total / max(count, 1)
+    return terms
+
+
+def term_weights(scheme: Scheme, settings: LossSettings) -> dict[str, float]:
+    """The weight of every term of a scheme, by the term's name."""
+    kinds = {"contrast": settings.contrast_weight, "cluster": settings.cluster_weight}
+    kinds["reconstruction"] = settings.reconstruction_weight
+    names, shared = _term_names(scheme), _term_names(builtin_scheme("shared"))
+    if settings.term_weights == "balanced":
+        kinds = {kind: weight * len(shared[kind]) / len(names[kind]) for kind, weight in kinds.items()}
+    return {name: weight for kind, weight in kinds.items() for name in names[kind]}
+
+
+def total_loss(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum of terms; every term needs a weight (KeyError), and a weight may lack its term."""
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def mcn_losses(
+    scheme: Scheme,
+    embeddings: Embeddings,
+    clusters: Mapping[str, Clusters],
+    errors: Mapping[str, Mapping[str, Tensor]],
+    settings: LossSettings,
+    video_index: Tensor | None = None,
+) -> Losses:
+    """L_MMS + L_Cluster + L_Reconstruct of one whole batch (MCN, equation 7), with every term by name."""
+    terms = contrastive_terms(scheme, embeddings, settings, video_index)
+    terms |= cluster_terms(scheme, embeddings, clusters, settings)
+    terms |= reconstruction_terms(scheme, errors, embeddings.present)
+    weights = term_weights(scheme, settings)
+    return Losses(total_loss(terms, weights), terms, weights)
+
+
+def _term_names(scheme: Scheme) -> dict[str, list[str]]:
+    trained = [f"{space.name}/{m}" for space in scheme.spaces for m in space.trained_modalities]
+    return {
+        "contrast": [f"contrast/{space.name}/{pair.name}" for space in scheme.spaces for pair in space.pairs],
+        "cluster": [f"cluster/{name}" for name in trained],
+        "reconstruction": [f"reconstruction/{name}" for name in trained],
+    }
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,259 @@
+"""The Multimodal Clustering Network (Chen et al., ICCV 2021), with its pairing of modalities given as data.
+
+Shapes: B clips, R video rows, V video feature width, A audio feature width, T log-mel frames, W words, E word vector
+width, D width of a space.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.clips import ClipInputs, Embeddings
+from models.davenet import AUDIO_WIDTH, STRIDE, ResDavenet
+from models.gated import GatedUnit, GateThenProject, WordPooling
+from models.pairing import FEATURE, Scheme, Source, Space, builtin_scheme
+from models.standardisation import MomentSums, Standardisation
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Sizes and options of an MCN; the defaults are the mended ones, each docstring says what was published."""
+
+    scheme: Scheme = field(default_factory=lambda: builtin_scheme("shared"))
+    """The pairing scheme."""
+    width: int = 4096
+    """Width of every space that does not state its own. The published run used 6144."""
+    video_streams: tuple[int, ...] = (2048,)
+    """Widths of the video features side by side in a row, each L2-normalised apart. Published: 2048 (2-D), 2048."""
+    audio_dim: int = AUDIO_WIDTH
+    """Width of the audio feature; 1024 with DaveNet inside."""
+    word_dim: int = 300
+    """Width of a word vector."""
+    reconstruction_hidden: int = 1024
+    """Hidden width of each decoder."""
+    audio_from: Literal["davenet", "logmel"] = "davenet"
+    """`davenet`: frozen rows come in. `logmel`: DaveNet is part of the model and trained with it, as published."""
+    standardise: bool = False
+    """Standardise video, words and frozen audio rows by statistics of the training clips. Published: off."""
+    normalise_video: bool = True
+    """L2-normalise the max-pooled video rows. The published loader does so before the model sees them."""
+    mask_padding_words: bool = True
+    """Leave padding out of the maximum over words. Published: off, so short captions take part as relu(bias)."""
+    own_frames_in_training: bool = True
+    """Average DaveNet's output over a clip's own frames in training too. Published: off, there padding counts."""
+    zeros_for_missing: bool = False
+    """Train on zeros in place of a missing modality, as published; else the clip leaves every term that needs it."""
+    detach_targets: bool = True
+    """Keep reconstruction from moving its own targets. Published: off, so it can shrink what it has to predict."""
+    unused_batchnorm: bool = False
+    """Build DaveNet's `batchnorm1`, which is never called, so that all published tensors are kept as they are."""
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "width": self.width,
+            "audio_dim": self.audio_dim,
+            "word_dim": self.word_dim,
+            "reconstruction_hidden": self.reconstruction_hidden,
+            **{f"video_streams[{i}]": size for i, size in enumerate(self.video_streams)},
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} is {size}: it must be a positive number")
+        if not self.video_streams:
+            raise ValueError("video_streams is empty: give the width of at least one video feature")
+        if self.audio_from not in ("davenet", "logmel"):
+            raise ValueError(f"audio_from is {self.audio_from!r}: it must be davenet or logmel")
+        if self.audio_from == "logmel" and self.audio_dim != AUDIO_WIDTH:
+            raise ValueError(f"audio_dim is {self.audio_dim}: with audio_from logmel it must be {AUDIO_WIDTH}")
+
+    @property
+    def video_dim(self) -> int:
+        """Width of a video row: the sum of its streams."""
+        return sum(self.video_streams)
+
+    def width_of(self, space: Space) -> int:
+        """The width of a space: its own, or this model's."""
+        return self.width if space.width is None else space.width
+
+
+class MCN(nn.Module):
+    """Heads and decoders for every vector of a scheme, named `SPACE/MODALITY`; see `ModelSettings`."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.modalities = frozenset(m for space in settings.scheme.spaces for m in space.modalities)
+        self.davenet: ResDavenet | None = None
+        if settings.audio_from == "logmel" and "audio" in self.modalities:
+            self.davenet = ResDavenet(settings.unused_batchnorm)
+        feature_dims = {"video": settings.video_dim, "audio": settings.audio_dim, "text": settings.word_dim}
+        # DaveNet's output changes scale while it is trained, so statistics fixed beforehand would not fit it.
+        standardised = self.modalities - ({"audio"} if self.davenet is not None else set())
+        self.standardisation = nn.ModuleDict(
+            {m: Standardisation(feature_dims[m]) for m in sorted(standardised) if settings.standardise}
+        )
+        self.word_pooling = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        self.decoders = nn.ModuleDict()
+        for space, source in settings.scheme.in_order():
+            key, width = f"{space.name}/{source.modality}", settings.width_of(space)
+            if source.origin == FEATURE and source.modality == "text":
+                self.word_pooling[key] = WordPooling(settings.word_dim, width)
+            if source.through == source.modality:
+                self.heads[key] = self._head(space, source)
+            if source.modality in space.trained_modalities:
+                hidden = settings.reconstruction_hidden
+                self.decoders[key] = nn.Sequential(
+                    nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, self._target_dim(space, source)), nn.ReLU()
+                )
+
+    def _head(self, space: Space, source: Source) -> nn.Module:
+        width = self.settings.width_of(space)
+        if source.origin != FEATURE:
+            return GatedUnit(self.settings.width_of(self.settings.scheme.space(source.origin)), width)
+        if source.modality == "audio":
+            return GateThenProject(self.settings.audio_dim, width)
+        return GatedUnit(self.settings.video_dim if source.modality == "video" else width, width)
+
+    def _target_dim(self, space: Space, source: Source) -> int:
+        if source.modality == "text":
+            return self.settings.width_of(self._first_space(space, source))
+        return {"video": self.settings.video_dim, "audio": self.settings.audio_dim}[source.modality]
+
+    def _first_space(self, space: Space, source: Source) -> Space:
+        """The space in which this vector's way from the feature began."""
+        while source.origin != FEATURE:
+            space = self.settings.scheme.space(source.origin)
+            source = space.source(source.modality)
+        return space
+
+    def forward(self, clips: ClipInputs) -> Embeddings:
+        """Embed a batch in every space of the scheme, for the modalities that the batch gives.
+
+        Raises ValueError for tensors of another width than the settings'.
+        """
+        present = clips.presence()
+        if self.settings.zeros_for_missing:
+            present = {m: torch.ones_like(mask) for m, mask in present.items()}
+        features = self._features(clips, present)
+        inputs = {m: self._standardised(m, feature) for m, feature in features.items()}
+        vectors: dict[str, dict[str, Tensor]] = {space.name: {} for space in self.settings.scheme.spaces}
+        targets: dict[str, dict[str, Tensor]] = {space.name: {} for space in self.settings.scheme.spaces}
+        for space, source in self.settings.scheme.in_order():
+            modality = source.modality
+            if modality not in inputs:
+                continue
+            if source.origin != FEATURE:
+                x, target = vectors[source.origin][modality], targets[source.origin][modality]
+            elif modality == "text":
+                x = target = self.word_pooling[f"{space.name}/text"](inputs["text"], self._counted_words(clips))
+            else:
+                x, target = inputs[modality], features[modality]
+            vectors[space.name][modality] = self.heads[f"{space.name}/{source.through}"](x)
+            targets[space.name][modality] = target.detach() if self.settings.detach_targets else target
+        return Embeddings(vectors, present, targets)
+
+    def reconstruction_errors(self, embeddings: Embeddings) -> dict[str, dict[str, Tensor]]:
+        """space -> modality -> `(B,)`: each clip's mean squared error per feature, before any weight, at least fp32.
+
+        Rows of absent modalities are meaningless; `reconstruction_terms` leaves them out.
+        """
+        errors: dict[str, dict[str, Tensor]] = {}
+        for space in self.settings.scheme.spaces:
+            errors[space.name] = {}
+            for modality in space.trained_modalities:
+                output = self.decoders[f"{space.name}/{modality}"](embeddings.vectors[space.name][modality])
+                target = embeddings.targets[space.name][modality]
+                precise = torch.promote_types(output.dtype, torch.float32)
+                error = (output.to(precise) - target.to(precise)).square().mean(dim=1)
+                errors[space.name][modality] = error
+        return errors
+
+    @torch.no_grad()
+    def fit_standardisation(self, batches: Iterable[ClipInputs]) -> None:
+        """Set the standardisation's statistics from training clips, absent modalities left out.
+
+        Words count one by one. Does nothing where `standardise` is off; raises ValueError when no clip has a modality.
+        """
+        sums = {m: MomentSums() for m in self.standardisation}
+        for clips in batches:
+            present = clips.presence()
+            features = self._features(clips, present, with_davenet=False)
+            for modality in sums.keys() & features.keys():
+                counted = present[modality] if clips.known_words is None or modality != "text" else clips.known_words
+                sums[modality].add(features[modality][counted])
+        for modality, moments in sums.items():
+            try:
+                self.set_standardisation(modality, *moments.statistics())
+            except ValueError as error:
+                raise ValueError(f"{modality}: {error}") from None
+
+    def set_standardisation(self, modality: str, mean: Tensor, scale: Tensor) -> None:
+        """Set one modality's statistics, `(F,)` each; KeyError where there are none, ValueError when they misfit."""
+        module = self.standardisation[modality]
+        assert isinstance(module, Standardisation)
+        module.set_statistics(mean.to(module.mean), scale.to(module.scale))
+
+    def _features(self, clips: ClipInputs, present: dict[str, Tensor], with_davenet: bool = True) -> dict[str, Tensor]:
+        """The unstandardised features: video `(B, V)`, audio `(B, A)`, text `(B, W, E)`; zeros where absent."""
+        dtype = next(self.heads.parameters()).dtype
+        features: dict[str, Tensor] = {}
+        if clips.video is not None and clips.video_rows is not None and "video" in self.modalities:
+            _check_width("video", clips.video, 3, 2, self.settings.video_dim)
+            features["video"] = self._pooled_video(clips.video, clips.video_rows).to(dtype)
+            if self.settings.normalise_video:
+                streams = features["video"].split(self.settings.video_streams, dim=1)
+                features["video"] = torch.cat([functional.normalize(stream, dim=1) for stream in streams], dim=1)
+        if clips.words is not None and clips.known_words is not None and "text" in self.modalities:
+            _check_width("words", clips.words, 3, 2, self.settings.word_dim)
+            features["text"] = clips.words.to(dtype)
+            if self.settings.mask_padding_words:
+                features["text"] = features["text"].masked_fill(~clips.known_words.unsqueeze(2), 0.0)
+        if clips.audio is not None and "audio" in self.modalities:
+            if self.davenet is None:
+                _check_width("audio", clips.audio, 2, 1, self.settings.audio_dim)
+                features["audio"] = clips.audio.to(dtype).masked_fill(~present["audio"].unsqueeze(1), 0.0)
+            elif with_davenet:
+                features["audio"] = self._pooled_logmel(clips, present["audio"], dtype)
+        return features
+
+    @staticmethod
+    def _pooled_video(video: Tensor, rows: Tensor) -> Tensor:
+        pooled = video.masked_fill(~rows.unsqueeze(2), -torch.inf).amax(dim=1)
+        return pooled.masked_fill(~rows.any(dim=1).unsqueeze(1), 0.0)
+
+    def _pooled_logmel(self, clips: ClipInputs, present: Tensor, dtype: torch.dtype) -> Tensor:
+        """DaveNet's mean output `(B, 1024)`. Absent clips stay out of its batch statistics and get zeros."""
+        assert clips.audio is not None and self.davenet is not None
+        if clips.audio_frames is None:
+            raise ValueError("with audio_from logmel a batch of clips needs `audio_frames`, each clip's own frames")
+        pooled = torch.zeros(len(clips), AUDIO_WIDTH, dtype=dtype, device=clips.audio.device)
+        if not present.any():
+            return pooled
+        steps = self.davenet(clips.audio[present].to(dtype))
+        if self.training and not self.settings.own_frames_in_training:
+            means = steps.mean(dim=2)
+        else:
+            own = (clips.audio_frames[present] // STRIDE).clamp(1, steps.shape[2]).unsqueeze(1)
+            counted = torch.arange(steps.shape[2], device=steps.device) < own
+            means = (steps * counted.unsqueeze(1)).sum(dim=2) / own
+        return pooled.masked_scatter(present.unsqueeze(1), means.to(dtype))
+
+    def _standardised(self, modality: str, feature: Tensor) -> Tensor:
+        if modality not in self.standardisation:
+            return feature
+        standardised: Tensor = self.standardisation[modality](feature)
+        return standardised
+
+    def _counted_words(self, clips: ClipInputs) -> Tensor:
+        assert clips.known_words is not None
+        return clips.known_words if self.settings.mask_padding_words else torch.ones_like(clips.known_words)
+
+
+def _check_width(name: str, tensor: Tensor, dims: int, axis: int, width: int) -> None:
+    if tensor.ndim != dims or tensor.shape[axis] != width:
+        raise ValueError(f"the model takes {name} of {dims} axes with width {width} last, not {tuple(tensor.shape)}")

@@ -1,0 +1,46 @@
+"""Checkpoints: whole or absent, tensors and plain values alone, so that loading one runs no code of its author's."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import MCN, ModelSettings, SchemeError, scheme_from_dict
+from pipeline.errors import InputError
+from pipeline.files import write_aside
+
+FILE = "checkpoint.pt"
+SCHEMA = 1
+
+
+def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
+    """Write `folder/checkpoint.pt` aside, read it back, rename it over the last good one."""
+    with write_aside(folder / FILE) as aside:
+        torch.save(content | {"schema": SCHEMA}, aside)
+        torch.load(aside, map_location="cpu", weights_only=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint file, or the one in a folder. InputError when it is missing, cut short or no checkpoint."""
+    path = path / FILE if path.is_dir() else path
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; train a model first with `mcn train`") from None
+    except Exception as error:  # torch raises a dozen kinds for a damaged file
+        raise InputError(f"{path}: not a whole checkpoint ({str(error).splitlines()[0][:120]}); train again") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise InputError(f"{path}: not a checkpoint of this program")
+    return content
+
+
+def model_from(content: dict[str, Any]) -> MCN:
+    """The model of a checkpoint, with its weights, in evaluation mode."""
+    try:
+        settings = dict(content["model_settings"])
+        settings["video_streams"] = tuple(settings["video_streams"])
+        model = MCN(ModelSettings(scheme=scheme_from_dict(content["scheme"]), **settings))
+        model.load_state_dict(content["model"])
+    except (KeyError, TypeError, ValueError, RuntimeError, SchemeError) as error:
+        raise InputError(f"checkpoint doesn't fit its own settings: {str(error).splitlines()[0]}") from None
+    return model.eval()

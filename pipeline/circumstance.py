@@ -1,0 +1,58 @@
+"""Circumstance: what is recorded beside a result but needs not match between results."""
+
+import os
+import platform
+import socket
+import sys
+import time
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "decord",
+    "av",
+    "h5py",
+    "numpy",
+    "gensim",
+    "apache-beam",
+    "imageio-ffmpeg",
+)
+
+
+@cache
+def processor() -> str:
+    """The processor's model name as the system gives it."""
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that touch the numbers."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def circumstance(device: str) -> dict[str, Any]:
+    """Versions, processor, device, host, command and time of this process."""
+    return {
+        "libraries": library_versions(),
+        "processor": processor(),
+        "device": device,
+        "host": socket.gethostname(),
+        "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

@@ -1,0 +1,180 @@
+"""The `mcn` command: parsing gives settings, running takes them; one line per error; the exit status tells the truth.
+
+Status 0: the work asked for is there. 1: it isn't (the summary says why). 2: something given can't be used.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pipeline import config
+from pipeline.errors import InputError, suggest
+
+
+@dataclass(frozen=True)
+class Command:
+    """One stage: where its settings and its `run` are, and what `--help` says. Imported only when asked for."""
+
+    module: str
+    settings: str
+    summary: str
+    example: str
+    beam: bool = False
+    """Whether further flags are Apache Beam's."""
+
+
+COMMANDS = {
+    "sample": Command(
+        "pipeline.sample.make",
+        "SampleSettings",
+        "make a small HowTo100M of one's own: videos, captions, truth; no network",
+        "mcn sample --out runs/sample",
+    ),
+    "download": Command(
+        "beam_jobs.download",
+        "DownloadSettings",
+        "download the videos of a list that still exist (an Apache Beam job)",
+        "mcn download --ids HowTo100M_v1.csv --out media",
+        beam=True,
+    ),
+    "extract": Command(
+        "beam_jobs.extract",
+        "ExtractSettings",
+        "media to features in sharded HDF5 (an Apache Beam job)",
+        "mcn extract --media media --captions caption.json --out dataset --weights random:0",
+        beam=True,
+    ),
+    "train": Command(
+        "pipeline.train",
+        "TrainSettings",
+        "train a Multimodal Clustering Network on a data set",
+        "mcn train --dataset runs/demo/dataset --split runs/demo/sample/split.csv --preset sample --out runs/model",
+    ),
+    "evaluate retrieval": Command(
+        "pipeline.evaluate",
+        "RetrievalSettings",
+        "text-to-video retrieval of held-out clips",
+        "mcn evaluate retrieval --checkpoint runs/model --clips runs/demo/sample/steps.csv "
+        "--split runs/demo/sample/split.csv --out runs/model",
+    ),
+    "run": Command(
+        "pipeline.run",
+        "RunSettings",
+        "drive the whole way from a YAML file, skipping what is done",
+        "mcn run configs/sample.yaml",
+        beam=True,
+    ),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    command = COMMANDS[name]
+    beam = "\nFurther flags go to Apache Beam, e.g. --runner=FlinkRunner." if command.beam else ""
+    parser = _Parser(
+        prog=f"mcn {name}",
+        description=command.summary[0].upper() + command.summary[1:] + ".",
+        epilog=f"example: {command.example}{beam}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if name == "run":
+        parser.add_argument("config", metavar="CONFIG.yaml", help="the experiment: see configs/")
+        parser.add_argument(
+            "--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting, e.g. train.seed=2"
+        )
+    else:
+        parser.add_argument("--config", metavar="FILE.yaml", help="settings as YAML; flags override them")
+    parser.add_argument("--debug", action="store_true", help="show a traceback on errors, and debug messages")
+    return parser
+
+
+def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
+    """Turn a stage's arguments into its settings and the flags left for Beam.
+
+    Raises InputError for an unknown flag or key (naming the nearest right one) and for values that don't fit.
+    """
+    command = COMMANDS[name]
+    settings_class = getattr(importlib.import_module(command.module), command.settings)
+    parser = _parser(name)
+    if name != "run":
+        config.add_flags(parser, settings_class)
+    given, further = parser.parse_known_args(arguments)
+    values = vars(given)
+    debug = values.pop("debug")
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    known = {option for action in parser._actions for option in action.option_strings}
+    if further and command.beam:
+        beam_options = importlib.import_module("beam_jobs.options").beam_options
+        beam_options(further, own_flags=known)
+    elif further:
+        raise InputError(f"mcn {name}: unknown argument {further[0]!r}; {suggest(further[0].split('=')[0], known)}")
+    where = f"mcn {name}"
+    if name == "run":
+        settings = settings_class.load(Path(values["config"]), values["set"])
+    else:
+        if "config" in values and values["config"] is not None:
+            where = values["config"]
+            values = config.load_yaml(Path(values["config"])) | {k: v for k, v in values.items() if k != "config"}
+        values.pop("config", None)
+        settings = config.from_mapping(settings_class, values, where)
+    return settings, further
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return (
+        "usage: mcn STAGE [flags]\n\nFrom the HowTo100M id list to a trained Multimodal Clustering Network.\n\n"
+        "stages:\n"
+        + "\n".join(lines)
+        + "\n\n`mcn STAGE --help` lists a stage's flags.\nexample: mcn run configs/sample.yaml\n"
+    )
+
+
+def _command_name(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS and len(arguments) >= words:
+            return name, list(arguments[words:])
+    raise InputError(f"mcn: unknown stage {arguments[0]!r}; {suggest(arguments[0], COMMANDS)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help(), end="")
+        return 0 if arguments else 2
+    try:
+        name, rest = _command_name(arguments)
+        settings, beam_arguments = parse(name, rest)
+        module = importlib.import_module(COMMANDS[name].module)
+        report = module.run(settings, beam_arguments) if COMMANDS[name].beam else module.run(settings)
+        return 0 if report.complete else 1
+    except InputError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"mcn: {error}" if not str(error).startswith("mcn") else error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mcn: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

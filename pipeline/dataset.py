@@ -1,0 +1,184 @@
+"""A data set folder as training and evaluation see it: videos by id, clips drawn from captions, words as vectors."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gensim.models import KeyedVectors
+from numpy.typing import NDArray
+
+from extractors.text import load_vectors, vectors_digest
+from models import ClipInputs
+from pipeline.errors import InputError
+from pipeline.files import read_json
+from pipeline.records import Caption, VideoFeatures
+from pipeline.shards import DAVENET_WIDTH, FeatureFile
+
+AUDIO_SECONDS = 10.0
+"""A clip's frozen audio vector is the mean of the rows within its first 10 s: what the published model hears of it."""
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """One clip, ready for a batch. R rows, W words."""
+
+    video_id: str
+    start: float
+    end: float
+    video: NDArray[np.float32]
+    """[R, V]: the rows with a frame, in time order; R = 0 without one."""
+    audio: NDArray[np.float32] | None
+    """[1024]: mean DaveNet row, or None without sound."""
+    words: NDArray[np.float32]
+    """[W, 300] vectors of the words that have one."""
+
+
+class FeatureDataset:
+    """Random access to the videos of all closed shards of a data set; the first `cache_bytes` read are kept in memory.
+
+    Raises InputError when the folder is no data set, a shard is broken, or shards disagree with the Identity.
+    """
+
+    def __init__(self, folder: Path, cache_bytes: int = 1 << 30) -> None:
+        self.folder = folder
+        if not (folder / "dataset.json").exists():
+            raise InputError(
+                f"{folder}: no data set there (no dataset.json); make one with `mcn extract --out {folder}`"
+            )
+        self.description: dict[str, Any] = read_json(folder / "dataset.json")
+        self.identity: dict[str, Any] = self.description["identity"]
+        self._files: list[FeatureFile] = []
+        self._tables: list[tuple[str, ...]] = []
+        self._place: dict[str, tuple[int, int]] = {}
+        self._cache: dict[tuple[str, tuple[str, ...]], VideoFeatures] = {}
+        self._cache_room = cache_bytes
+        for path in sorted((folder / "shards").glob("[0-9]*.h5")):
+            file = FeatureFile(path)
+            if file.identity != self.identity:
+                raise InputError(f"{path}: its Identity isn't the data set's; move it away and extract again")
+            for index, video_id in enumerate(file.video_ids):
+                self._place[video_id] = (len(self._files), index)
+            self._files.append(file)
+            self._tables.append(file.table())
+        if not self._place:
+            raise InputError(f"{folder}: holds no closed shard; finish `mcn extract --out {folder}` first")
+
+    @property
+    def video_ids(self) -> list[str]:
+        """All ids, sorted."""
+        return sorted(self._place)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the sorted ids, one a line: says which videos a score stands for."""
+        return hashlib.sha256("\n".join(self.video_ids).encode()).hexdigest()
+
+    def stream_width(self, stream: str) -> int:
+        """Values per row of a video stream; InputError names the streams there are."""
+        streams = self.identity["streams"]
+        if stream not in streams:
+            raise InputError(f"{self.folder}: no video stream {stream!r}; it has: {', '.join(streams)}")
+        return int(streams[stream]["width"])
+
+    def video(self, video_id: str, streams: tuple[str, ...]) -> VideoFeatures:
+        """Features of one video: the rows of `streams`, DaveNet rows, captions."""
+        key = (video_id, streams)
+        if key in self._cache:
+            return self._cache[key]
+        file, index = self._place[video_id]
+        video = self._files[file].video(index, video_id, self._tables[file], streams, logmel=False)
+        size = sum(rows.nbytes for rows in video.video.values()) + (0 if video.audio is None else video.audio.nbytes)
+        if size <= self._cache_room:
+            self._cache_room -= size
+            self._cache[key] = video
+        return video
+
+    def word_vectors(self) -> KeyedVectors:
+        """The vectors frozen with this data set; InputError if they are missing or were changed."""
+        path = self.folder / "words.kv"
+        if not self.description.get("words"):
+            raise InputError(f"{self.folder}: no word vectors; extract with --captions, or give --word-vectors")
+        vectors = load_vectors(path)
+        if vectors_digest(vectors) != self.description["words"]:
+            raise InputError(f"{path}: not the vectors this data set was made with; restore the file")
+        return vectors
+
+
+def clip_rows(start: float, end: float, feature_fps: int, rows: int) -> slice:
+    """Rows of the half-open clip [start, end): those whose time lies in it, or else the one on screen at its start."""
+    first = int(np.ceil(start * feature_fps - 1e-9))
+    last = int(np.ceil(end * feature_fps - 1e-9))
+    if last <= first:
+        first = int(np.floor(start * feature_fps + 1e-9))
+        last = first + 1
+    return slice(min(max(first, 0), rows), min(max(last, 0), rows))
+
+
+def grow_clip(captions: Sequence[Caption], chosen: int, min_seconds: float) -> tuple[int, int]:
+    """Grow caption `chosen` by its neighbours to at least `min_seconds`; returns the first and last caption index.
+
+    As published (Chen et al.'s data loader): each step takes the neighbour that gives the shorter span, ties go to
+    the previous one, and growth stops at the video's ends.
+    """
+    first = last = chosen
+    while captions[last].end - captions[first].start < min_seconds:
+        before = captions[last].end - captions[first - 1].start if first > 0 else np.inf
+        after = captions[last + 1].end - captions[first].start if last + 1 < len(captions) else np.inf
+        if before == after == np.inf:
+            break
+        if before <= after:
+            first -= 1
+        else:
+            last += 1
+    return first, last
+
+
+def vectors_of(words: Sequence[str], vectors: KeyedVectors) -> NDArray[np.float32]:
+    """Vectors [W, width] of those words that have one, in their order; W = 0 when none has."""
+    known = [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
+    return np.asarray(vectors.vectors[known], np.float32).reshape(len(known), vectors.vector_size)
+
+
+def cut_clip(
+    video: VideoFeatures, start: float, end: float, words: Sequence[str], vectors: KeyedVectors, max_words: int
+) -> ClipFeatures:
+    """Features of the clip [start, end): the streams side by side, the first `max_words` words with a vector."""
+    rows = clip_rows(start, end, video.feature_fps, len(video.video_mask))
+    seen = [stream[rows][video.video_mask[rows]] for stream in video.video.values()]
+    heard = None
+    if video.audio is not None:
+        span = clip_rows(start, min(end, start + AUDIO_SECONDS), video.feature_fps, len(video.audio_mask))
+        sound = video.audio[span][video.audio_mask[span]]
+        heard = sound.astype(np.float32).mean(axis=0) if len(sound) else None
+    return ClipFeatures(
+        video.video_id,
+        start,
+        end,
+        np.concatenate(seen, axis=1).astype(np.float32),
+        heard,
+        vectors_of(words, vectors)[:max_words],
+    )
+
+
+def collate(clips: Sequence[ClipFeatures], audio_width: int = DAVENET_WIDTH) -> ClipInputs:
+    """A batch of B clips, rows and words padded with zeros to the longest; masks say what is there."""
+    count = len(clips)
+    rows, words = max(1, *(len(clip.video) for clip in clips)), max(1, *(len(clip.words) for clip in clips))
+    video = torch.zeros(count, rows, clips[0].video.shape[1])
+    video_rows = torch.zeros(count, rows, dtype=torch.bool)
+    audio = torch.zeros(count, audio_width)
+    text = torch.zeros(count, words, clips[0].words.shape[1])
+    known_words = torch.zeros(count, words, dtype=torch.bool)
+    for index, clip in enumerate(clips):
+        video[index, : len(clip.video)] = torch.from_numpy(clip.video)
+        video_rows[index, : len(clip.video)] = True
+        if clip.audio is not None:
+            audio[index] = torch.from_numpy(clip.audio)
+        text[index, : len(clip.words)] = torch.from_numpy(clip.words)
+        known_words[index, : len(clip.words)] = True
+    has_audio = torch.tensor([clip.audio is not None for clip in clips])
+    return ClipInputs(video, video_rows, audio, has_audio, None, text, known_words)

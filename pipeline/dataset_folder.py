@@ -1,0 +1,35 @@
+"""A data set's folder: made once with its Identity; whoever can't meet the Identity is refused."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.files import read_json, write_json
+
+
+def settle(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """Make `folder/dataset.json` from `description`, or check that the one there has the same `identity`.
+
+    Returns what is on disk. Raises InputError naming each field that differs and both values.
+    """
+    path = folder / "dataset.json"
+    if not path.exists():
+        write_json(path, description)
+        return description
+    found: dict[str, Any] = read_json(path)
+    differences = _differences(found.get("identity", {}), description["identity"], "")
+    if differences:
+        raise InputError(
+            f"{path}: this data set was made with other settings: {'; '.join(differences)}; "
+            "use those settings again or another --out"
+        )
+    return found
+
+
+def _differences(there: Any, here: Any, name: str) -> list[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = sorted(set(there) | set(here))
+        return [
+            line for key in keys for line in _differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if there == here else [f"{name} is {there!r} there, {here!r} here"]

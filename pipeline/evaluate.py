@@ -1,0 +1,174 @@
+"""`mcn evaluate retrieval`: find the held-out clip that a text describes, among all held-out clips."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from extractors.text import words
+from pipeline.checkpoint import load_checkpoint, model_from
+from pipeline.config import as_plain
+from pipeline.dataset import FeatureDataset, collate, cut_clip
+from pipeline.errors import InputError
+from pipeline.files import digest_of_json
+from pipeline.records import Clip
+from pipeline.report import StageReport
+from pipeline.retrieval import CUTOFFS, retrieval_metrics
+from pipeline.train import settings_of
+from pipeline.words import read_split
+
+
+@dataclass(frozen=True)
+class RetrievalSettings:
+    """What `mcn evaluate retrieval` can be told."""
+
+    checkpoint: Path
+    """Trained model: a checkpoint file or the folder it lies in."""
+    clips: Path
+    """csv video_id,start,end,text: each line is a query (its text) and a candidate (its clip)."""
+    out: Path
+    """Folder for retrieval.json."""
+    dataset: Path | None = None
+    """Data set folder; default: the one the model was trained on."""
+    split: Path | None = None
+    """csv video_id,split: only clips of split `heldout` are taken. Default: all."""
+    bootstrap: int = 2000
+    """Draws of the 95 % interval over videos."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text and the clip it describes."""
+
+    text: str
+    clip: Clip
+
+
+def read_queries(path: Path) -> list[Query]:
+    """Read a csv with columns video_id,start,end,text; InputError names the file and line of what is wrong."""
+    queries = []
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if not {"video_id", "start", "end", "text"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{path} line 1: columns video_id,start,end,text are wanted")
+            for row in reader:
+                try:
+                    start, end = float(row["start"]), float(row["end"])
+                except (TypeError, ValueError):
+                    start = end = math.nan
+                if not (0 <= start < end < math.inf and row["text"]):
+                    raise InputError(f"{path} line {reader.line_num}: wanted 0 <= start < end in seconds, and a text")
+                queries.append(Query(row["text"], Clip(row["video_id"], start, end)))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a csv video_id,start,end,text is wanted") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: can't be read as csv: {error}") from None
+    return queries
+
+
+def run(settings: RetrievalSettings) -> StageReport:
+    """Text -> video, video alone, in the space that contrasts text with video: the same for every scheme."""
+    report = StageReport("evaluate retrieval", unit="clip")
+    content = load_checkpoint(settings.checkpoint)
+    trained = settings_of(content)
+    dataset = FeatureDataset(settings.dataset or trained.dataset)
+    if content["identity"] != dataset.identity or content["words"] != dataset.description["words"]:
+        raise InputError(f"{dataset.folder}: the model was trained on another data set; give the right --dataset")
+    model, vectors = model_from(content), dataset.word_vectors()
+    asked = read_queries(settings.clips)
+    if settings.split is not None:
+        splits = read_split(settings.split)
+        asked = [query for query in asked if splits.get(query.clip.video_id) == "heldout"]
+    queries = [query for query in asked if query.clip.video_id in set(dataset.video_ids)]
+    if len(queries) < len(asked):
+        report.failed["video not in the data set"] = len(asked) - len(queries)
+        report.notes.append(
+            f"{len(asked) - len(queries)} clips are of videos that the data set lacks: left out on both sides"
+        )
+    if not queries:
+        raise InputError(
+            f"{settings.clips}: no clip of a video of {dataset.folder} to query; check --split and --clips"
+        )
+    late = [q for q in queries if q.clip.start >= dataset.video(q.clip.video_id, trained.streams).duration]
+    if late:
+        raise InputError(
+            f"{settings.clips}: clip at {late[0].clip.start} s is past the end of video {late[0].clip.video_id}"
+        )
+    space = model.settings.scheme.contrasting("text", "video")
+    if not space:
+        raise InputError(f"{settings.checkpoint}: scheme {model.settings.scheme.name} never contrasts text with video")
+    clips = collate(
+        [
+            cut_clip(
+                dataset.video(query.clip.video_id, trained.streams),
+                query.clip.start,
+                query.clip.end,
+                words(query.text),
+                vectors,
+                trained.max_words,
+            )
+            for query in queries
+        ]
+    )
+    with torch.inference_mode():
+        embeddings = model(clips)
+    found = {m: v.double().numpy() for m, v in embeddings.vectors[space[0].name].items()}
+    present = {m: mask.numpy() for m, mask in embeddings.present.items()}
+    scores = found["text"] @ found["video"].T
+    # A text without a known word finds nothing; a clip without a frame is never found: both count as misses.
+    scores[:, ~present["video"]] = -np.inf
+    scores[~present["text"]] = 0.0
+    np.fill_diagonal(scores, np.where(present["text"], np.diagonal(scores), -np.inf))
+    metrics = retrieval_metrics(scores, [query.clip.video_id for query in queries], settings.bootstrap, settings.seed)
+    report.done = len(queries)
+    report.detail = {
+        "direction": "text -> video",
+        "space": space[0].name,
+        "scheme": model.settings.scheme.name,
+        "metrics": metrics.as_json(),
+        "missing": {"text": int((~present["text"]).sum()), "video": int((~present["video"]).sum())},
+        "clips digest": digest_of_json([[q.clip.video_id, q.clip.start, q.clip.end, q.text] for q in queries]),
+        "dataset digest": dataset.digest,
+        "settings": as_plain(settings),
+        "examples": _examples(queries, scores),
+    }
+    report.finish().publish(settings.out / "retrieval.json")
+    print(table(report.detail["metrics"]))
+    return report
+
+
+def _examples(
+    queries: list[Query], scores: np.ndarray[Any, np.dtype[np.float64]], shown: int = 5
+) -> list[dict[str, Any]]:
+    """For each query its best clips, best first: what a page shows."""
+
+    def place(index: int) -> dict[str, Any]:
+        clip = queries[index].clip
+        return {"video_id": clip.video_id, "start": clip.start, "end": clip.end, "text": queries[index].text}
+
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :shown]
+    return [
+        place(index) | {"found": [place(i) | {"right": i == index} for i in order.tolist()]}
+        for index, order in enumerate(best)
+    ]
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The scores as lines of text, beside chance."""
+    head = f"text -> video, {metrics['queries']} clips of {metrics['videos']} videos"
+    lines = [f"{head:<44}{'score':>8}{'95 % interval':>18}{'chance':>9}"]
+
+    def line(name: str, score: dict[str, float], chance: float, scale: float, unit: str) -> str:
+        value, low, high = (scale * score[key] for key in ("value", "low", "high"))
+        return f"  {name:<42}{value:>8.1f}{f'{low:.1f} - {high:.1f}':>18}{scale * chance:>9.1f}{unit}"
+
+    for k in CUTOFFS:
+        lines.append(line(f"R@{k}", metrics["recall"][f"R@{k}"], metrics["chance"][f"R@{k}"], 100.0, " %"))
+    return "\n".join([*lines, line("median rank", metrics["median_rank"], metrics["chance_median_rank"], 1.0, "")])

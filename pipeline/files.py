@@ -1,0 +1,91 @@
+"""Files that are either whole or absent: written aside, flushed to the disk, renamed.
+
+A rename without fsync may leave an empty file after a power cut; a file without the fsync of its folder may vanish.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+
+_USERS_TO_MEND = {getattr(errno, name) for name in "EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EEXIST".split()}
+
+ASIDE = ".aside"
+"""Suffix of files being written; any file with it may be deleted when no process is at work."""
+
+
+@contextmanager
+def write_aside(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; on leaving without an error it is fsynced and renamed to `path`.
+
+    Raises InputError when the folder can't be written to or the disk is full.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{ASIDE}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        if error.errno in _USERS_TO_MEND:
+            raise InputError(
+                f"{path}: can't be written: {error.strerror}; choose another --out or make room"
+            ) from error
+        raise
+    finally:
+        aside.unlink(missing_ok=True) if aside.parent.is_dir() else None
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames and new names in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 so that `path` is whole or unchanged."""
+    with write_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys; NaN is refused (ValueError)."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON value; InputError if the file is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file: {error}; delete it or restore it from a copy") from None
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_of_json(value: Any) -> str:
+    """Hexadecimal sha256 of a value's canonical JSON (sorted keys, no spaces)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

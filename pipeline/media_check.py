@@ -1,0 +1,76 @@
+"""Is a fetched file whole? Every packet is read, none but the first picture is decoded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+_TOLERANCE_S = 2.0
+_TOLERANCE_SHARE = 0.02
+
+
+class BrokenMedia(Exception):
+    """The file is not a whole video; `reason` names the failure class (`truncated` or `undecodable`)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class MediaFacts:
+    """What was measured of a whole file."""
+
+    duration: float
+    """Seconds from time zero to the end of the last video packet."""
+    width: int
+    height: int
+    video_codec: str
+    audio_codec: str
+    """Empty without an audio track."""
+
+
+def check_media(path: Path, stated_duration: float | None = None) -> MediaFacts:
+    """Measure a file; `stated_duration` in seconds is the site's, often rounded.
+
+    Raises BrokenMedia when it can't be opened, has no video, its first picture can't be decoded, a packet is cut, the
+    container lists more than there is, or it ends more than 2 s and 2 % before the stated durations.
+    """
+    try:
+        with av.open(str(path)) as container:
+            return _measure(container, stated_duration)
+    except (av.FFmpegError, ValueError) as error:
+        reason = "truncated" if "moov atom" in str(error) or isinstance(error, EOFError) else "undecodable"
+        raise BrokenMedia(reason, f"can't be read as a video: {error}") from None
+
+
+def _measure(container: av.container.InputContainer, stated_duration: float | None) -> MediaFacts:
+    if not container.streams.video:
+        raise BrokenMedia("undecodable", "has no video stream")
+    stream = container.streams.video[0]
+    context = stream.codec_context
+    packets, end, picture = 0, 0.0, False
+    for packet in container.demux():
+        if packet.size == 0:
+            continue
+        if packet.is_corrupt:
+            raise BrokenMedia("truncated", f"a packet near {end:.1f} s is cut short")
+        if packet.stream_index != stream.index:
+            continue
+        packets += 1
+        if not picture:
+            picture = bool(packet.decode())
+        if packet.pts is not None and packet.time_base is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    if not picture and not context.decode(None):
+        raise BrokenMedia("undecodable", "no picture can be decoded")
+    if packets < stream.frames:
+        raise BrokenMedia("truncated", f"{packets} of {stream.frames} pictures are there")
+    # Time zero is the container's start where that is positive (a negative one is codec priming).
+    zero = max(0, container.start_time or 0) / av.time_base
+    own = (container.duration or 0) / av.time_base if stream.duration is None else 0.0
+    for stated in (stated_duration or 0.0, own):
+        if end - zero < stated - max(_TOLERANCE_S, _TOLERANCE_SHARE * stated):
+            raise BrokenMedia("truncated", f"ends at {end - zero:.1f} s of {stated:.1f} s")
+    audio = container.streams.audio[0].codec_context.name if container.streams.audio else ""
+    return MediaFacts(round(end - zero, 6), context.width, context.height, context.name, audio)

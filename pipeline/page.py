@@ -1,0 +1,96 @@
+"""The page at the end of a run: scores, what was found for which text, learning curves; one file, no network."""
+
+import base64
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import av
+import jinja2
+import matplotlib
+from matplotlib.figure import Figure
+
+from pipeline.files import write_text
+from pipeline.media_folder import find_media
+
+matplotlib.use("Agg")
+
+THUMBNAIL = (200, 150)
+EXAMPLES = 8
+
+
+def thumbnail(path: Path, seconds: float) -> str:
+    """The frame on screen `seconds` after the start, as a JPEG data URL of at most 200x150; "" when it can't be had."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            assert stream.time_base is not None
+            container.seek(max(0, int(seconds / stream.time_base)), stream=stream)
+            shown = None
+            for frame in container.decode(stream):
+                shown = frame
+                if frame.time is not None and frame.time >= seconds:
+                    break
+            if shown is None:
+                return ""
+            image = shown.to_image()
+    except (av.FFmpegError, OSError, IndexError):
+        return ""
+    image.thumbnail(THUMBNAIL)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def learning_curves(metrics: Path) -> str:
+    """Every loss term over epochs, as an SVG text."""
+    with open(metrics, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    terms = [name for name in rows[0] if name != "epoch"]
+    kinds = list(dict.fromkeys(name.split("/")[0] for name in terms))
+    figure = Figure(figsize=(3.2 * len(kinds), 2.6), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        for name in terms:
+            if name.split("/")[0] == kind:
+                values = [float(row[name]) for row in rows]
+                axes.plot([int(row["epoch"]) for row in rows], values, label=name.split("/")[-1], linewidth=1)
+        axes.set_title(kind, fontsize=9)
+        axes.set_xlabel("epoch", fontsize=8)
+        axes.tick_params(labelsize=7)
+        if kind != "total":
+            axes.legend(fontsize=7)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "mcn"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _pictured(clip: dict[str, Any], media: dict[str, Path]) -> dict[str, Any]:
+    middle = (clip["start"] + clip["end"]) / 2
+    path = media.get(clip["video_id"])
+    return clip | {"picture": thumbnail(path, middle) if path else ""}
+
+
+def write_page(path: Path, results: dict[str, Any], media_folder: Path) -> None:
+    """Write `path` from a run's results; frames come from `media_folder` where the media are still there."""
+    media = find_media(media_folder).paths if media_folder.is_dir() else {}
+    models = []
+    for stage in (stage for stage in results["stages"] if stage["stage"] == "evaluate retrieval"):
+        # Spread over the list, so that examples come from different videos.
+        examples = stage["detail"]["examples"]
+        chosen = examples[:: max(1, len(examples) // EXAMPLES)][:EXAMPLES]
+        models.append(
+            {
+                "detail": stage["detail"],
+                "curves": learning_curves(Path(stage["asked"]["checkpoint"]) / "metrics.csv"),
+                "examples": [
+                    _pictured(example, media) | {"found": [_pictured(found, media) for found in example["found"]]}
+                    for example in chosen
+                ],
+            }
+        )
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("pipeline"), autoescape=True, trim_blocks=True)
+    notes = list(dict.fromkeys(note for stage in results["stages"] for note in stage["notes"]))
+    write_text(path, environment.get_template("run.html").render(results=results, models=models, notes=notes))

@@ -1,0 +1,147 @@
+"""`mcn run CONFIG.yaml`: the stages in order, each skipped when it is complete, each going on where it was stopped."""
+
+import importlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config import as_plain, convert, from_mapping, load_yaml
+from pipeline.errors import InputError, suggest
+from pipeline.files import write_json, write_text
+from pipeline.page import write_page
+from pipeline.report import StageReport
+
+SECTIONS = ("sample", "download", "extract", "train", "evaluate")
+KEYS = ("out", "schemes", "seeds", *SECTIONS)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """An experiment: one folder, and each stage's settings. Paths from stage to stage are filled in."""
+
+    out: Path
+    stages: dict[str, dict[str, Any]]
+    """Section -> its settings as given."""
+    schemes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    source: str
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> "RunSettings":
+        """Read the YAML file, apply `section.key=value` overrides, check all of it; InputError says what is wrong."""
+        content = load_yaml(path)
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            section, dot, name = key.partition(".")
+            if not equals or not name.strip() and dot:
+                raise InputError(f"--set {override}: wanted SECTION.KEY=VALUE, e.g. train.seed=2")
+            if dot:
+                content.setdefault(section, {})[name] = value
+            else:
+                content[section] = value
+        for key in content:
+            if key not in KEYS:
+                raise InputError(f"{path}: unknown section {key!r}; {suggest(str(key), KEYS)}")
+        if "out" not in content:
+            raise InputError(f"{path}: `out: FOLDER` is needed: where everything of this run goes")
+        stages = {}
+        for name in SECTIONS:
+            if name in content:
+                if not isinstance(content[name] or {}, dict):
+                    raise InputError(f"{path}: {name}: settings are wanted as `name: value` lines")
+                stages[name] = dict(content[name] or {})
+        schemes = convert(content.get("schemes", ["shared"]), tuple[str, ...], f"{path}: schemes")
+        seeds = convert(content.get("seeds", [1]), tuple[int, ...], f"{path}: seeds")
+        out = convert(content["out"], Path, f"{path}: out")
+        settings = cls(out, stages, schemes, seeds, str(path))
+        for name, stage_settings in settings.plan():
+            _settings(name, stage_settings, str(path))
+        return settings
+
+    def plan(self) -> list[tuple[str, dict[str, Any]]]:
+        """Stage name -> full settings, in the order they run."""
+        out, given = self.out, self.stages
+        sample = out / "sample"
+        plan: list[tuple[str, dict[str, Any]]] = []
+        made = "sample" in given
+        split = {"split": str(sample / "split.csv")} if made else {}
+        if made:
+            plan.append(("sample", {"out": str(sample)} | given["sample"]))
+        if "download" in given:
+            source = {"ids": str(sample / "HowTo100M_v1.csv"), "site": "sample", "sample": str(sample)} if made else {}
+            plan.append(("download", {"out": str(out / "media")} | source | given["download"]))
+        if "extract" in given:
+            source = {"captions": str(sample / "caption.json"), "ids": str(sample / "HowTo100M_v1.csv")} if made else {}
+            folders = {"media": str(out / "media"), "out": str(out / "dataset")}
+            plan.append(("extract", folders | source | split | given["extract"]))
+        for scheme, seed in ((scheme, seed) for scheme in self.schemes for seed in self.seeds):
+            model = str(out / "models" / f"{Path(scheme).stem}-seed{seed}")
+            if "train" in given:
+                chosen = {"dataset": str(out / "dataset"), "out": model, "scheme": scheme, "seed": seed}
+                plan.append(("train", chosen | split | given["train"]))
+            if "evaluate" in given:
+                clips = {"clips": str(sample / "steps.csv")} if made else {}
+                places = {"checkpoint": model, "out": model, "dataset": str(out / "dataset")}
+                plan.append(("evaluate retrieval", places | clips | split | given["evaluate"]))
+        return plan
+
+
+def _settings(stage: str, values: dict[str, Any], where: str) -> Any:
+    from pipeline.cli import COMMANDS
+
+    command = COMMANDS[stage]
+    settings_class = getattr(importlib.import_module(command.module), command.settings)
+    return from_mapping(settings_class, values, f"{where}: {stage}")
+
+
+def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> StageReport:
+    """Run all stages; stops at the first whose work isn't there. Writes results.json and index.html beside them."""
+    from pipeline.cli import COMMANDS
+
+    report = StageReport("run", unit="stage")
+    write_text(settings.out / "run.yaml", yaml.safe_dump({"source": settings.source, "stages": dict(settings.plan())}))
+    stages: list[dict[str, Any]] = []
+    for name, values in settings.plan():
+        command = COMMANDS[name]
+        module = importlib.import_module(command.module)
+        stage_settings = _settings(name, values, settings.source)
+        print(f"== {name}", flush=True)
+        started = time.monotonic()
+        stage = module.run(stage_settings, beam_arguments) if command.beam else module.run(stage_settings)
+        seconds = time.monotonic() - started
+        print(f"   {name} took {seconds:.1f} s", flush=True)
+        stages.append(stage.as_json() | {"wall_seconds": round(seconds, 1), "asked": as_plain(stage_settings)})
+        if not stage.complete:
+            report.failed[name] += 1
+            report.complete = False
+            report.notes.append(f"stopped at {name}: see above; the same command goes on there")
+            break
+        report.done += 1
+    evaluated = [stage for stage in stages if stage["stage"] == "evaluate retrieval"]
+    results = {
+        "source": settings.source,
+        "stages": stages,
+        "scores": [
+            {
+                key: stage["detail"][key]
+                for key in ("scheme", "space", "direction", "metrics", "dataset digest", "clips digest")
+            }
+            | {"checkpoint": stage["asked"]["checkpoint"]}
+            for stage in evaluated
+        ],
+        "processors": os.cpu_count(),
+    }
+    write_json(settings.out / "results.json", results)
+    page = settings.out / "index.html"
+    if report.complete and evaluated:
+        write_page(page, results, settings.out / "media")
+        report.detail["page"] = str(page)
+    report.finish().publish(settings.out / "run.json")
+    if report.complete and evaluated:
+        print(f"scores: {settings.out / 'results.json'}\npage:   {page.resolve()}")
+    return report

@@ -1,0 +1,255 @@
+"""The whole sample: every video in a pool of processes, then the lists beside them."""
+
+import csv
+import io
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.files import ASIDE, read_json, sha256_of_file, write_json, write_text
+from pipeline.records import Caption
+from pipeline.report import StageReport
+from pipeline.sample.captions import make_captions
+from pipeline.sample.dead import DEAD_CLASSES, DeadVideo, dead_videos
+from pipeline.sample.film import write_film
+from pipeline.sample.procedures import PROCEDURES, Procedure
+from pipeline.sample.soundtrack import make_soundtrack
+from pipeline.sample.speech import check_speech
+from pipeline.sample.story import VideoStory, make_stories, video_ids
+from pipeline.sample.truth import STEP_COLUMNS, TRUTH_COLUMNS, step_rows, truth_rows
+
+FORMAT = 1
+"""Raised when the same settings give other bytes."""
+SUMMARY = "sample.json"
+SHORTEST_ALLOWED_S = 16.0
+LIST_COLUMNS = ("video_id", "category_1", "category_2", "rank", "task_id")
+CATEGORY = "Food and Entertaining"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """A small HowTo100M of its own, made from a seed without any network."""
+
+    out: Path
+    """Folder to write the sample to."""
+    seed: int = 0
+    """Every byte of the sample follows from it and from the number and length of the videos."""
+    videos: int = 52
+    """Number of videos; 48 or more for all 12 procedures."""
+    seconds: float = 20.0
+    """Length of the shortest video in seconds; the longest has 5 s more, the mean is 1 s more."""
+    processes: int = 0
+    """Processes that draw videos at the same time; 0 takes all cores."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; a number from 0 to 2^63 - 1 is wanted")
+        if not 2 <= self.videos <= 10_000:
+            raise ValueError(f"videos is {self.videos}; 2 to 10000 are wanted")
+        if not SHORTEST_ALLOWED_S <= self.seconds <= 600:
+            raise ValueError(f"seconds is {self.seconds}; {SHORTEST_ALLOWED_S:.0f} to 600 are wanted")
+        if self.processes < 0:
+            raise ValueError(f"processes is {self.processes}; 0 (all cores) or more are wanted")
+
+
+@dataclass(frozen=True)
+class SampleSummary:
+    """What `make_sample` did: videos made now and kept from before, the seconds of all of them, the files' sha256."""
+
+    made: int
+    kept: int
+    seconds: float
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is written about one video."""
+
+    video_id: str
+    captions: list[Caption]
+    truth: list[dict[str, str]]
+
+
+def run(settings: SampleSettings, report_stream: TextIO | None = None) -> StageReport:
+    """Make the sample, with a line of progress for every tenth of it on `report_stream`."""
+    report = StageReport("sample")
+
+    def progress(done: int, total: int) -> None:
+        if report_stream is not None and (done == total or done * 10 // total > (done - 1) * 10 // total):
+            print(f"sample: {done} of {total} videos", file=report_stream, flush=True)
+
+    summary = make_sample(settings, progress)
+    report.done, report.skipped = summary.made, summary.kept
+    report.detail = {"out": str(settings.out), "seconds_of_video": round(summary.seconds, 3), "seed": settings.seed}
+    return report.finish()
+
+
+def make_sample(settings: SampleSettings, on_progress: Progress | None = None) -> SampleSummary:
+    """Write the sample to `settings.out`; what an earlier, even a killed, run with the same settings wrote is kept.
+
+    Raises InputError if the folder holds something else, can't be written to, or speech can't be made.
+    """
+    identity = {"format": FORMAT, "seed": settings.seed, "videos": settings.videos, "seconds": settings.seconds}
+    stories = make_stories(settings.seed, settings.videos, settings.seconds)
+    total = sum(story.seconds for story in stories)
+    known = _digests_of_earlier_run(settings.out, identity)
+    changed = [name for name, digest in known.items() if not _is_whole(settings.out / name, digest)]
+    if known and not changed:
+        return SampleSummary(0, len(stories), total, known)
+    check_speech()
+    for name in changed:
+        (settings.out / name).unlink(missing_ok=True)
+    write_json(settings.out / SUMMARY, {"complete": False, "identity": identity})
+    media = settings.out / "media"
+    media.mkdir(exist_ok=True)
+    for left_over in media.glob(f".*{ASIDE}"):
+        left_over.unlink()
+    kept = sum(_media_path(media, story).exists() for story in stories)
+    told = _tell_all(stories, media, settings.processes, on_progress)
+    names = _write_lists(settings.out, stories, [told[story.video_id] for story in stories])
+    files = [settings.out / name for name in names] + [_media_path(media, story) for story in stories]
+    digests = {str(path.relative_to(settings.out).as_posix()): sha256_of_file(path) for path in files}
+    counts = {
+        "videos": len(stories),
+        "held_out_videos": sum(story.split == "heldout" for story in stories),
+        "dead_ids": len(DEAD_CLASSES),
+        "steps": sum(segment.kind == "step" for story in stories for segment in story.segments),
+        "captions": sum(len(one.captions) for one in told.values()),
+    }
+    summary = {"complete": True, "identity": identity, "counts": counts, "seconds": round(total, 3), "sha256": digests}
+    write_json(settings.out / SUMMARY, summary)
+    return SampleSummary(len(stories) - kept, kept, total, digests)
+
+
+def _media_path(media: Path, story: VideoStory) -> Path:
+    return media / f"{story.video_id}.mp4"
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_of_file(path) == digest
+
+
+def _digests_of_earlier_run(out: Path, identity: dict[str, Any]) -> dict[str, str]:
+    """Relative path -> sha256 of a complete sample with this identity; empty if none was completed."""
+    summary_path = out / SUMMARY
+    if not summary_path.exists():
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out}: is a file; --out wants a folder")
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(f"{out}: holds files that mcn sample did not make; choose another --out")
+        return {}
+    summary = read_json(summary_path)
+    if not isinstance(summary, dict) or summary.get("identity") != identity:
+        raise InputError(f"{out}: holds another sample (see {SUMMARY}); choose another --out or delete that folder")
+    return dict(summary["sha256"]) if summary.get("complete") else {}
+
+
+def _tell(story: VideoStory, media: Path) -> _Told:
+    """Make one video's file if it is not there, and what is written about it."""
+    soundtrack = make_soundtrack(story)
+    path = _media_path(media, story)
+    if not path.exists():
+        write_film(story, soundtrack, path)
+    return _Told(
+        story.video_id,
+        make_captions(story, soundtrack.utterances),
+        list(truth_rows(story, soundtrack.utterances)),
+    )
+
+
+def _tell_all(
+    stories: list[VideoStory], media: Path, processes: int, on_progress: Progress | None
+) -> dict[str, _Told]:
+    told: dict[str, _Told] = {}
+    for one in _results(stories, media, processes or _cores()):
+        told[one.video_id] = one
+        if on_progress is not None:
+            on_progress(len(told), len(stories))
+    return told
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _results(stories: list[VideoStory], media: Path, processes: int) -> Iterator[_Told]:
+    if processes == 1:
+        yield from (_tell(story, media) for story in stories)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(stories)), mp_context=context) as pool:
+        waiting = [pool.submit(_tell, story, media) for story in stories]
+        try:
+            yield from (done.result() for done in as_completed(waiting))
+        except BrokenProcessPool:
+            raise InputError(
+                "mcn sample: a process that draws videos was killed (is memory short?); run it again, with --processes 1"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write_lists(out: Path, stories: list[VideoStory], told: list[_Told]) -> list[str]:
+    """Write every file but the media; their names."""
+    seed = stories[0].seed
+    dead = dead_videos(video_ids(seed, len(stories) + len(DEAD_CLASSES))[len(stories) :])
+    captions = {
+        one.video_id: {
+            "start": [caption.start for caption in one.captions],
+            "end": [caption.end for caption in one.captions],
+            "text": [caption.text for caption in one.captions],
+        }
+        for one in told
+    }
+    texts = {
+        "HowTo100M_v1.csv": _csv(LIST_COLUMNS, _list_rows(seed, stories, dead)),
+        "task_ids.csv": _csv(("task_id", "task"), ({"task_id": str(p.task_id), "task": p.name} for p in PROCEDURES)),
+        "truth.csv": _csv(TRUTH_COLUMNS, (row for one in told for row in one.truth)),
+        "steps.csv": _csv(STEP_COLUMNS, (row for story in stories for row in step_rows(story))),
+        "split.csv": _csv(("video_id", "split"), ({"video_id": s.video_id, "split": s.split} for s in stories)),
+        "dead.csv": _csv(
+            ("video_id", "class", "message"),
+            ({"video_id": d.video_id, "class": d.reason, "message": d.message} for d in dead),
+        ),
+    }
+    for name, text in texts.items():
+        write_text(out / name, text)
+    write_json(out / "caption.json", captions)
+    return [*texts, "caption.json"]
+
+
+def _list_rows(seed: int, stories: list[VideoStory], dead: list[DeadVideo]) -> Iterator[dict[str, str]]:
+    """The published list's columns, living and dead ids mixed, ranked within their task as by a search."""
+    listed: list[tuple[str, Procedure]] = [(story.video_id, story.procedure) for story in stories]
+    procedures = sorted({story.procedure for story in stories}, key=lambda procedure: procedure.task_id)
+    listed += [(one.video_id, procedures[index % len(procedures)]) for index, one in enumerate(dead)]
+    ranks = dict.fromkeys(procedures, 0)
+    for position in np.random.default_rng([seed, *b"list"]).permutation(len(listed)):
+        video_id, procedure = listed[position]
+        ranks[procedure] += 1
+        yield {
+            "video_id": video_id,
+            "category_1": CATEGORY,
+            "category_2": procedure.category,
+            "rank": str(ranks[procedure]),
+            "task_id": str(procedure.task_id),
+        }

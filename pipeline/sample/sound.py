@@ -1,0 +1,153 @@
+"""Background noises and sounds of actions, synthesised: each recognisable by its spectrum and rhythm."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import butter, sosfilt
+
+SOUND_RATE = 44_100
+"""Samples a second of all sound in a sample."""
+
+Samples = NDArray[np.float32]
+_Maker = Callable[[int, np.random.Generator], NDArray]
+
+
+def _band(signal: NDArray, low: float, high: float) -> NDArray:
+    return np.asarray(sosfilt(butter(2, (low, high), "bandpass", fs=SOUND_RATE, output="sos"), signal))
+
+
+def _hiss(count: int, random: np.random.Generator, low: float, high: float) -> NDArray:
+    return _band(random.standard_normal(count), low, high)
+
+
+def _times(count: int) -> NDArray:
+    return np.arange(count) / SOUND_RATE
+
+
+def _hits(count: int, random: np.random.Generator, a_second: float, hit: NDArray, jitter: float = 0.15) -> NDArray:
+    """`hit` repeated `a_second` times a second, its moments and loudness varied."""
+    signal = np.zeros(count + len(hit))
+    for beat in np.arange(0.04, count / SOUND_RATE, 1 / a_second):
+        at = int(SOUND_RATE * max(0.0, beat + jitter / a_second * random.uniform(-1, 1)))
+        if at < count:
+            signal[at : at + len(hit)] += hit * random.uniform(0.7, 1.0)
+    return signal[:count]
+
+
+def _decay(seconds: float, half_life: float) -> NDArray:
+    return np.asarray(0.5 ** (_times(int(seconds * SOUND_RATE)) / half_life))
+
+
+def _ring(seconds: float, half_life: float, *tones: float) -> NDArray:
+    envelope = _decay(seconds, half_life)
+    return envelope * sum(np.sin(2 * np.pi * tone * _times(len(envelope))) for tone in tones)
+
+
+def _strokes(count: int, a_second: float) -> NDArray:
+    return np.asarray(np.abs(np.sin(np.pi * a_second * _times(count))) ** 1.5)
+
+
+def _street(count: int, random: np.random.Generator) -> NDArray:
+    passing = 1 + np.sin(2 * np.pi * 0.3 * _times(count) + random.uniform(0, 6))
+    return _hiss(count, random, 40, 250) * (0.5 + passing) + 0.15 * _hiss(count, random, 300, 1500)
+
+
+def _fan(count: int, random: np.random.Generator) -> NDArray:
+    blades = 1 + 0.5 * np.sin(2 * np.pi * 23 * _times(count))
+    return _hiss(count, random, 200, 900) * blades
+
+
+def _rain(count: int, random: np.random.Generator) -> NDArray:
+    drops = random.standard_normal(count) * (random.random(count) < 0.004) * 12
+    return _hiss(count, random, 3000, 9000) + _band(drops, 1500, 8000)
+
+
+def _hum(count: int, random: np.random.Generator) -> NDArray:
+    phase = random.uniform(0, 6)
+    return sum((np.sin(2 * np.pi * 50 * k * _times(count) + phase * k) / k for k in (1, 2, 3, 5, 7)), np.zeros(count))
+
+
+def _music(count: int, random: np.random.Generator) -> NDArray:
+    notes = 220 * 2 ** (np.array((0, 4, 7, 12, 7, 4)) / 12)
+    signal = np.zeros(count)
+    for beat in range(int(count / SOUND_RATE / 0.25) + 1):
+        at = int(beat * 0.25 * SOUND_RATE)
+        note = _ring(0.5, 0.12, notes[beat % 6], 2 * notes[beat % 6])[: count - at]
+        signal[at : at + len(note)] += note
+    return signal + 0.01 * random.standard_normal(count)
+
+
+def _crowd(count: int, random: np.random.Generator) -> NDArray:
+    signal = np.zeros(count)
+    for _ in range(7):
+        pace, start = random.uniform(2.5, 5), random.uniform(0, 6)
+        formant = random.uniform(350, 1600)
+        syllables = np.clip(np.sin(2 * np.pi * pace * _times(count) + start), 0, 1)
+        signal += _hiss(count, random, formant * 0.8, formant * 1.25) * syllables
+    return signal
+
+
+_NOISES: dict[str, _Maker] = {
+    "street": _street,
+    "fan": _fan,
+    "rain": _rain,
+    "hum": _hum,
+    "music": _music,
+    "crowd": _crowd,
+}
+
+
+def _rolling(count: int, random: np.random.Generator) -> NDArray:
+    return _hiss(count, random, 60, 220) * (0.3 + _strokes(count, 1.5))
+
+
+def _bubbles(count: int, random: np.random.Generator) -> NDArray:
+    signal = np.zeros(count + 4000)
+    for at in random.integers(0, count, size=max(1, int(14 * count / SOUND_RATE))):
+        time = np.arange(3000) / SOUND_RATE
+        base = random.uniform(300, 700)
+        signal[at : at + 3000] += np.sin(2 * np.pi * (base * time + 3000 * time**2)) * 0.5 ** (time / 0.015)
+    return signal[:count]
+
+
+def _crackle(count: int, random: np.random.Generator) -> NDArray:
+    pops = random.standard_normal(count) * (random.random(count) < 0.0012) * 25
+    return _hiss(count, random, 4000, 12000) + _band(pops, 1000, 6000)
+
+
+_ACTION_SOUNDS: dict[str, _Maker] = {
+    "knock": lambda n, r: _hits(n, r, 4.0, _ring(0.15, 0.012, 180, 310, 520)),
+    "scrape": lambda n, r: _hiss(n, r, 2500, 5000) * _strokes(n, 2.0),
+    "rasp": lambda n, r: _hiss(n, r, 900, 2600) * _strokes(n, 3.0) * (1 + np.sign(np.sin(2 * np.pi * 70 * _times(n)))),
+    "rattle": lambda n, r: _hits(n, r, 9.0, _ring(0.2, 0.02, 2100, 3370, 4620)),
+    "sizzle": _crackle,
+    "water": lambda n, r: _hiss(n, r, 500, 3500) + 0.8 * _bubbles(n, r),
+    "swish": lambda n, r: _hiss(n, r, 5000, 10000) * _strokes(n, 2.6) ** 2,
+    "rumble": _rolling,
+    "squelch": lambda n, r: _hiss(n, r, 250, 900) * _strokes(n, 2.2) ** 3 + 0.4 * _bubbles(n, r),
+    "shake": lambda n, r: _hits(n, r, 6.0, _hiss(3500, r, 6000, 12000) * _decay(3500 / SOUND_RATE, 0.015)[:3500]),
+    "clack": lambda n, r: _hits(n, r, 1.8, _ring(0.3, 0.04, 1250, 2800)),
+    "gurgle": lambda n, r: 1.5 * _bubbles(n, r) + 0.3 * _hiss(n, r, 150, 500),
+}
+
+
+def _unit(signal: NDArray) -> Samples:
+    """Mean square 1, so that levels in decibels mean something; edges faded over 10 ms against clicks."""
+    signal = np.array(signal, dtype=np.float32)
+    signal /= max(1e-9, float(np.sqrt(np.mean(signal**2))))
+    fade = min(len(signal) // 2, SOUND_RATE // 100)
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    signal[:fade] *= ramp
+    signal[len(signal) - fade :] *= ramp[::-1]
+    return signal
+
+
+def noise(name: str, count: int, random: np.random.Generator) -> Samples:
+    """`count` samples of a background noise with mean square 1."""
+    return _unit(_NOISES[name](count, random))
+
+
+def action_sound(name: str, count: int, random: np.random.Generator) -> Samples:
+    """`count` samples of an action's sound with mean square 1."""
+    return _unit(_ACTION_SOUNDS[name](count, random))

@@ -1,0 +1,84 @@
+"""What is heard in a video: speech, sounds of actions and background noise, mixed at stated levels."""
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from scipy.signal import resample_poly
+
+from pipeline.sample.procedures import ABSENT
+from pipeline.sample.sound import SOUND_RATE, Samples, action_sound, noise
+from pipeline.sample.speech import speak
+from pipeline.sample.story import FRAME_RATE, VideoStory
+
+SPEECH_LEVEL = 0.09
+"""Root mean square of the speech, full scale being 1."""
+SPEECH_OVER_ACTION_DB = 4.0
+SPEECH_OVER_NOISE_DB = 12.0
+_SPEECH_DELAY_S = 0.04
+_PAUSE_S = 0.06
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line as it was said: its segment's index, and (word, start, end) in seconds of the video."""
+
+    segment: int
+    words: tuple[tuple[str, float, float], ...]
+
+    @property
+    def start(self) -> float:
+        """Seconds."""
+        return self.words[0][1]
+
+    @property
+    def end(self) -> float:
+        """Seconds."""
+        return self.words[-1][2]
+
+
+@dataclass(frozen=True)
+class Soundtrack:
+    """Samples in [-1, 1] at 44,100 a second, and what was said when."""
+
+    samples: Samples
+    utterances: tuple[Utterance, ...]
+
+
+def make_soundtrack(story: VideoStory) -> Soundtrack:
+    """Speech within its segment, at 12 dB over the noise and 4 dB over the sound of the action."""
+    total = round(story.frames * SOUND_RATE / FRAME_RATE)
+    samples = np.zeros(total, np.float32)
+    utterances = []
+    random = story.random("sound")
+    for first, stop, name in _runs(story):
+        count = min(total, stop * SOUND_RATE // FRAME_RATE) - first * SOUND_RATE // FRAME_RATE
+        at = first * SOUND_RATE // FRAME_RATE
+        samples[at : at + count] += noise(name, count, random) * SPEECH_LEVEL * 10 ** (-SPEECH_OVER_NOISE_DB / 20)
+    for index, segment in enumerate(story.segments):
+        at, until = (frame * SOUND_RATE // FRAME_RATE for frame in (segment.first, segment.stop))
+        if segment.action_sound != ABSENT:
+            level = SPEECH_LEVEL * 10 ** (-SPEECH_OVER_ACTION_DB / 20)
+            samples[at:until] += action_sound(segment.action_sound, until - at, random) * level
+        if segment.text:
+            speech = speak(segment.text, segment.voice, segment.end - segment.start - _SPEECH_DELAY_S - _PAUSE_S)
+            common = gcd(SOUND_RATE, speech.rate)
+            voice = resample_poly(speech.samples, SOUND_RATE // common, speech.rate // common)
+            voice = np.asarray(voice * SPEECH_LEVEL / np.sqrt(np.mean(voice**2)), np.float32)
+            at += round(_SPEECH_DELAY_S * SOUND_RATE)
+            room = min(len(voice), total - at)
+            samples[at : at + room] += voice[:room]
+            begin = at / SOUND_RATE
+            utterances.append(Utterance(index, tuple((word, begin + a, begin + b) for word, a, b in speech.words)))
+    return Soundtrack(np.clip(samples, -0.99, 0.99), tuple(utterances))
+
+
+def _runs(story: VideoStory) -> list[tuple[int, int, str]]:
+    """(first frame, stop frame, noise) of each run of segments with the same noise."""
+    runs: list[tuple[int, int, str]] = []
+    for segment in story.segments:
+        if runs and runs[-1][2] == segment.noise:
+            runs[-1] = (runs[-1][0], segment.stop, segment.noise)
+        else:
+            runs.append((segment.first, segment.stop, segment.noise))
+    return runs

@@ -1,0 +1,138 @@
+"""Speech from text by eSpeak NG, loaded by ctypes from the wheel `espeakng-loader`.
+
+eSpeak NG is under GPL-3: nothing but the making of a sample needs it, and nothing else imports this module.
+Its library holds one state per process and takes one call at a time.
+"""
+
+import ctypes
+import re
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+
+_SYNCHRONOUS = 2
+_RATE, _PITCH, _RANGE = 1, 3, 4
+_UTF8 = 1
+_CHARACTER = 1
+_END_OF_LIST, _WORD_EVENT = 0, 1
+_FASTEST = 400
+"""Words a minute."""
+
+VOICES_OF_ESPEAK: dict[str, tuple[str, int, int]] = {
+    "adam": ("en-us+m3", 40, 190),
+    "beth": ("en-us+f2", 60, 200),
+    "carl": ("en-gb-x-gbclan+m7", 25, 180),
+    "dora": ("en-gb-scotland+f4", 75, 205),
+    "erik": ("en-gb-x-rp+m1", 55, 215),
+    "fay": ("en-029+f5", 50, 190),
+}
+"""Voice of the sample -> eSpeak's voice, pitch (0 to 99) and words a minute."""
+
+
+class _Event(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    ]
+
+
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event), use_errno=False
+)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A spoken text: samples in [-1, 1] at `rate`, and (word, start, end) in seconds from the first sample."""
+
+    samples: NDArray[np.float32]
+    rate: int
+    words: tuple[tuple[str, float, float], ...]
+
+
+@cache
+def _library() -> tuple[Any, int]:
+    try:
+        import espeakng_loader
+    except ImportError:
+        raise InputError("mcn sample: speech needs espeakng-loader, which is not installed; pip install 'mcn[sample]'") from None
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
+    if rate <= 0:
+        raise InputError("mcn sample: eSpeak NG does not start; install the extra anew: pip install 'mcn[sample]'")
+    return library, int(rate)
+
+
+def check_speech() -> None:
+    """Raise InputError if speech can't be made here."""
+    _library()
+
+
+def _synthesise(text: str, espeak_voice: str, pitch: int, words_a_minute: int) -> Speech:
+    library, rate = _library()
+    blocks: list[NDArray[np.int16]] = []
+    starts: list[tuple[int, float]] = []
+
+    @_Callback
+    def receive(samples: Any, count: int, events: Any) -> int:
+        if samples and count:
+            blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        position = 0
+        while events[position].type != _END_OF_LIST:
+            if events[position].type == _WORD_EVENT:
+                starts.append((events[position].text_position - 1, events[position].audio_position / 1000))
+            position += 1
+        return 0
+
+    library.espeak_SetSynthCallback(receive)
+    if library.espeak_SetVoiceByName(espeak_voice.encode()) != 0:
+        raise InputError(f"mcn sample: eSpeak NG has no voice {espeak_voice!r}; install the extra anew: pip install 'mcn[sample]'")
+    library.espeak_SetParameter(_RATE, words_a_minute, 0)
+    library.espeak_SetParameter(_PITCH, pitch, 0)
+    library.espeak_SetParameter(_RANGE, 50, 0)
+    encoded = text.encode() + b"\0"
+    library.espeak_Synth(encoded, len(encoded), 0, _CHARACTER, 0, _UTF8, None, None)
+    samples = np.concatenate(blocks).astype(np.float32) / 32768
+    loud = np.flatnonzero(np.abs(samples) > 0.01)
+    first, last = int(loud[0]), int(loud[-1]) + 1
+    return Speech(samples[first:last], rate, _word_times(text, starts, first / rate, last / rate))
+
+
+def _word_times(
+    text: str, starts: list[tuple[int, float]], first_s: float, last_s: float
+) -> tuple[tuple[str, float, float], ...]:
+    """eSpeak joins some short words into one event: these share the event's time evenly."""
+    spoken = [(match.group(), match.start()) for match in re.finditer(r"\S+", text)]
+    events = sorted(starts) or [(0, first_s)]
+    owner = [max((i for i, (at, _) in enumerate(events) if at <= position), default=0) for _, position in spoken]
+    timed = []
+    for index, (word, _) in enumerate(spoken):
+        event = owner[index]
+        sharing, before = owner.count(event), owner[:index].count(event)
+        begin = max(events[event][1], first_s)
+        end = events[event + 1][1] if event + 1 < len(events) else last_s
+        each = max(0.0, end - begin) / sharing
+        timed.append((word, begin + before * each - first_s, begin + (before + 1) * each - first_s))
+    return tuple(timed)
+
+
+@lru_cache(maxsize=256)
+def speak(text: str, voice: str, longest_s: float) -> Speech:
+    """`text` in the sample's voice `voice`, silence at both ends cut off, spoken faster where it would exceed `longest_s`."""
+    espeak_voice, pitch, words_a_minute = VOICES_OF_ESPEAK[voice]
+    speech = _synthesise(text, espeak_voice, pitch, words_a_minute)
+    while len(speech.samples) > longest_s * speech.rate and words_a_minute < _FASTEST:
+        words_a_minute = min(_FASTEST, int(words_a_minute * 1.12) + 1)
+        speech = _synthesise(text, espeak_voice, pitch, words_a_minute)
+    return speech

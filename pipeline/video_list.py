@@ -1,0 +1,45 @@
+"""Which videos there are: the published `HowTo100M_v1.csv` or any csv with a `video_id` column."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.records import VideoRecord
+from pipeline.video_ids import check_video_id
+
+DETAILS = ("category_1", "category_2", "rank", "task_id")
+
+csv.field_size_limit(1 << 20)
+
+
+def read_video_list(path: Path) -> list[VideoRecord]:
+    """Read the list in its own order; a repeated id keeps its first line.
+
+    Columns: `video_id`, and where present `category_1`, `category_2`, `rank`, `task_id`. Raises InputError that names
+    the file and line of what is wrong.
+    """
+    records: dict[str, VideoRecord] = {}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if "video_id" not in (reader.fieldnames or ()):
+                raise InputError(f"{path} line 1: no column video_id among its names")
+            for row in reader:
+                where = f"{path} line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise InputError(f"{where}: not the {len(reader.fieldnames or ())} fields that line 1 names")
+                video_id = check_video_id(row["video_id"], where)
+                details: dict[str, Any] = {name: row[name] for name in DETAILS if name in row}
+                records.setdefault(video_id, VideoRecord(video_id, **details))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a csv with a column video_id is wanted") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{path} line {reader.line_num}: not a csv line: {error}") from None
+    if not records:
+        raise InputError(f"{path}: lists no video; wanted: a line per video below the header")
+    return list(records.values())
