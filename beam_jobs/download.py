@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
 from apache_beam.options.pipeline_options import DirectOptions
+from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import LOCAL_RUNNER, beam_options
 from pipeline.config import as_plain
@@ -55,7 +58,7 @@ class DownloadSettings:
     format_sort: tuple[str, ...] = FetchSettings.format_sort
     """yt-dlp's order of preference among formats."""
     workers: int = 2
-    """Videos fetched at a time from this internet address; the sleeps below grow with it, so the rate stays the same."""
+    """Videos fetched at a time; the sleeps below grow with it, so that this internet address asks no faster."""
     sleep_requests: float = 0.75
     """Seconds between requests for information; not used for the sample."""
     sleep_interval: float = 10.0
@@ -99,7 +102,7 @@ class DownloadSettings:
                 raise ValueError(f"ask_again: no failure {name!r}; {suggest(name, FAILURE_CLASSES)}")
 
 
-class _Download(beam.DoFn):  # type: ignore[misc]
+class _Download(beam.DoFn):
     def __init__(self, job: DownloadJob) -> None:
         self.job = job
 
@@ -108,7 +111,7 @@ class _Download(beam.DoFn):  # type: ignore[misc]
 
     def process(self, request: Request) -> Iterator[Outcome]:
         outcome = self.downloader.download(request)
-        counter = beam.metrics.Metrics.counter
+        counter = Metrics.counter
         counter("DownloadVideos", outcome.reason or outcome.outcome).inc()
         counter("DownloadVideos", "bytes").inc(outcome.detail.get("bytes", 0))
         counter("DownloadVideos", "milliseconds").inc(round(1000 * outcome.detail.get("seconds", 0)))
@@ -119,12 +122,12 @@ class _Download(beam.DoFn):  # type: ignore[misc]
 
 
 @dataclass
-class DownloadVideos(beam.PTransform):  # type: ignore[misc]
+class DownloadVideos(beam.PTransform[Any, Any]):
     """Requests in, an Outcome for each out; the files appear in `job.media`, a ledger line for each attempt beside."""
 
     job: DownloadJob
 
-    def expand(self, requests: beam.PCollection[Request]) -> beam.PCollection[Outcome]:
+    def expand(self, requests: PCollection[Request]) -> PCollection[Outcome]:
         return requests | "spread over workers" >> beam.Reshuffle() | "download" >> beam.ParDo(_Download(self.job))
 
 
@@ -152,7 +155,8 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> Stage
         with ExitStack() as stack:
             workers = max(settings.workers, options.view_as(DirectOptions).direct_num_workers)
             url = settings.site_url or _serve(settings, stack)
-            job = DownloadJob(settings.out.resolve(), _fetching(settings, url, workers), settings.attempts, uuid.uuid4().hex)
+            fetching = _fetching(settings, url, workers)
+            job = DownloadJob(settings.out.resolve(), fetching, settings.attempts, uuid.uuid4().hex)
             stack.callback(clear_scratch, job)
             stack.enter_context(ledger_progress(ledger, STAGE, len(requests), STAGE))
             with beam.Pipeline(options=options) as pipeline:

@@ -10,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
+from apache_beam.options.pipeline_options import WorkerOptions
 from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import LOCAL_RUNNER, beam_options
@@ -141,6 +142,8 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> StageR
     """Extract everything in the plans that isn't in a closed shard yet. Videos that fail are counted, not fatal."""
     workers = settings.workers or os.cpu_count() or 1
     options = beam_options(beam_arguments, local_workers=workers)
+    # Beam's workers tell of every channel they open; what users need is in the ledger and the summary.
+    options.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     report = StageReport(STAGE)
     weight_files, description, report.notes, missing = prepare(settings)
     plans = settings.out / "plans"

@@ -25,7 +25,7 @@ class _Parser(_BeamArgumentParser):
 
 
 def check_beam_arguments(arguments: Sequence[str], own_flags: Iterable[str] = ()) -> str:
-    """Raise InputError for an option or runner that Beam doesn't know, with the nearest known one, or a value it refuses.
+    """Raise InputError for an option or runner that Beam doesn't know (naming the nearest), or a value it refuses.
 
     `own_flags`, such as `--out`, are the command's own and may be the nearest. Returns the runner's name.
     """

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from extractors.architectures import ARCHITECTURES
 from extractors.logmel import MEL_RATE
-from extractors.precision import check_storable, resolve_device
+from extractors.precision import check_storable, one_thread, resolve_device
 from extractors.timeline import check_feature_fps
 from extractors.weights import Weights
 from models.davenet import MEL_BANDS, RECEPTIVE_FRAMES, STRIDE, output_steps
@@ -36,7 +36,8 @@ class AudioNetwork:
     ) -> NDArray[np.float32]:
         """Log-mel (F, 40) in dB of a whole recording to (ceil(F / 16), 1024).
 
-        Chunks of `chunk_steps` (82 s) overlap by the receptive field, so that their sum equals one pass over the whole.
+        Chunks of `chunk_steps` (82 s) overlap by the receptive field, so that together they equal one pass over the
+        whole; on a CPU each goes through on one thread, so that the bits are the same whoever runs it.
         Give it the log-mel as it is stored (float16): then the stored one gives the stored rows. Raises ValueError for
         another shape, for NaN, and for steps beyond +-65504, which the store can't hold.
         """
@@ -46,7 +47,8 @@ class AudioNetwork:
             )
         total = output_steps(len(logmel))
         steps = np.empty((total, self.width), dtype=np.float32)
-        with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+        exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), one_thread(), exact:
             for first in range(0, total, chunk_steps):
                 last = min(first + chunk_steps, total)
                 begin = max(first - _HALO_STEPS, 0)

@@ -5,15 +5,13 @@ An uncalibrated random ResNet152 reaches 1e8 and gives every frame the same row;
 network is nearly linear over its depth, and neither happens. Such weights prove plumbing; they know nothing.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from extractors.architectures import Architecture
+from extractors.precision import one_thread
 from models.davenet import MEL_BANDS
 
 RESIDUAL_SCALE = 0.1
@@ -46,17 +44,6 @@ def random_state(architecture: Architecture, seed: int) -> dict[str, Tensor]:
             batch = torch.from_numpy(logmels(seed))
         architecture.feature_map(network, batch)
     return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch computes on one thread within: sums over a batch depend on how many share them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def pictures(seed: int) -> NDArray[np.uint8]:

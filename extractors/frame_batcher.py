@@ -1,4 +1,4 @@
-"""Frames of several videos in one batch: what is decoded fills batches of one fixed size, whoever it belongs to."""
+"""Frames of several videos at once: what is decoded fills the network's batches, whichever video it belongs to."""
 
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -19,7 +19,7 @@ class Features(NamedTuple, Generic[Key]):
 
 class _Network(Protocol):
     @property
-    def batch_size(self) -> int: ...
+    def frames_at_once(self) -> int: ...
 
     def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]: ...
 
@@ -31,7 +31,7 @@ class _Waiting(NamedTuple, Generic[Key]):
 
 
 class FrameBatcher(Generic[Key]):
-    """Collects frames until `network.batch_size` of one shape are there. At most one short batch a shape waits."""
+    """Collects frames until `network.frames_at_once` of one shape are there; no more than that wait of any shape."""
 
     def __init__(self, network: _Network) -> None:
         self._network = network
@@ -48,14 +48,14 @@ class FrameBatcher(Generic[Key]):
         done: list[Features[Key]] = []
         for row, frame in zip(rows, frames, strict=True):
             waiting.append(_Waiting(key, int(row), frame.copy()))
-            if len(waiting) == self._network.batch_size:
+            if len(waiting) == self._network.frames_at_once:
                 batch = waiting.copy()
                 waiting.clear()
                 done += self._run(batch)
         return done
 
     def flush(self) -> list[Features[Key]]:
-        """Run the batches that are still short, padded by the network."""
+        """Run what still waits."""
         batches = [batch for batch in self._waiting.values() if batch]
         self._waiting = {}
         return [features for batch in batches for features in self._run(batch)]

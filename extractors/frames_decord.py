@@ -12,7 +12,7 @@ from extractors.media_scan import MediaScan
 # Mean difference of 255. Two decoders of one picture agree far better; another picture, or a flipped one, is far off.
 SAME_PICTURE = 4.0
 
-_SOURCE_LINE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
+_SOURCE_LINE = re.compile(r"^(\[[\d:]+\] \S+:\d+: )+")
 
 decord.logging.set_level(decord.logging.QUIET)
 
@@ -59,4 +59,4 @@ def _stop(what: str, error: Exception) -> DecordError:
         raise error
     # decord's messages begin with a time and a source line, and end with a stack.
     reason = _SOURCE_LINE.sub("", next(iter(str(error).splitlines()), ""))
-    return DecordError(f"{what} ({reason[:120] or type(error).__name__})")
+    return DecordError(f"{what} ({reason[:160] or type(error).__name__})")

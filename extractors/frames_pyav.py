@@ -6,7 +6,6 @@ from typing import NamedTuple, cast
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -62,10 +61,10 @@ def displayed(frame: VideoFrame) -> NDArray[np.uint8]:
 
 def orientation(frame: VideoFrame) -> Orientation:
     """The frame's display matrix, (a b u), (c d v), (x y w) with x' = ax + cy and y' = bx + dy, to the quarter turn."""
-    matrix: SideData | None = frame.side_data.get("DISPLAYMATRIX")
+    matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return Orientation()
-    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(cast(bytes, matrix), dtype=np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(False, flip_x=a < 0, flip_y=d < 0)
     return Orientation(True, flip_x=c < 0, flip_y=b < 0)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.functional import melscale_fbanks
 
+from extractors.precision import one_thread
 from models.davenet import MEL_BANDS
 
 SAMPLE_RATE = 16000
@@ -37,7 +38,7 @@ def log_mel(samples: NDArray[np.int16], block_frames: int = BLOCK_FRAMES) -> NDA
         return np.empty((0, MEL_BANDS), dtype=np.float32)
     mean = _mean(samples, block_frames * HOP)
     frames = 1 + len(samples) // HOP
-    # fp64, so that neither the block nor the number of threads reaches the digits that are kept.
+    # fp64, so that the size of a block doesn't reach the digits that are kept.
     window = torch.hamming_window(WINDOW, periodic=False, dtype=torch.float64)
     bands = melscale_fbanks(
         WINDOW // 2 + 1, LOWEST_HZ, HIGHEST_HZ, MEL_BANDS, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
@@ -46,8 +47,9 @@ def log_mel(samples: NDArray[np.int16], block_frames: int = BLOCK_FRAMES) -> NDA
     for first in range(0, frames, block_frames):
         last = min(first + block_frames, frames)
         signal = torch.from_numpy(_emphasised(samples, mean, first * HOP - WINDOW // 2, (last - 1) * HOP + WINDOW // 2))
-        spectrum = torch.stft(signal, WINDOW, HOP, window=window, center=False, return_complex=True)
-        power = (spectrum.abs() ** 2).T @ bands
+        with one_thread():
+            spectrum = torch.stft(signal, WINDOW, HOP, window=window, center=False, return_complex=True)
+            power = (spectrum.abs() ** 2).T @ bands
         decibels[first:last] = (10 * torch.log10(power.clamp(min=LEAST_POWER))).numpy()
     decibels -= decibels.max()
     return np.maximum(decibels, -RANGE_DB, out=decibels)

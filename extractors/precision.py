@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -66,6 +68,17 @@ def has_bf16_arithmetic() -> bool:
     """Whether this processor multiplies bf16 numbers itself."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in _BF16_ARITHMETIC)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread within: how many share a sum decides its last digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def check_storable(network: str, weights_digest: str, rows: NDArray[np.float32]) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import uuid
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def train_vectors(
     """Word2vec (skip-gram, negative sampling) on sentences of words; `width`-d vectors, raw as trained.
 
     The same sentences in any order give the same vectors, bit by bit, in any process of one machine: the corpus is
-    sorted, one worker trains, and no hash depends on PYTHONHASHSEED. Raises ValueError when no word is left.
+    sorted and one worker trains. Raises ValueError when no word is left.
     """
     corpus = [list(sentence) for sentence in sorted(tuple(sentence) for sentence in sentences) if sentence]
     counts: dict[str, int] = {}
@@ -56,13 +55,8 @@ def train_vectors(
         seed=seed,
         sg=1,
         workers=1,
-        hashfxn=_hash,
     )
     return model.wv
-
-
-def _hash(word: str) -> int:
-    return zlib.crc32(word.encode())
 
 
 def load_vectors(path: Path) -> KeyedVectors:

@@ -25,6 +25,8 @@ from extractors.errors import WeightsError
 
 NETWORKS = tuple(ARCHITECTURES)
 DEFAULT_WEIGHTS = {name: architecture.default_weights for name, architecture in ARCHITECTURES.items()}
+RESNET152_NAMES = tuple(weights.name for weights in torchvision.models.ResNet152_Weights)
+"""torchvision's own names, without its alias DEFAULT, which may come to mean others."""
 
 _RANDOM = re.compile(r"random:(\d{1,9})")
 _DOWNLOAD_TIMEOUT_S = 60
@@ -64,15 +66,14 @@ def materialise(network: str, spec: str, folder: Path) -> Path:
         path = folder / f"{network}-random-{int(match[1])}.pt"
         if not path.exists():
             _write_once(random_state(architecture, int(match[1])), path)
-    elif network == "resnet152" and spec in torchvision.models.ResNet152_Weights.__members__:
+    elif network == "resnet152" and spec in RESNET152_NAMES:
         path = _torchvision_file(spec)
     elif network == "efficientnet-lite0" and spec == architecture.default_weights:
         path = _wheel_file()
     elif Path(spec).exists():
         path = Path(spec)
     else:
-        known = [*torchvision.models.ResNet152_Weights.__members__] if network == "resnet152" else []
-        known = [architecture.default_weights] if network == "efficientnet-lite0" else known
+        known = {"resnet152": RESNET152_NAMES, "efficientnet-lite0": (architecture.default_weights,)}.get(network, ())
         raise WeightsError(
             f"{spec}: no such weights file for {network}; give a file, {', '.join([*known, 'random:SEED'])}"
         )

@@ -93,7 +93,7 @@ class Embeddings:
         """The mean of each clip's present vectors in `space`, detached: `(B, D)`, and `(B,)` bool, where there is one.
 
         Only the modalities that the space trains take part; a clip with none of them has a zero row. This is the
-        feature that is clustered (MCN, section 3.3).
+        feature that is clustered (Chen et al., 2021).
         """
         names = space.trained_modalities
         vectors = self.vectors[space.name]

@@ -62,4 +62,4 @@ class WordPooling(nn.Module):
         """
         # After the ReLU nothing is below zero, so a masked word can be zero: it never wins the maximum.
         x = torch.relu(self.fc(words)).masked_fill(~counted.unsqueeze(-1), 0.0)
-        return x.amax(dim=1)
+        return x.amax(dim=1) if x.shape[1] else x.sum(dim=1)

@@ -1,4 +1,4 @@
-"""k-means by cosine, and the queue of joint features it runs on (MCN, section 3.3).
+"""k-means by cosine, and the queue of joint features it runs on (Chen et al., 2021).
 
 Shapes: N rows, B clips, D width of a space, K clusters, Q rows of the queue. All arithmetic is fp32 at least.
 """
@@ -184,21 +184,26 @@ def _means(data: Tensor, labels: Tensor, settings: ClusterSettings) -> tuple[Ten
 
 
 def _reseeded(data: Tensor, labels: Tensor, centroids: Tensor, sizes: Tensor, settings: ClusterSettings) -> Tensor:
-    """Put each cluster without rows at a different row, those least like their own centroid first."""
-    dead = (sizes == 0).nonzero().squeeze(1)
-    if len(dead) == 0:
+    """Put each cluster without rows at the row least like its own centroid and the new ones before it."""
+    dead = (sizes == 0).nonzero().squeeze(1).tolist()
+    if not dead:
         return centroids
-    directions = functional.normalize(centroids, dim=1)
-    likeness = torch.cat(
-        [
-            (functional.normalize(block, dim=1) * directions[numbers]).sum(dim=1)
-            for block, numbers in zip(data.split(_BLOCK), labels.split(_BLOCK), strict=True)
-        ]
-    )
-    usable = data.any(dim=1).nonzero().squeeze(1)  # a zero row has no direction: it can't be a centroid
-    farthest = data[usable[likeness[usable].argsort(stable=True)[: len(dead)]]]
     centroids = centroids.clone()
-    centroids[dead[: len(farthest)]] = functional.normalize(farthest, dim=1) if settings.spherical else farthest
+    lengths = data.norm(dim=1)
+    directions = functional.normalize(centroids, dim=1)
+    with torch.autocast(data.device.type, enabled=False):
+        blocks = zip(data.split(_BLOCK), labels.split(_BLOCK), strict=True)
+        likeness = torch.cat([(block * directions[numbers]).sum(dim=1) for block, numbers in blocks])
+        likeness = likeness / lengths
+        likeness[lengths == 0] = torch.inf  # a zero row has no direction: it can't be a centroid
+        for cluster in dead:
+            row = int(likeness.argmin())
+            if likeness[row] == torch.inf:
+                break
+            direction = data[row] / lengths[row]
+            centroids[cluster] = direction if settings.spherical else data[row]
+            likeness = torch.maximum(likeness, data @ direction / lengths)
+            likeness[lengths == 0] = torch.inf
     return centroids
 
 

@@ -97,7 +97,7 @@ def mms_loss(
 
 
 def cluster_loss(vectors: Tensor, clusters: Clusters, margin: float, present: Tensor | None = None) -> Tensor:
-    """Cross-entropy of one modality's `(B, D)` vectors against their joint features' clusters: a scalar (section 3.3).
+    """Cross-entropy of one modality's `(B, D)` vectors against their joint features' clusters: a scalar.
 
     Logits are raw dot products with the centroids, less `margin` at the clip's own cluster. Clips outside `present`,
     and those without a label, are left out; without any clip the loss is 0. No gradient reaches the centroids.
@@ -186,7 +186,7 @@ def mcn_losses(
     settings: LossSettings,
     video_index: Tensor | None = None,
 ) -> Losses:
-    """L_MMS + L_Cluster + L_Reconstruct of one whole batch (MCN, equation 7), with every term by name."""
+    """L_MMS + L_Cluster + L_Reconstruct of one whole batch, with every term by name."""
     terms = contrastive_terms(scheme, embeddings, settings, video_index)
     terms |= cluster_terms(scheme, embeddings, clusters, settings)
     terms |= reconstruction_terms(scheme, errors, embeddings.present)

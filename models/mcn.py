@@ -223,6 +223,8 @@ class MCN(nn.Module):
 
     @staticmethod
     def _pooled_video(video: Tensor, rows: Tensor) -> Tensor:
+        if video.shape[1] == 0:
+            return video.sum(dim=1)
         pooled = video.masked_fill(~rows.unsqueeze(2), -torch.inf).amax(dim=1)
         return pooled.masked_fill(~rows.any(dim=1).unsqueeze(1), 0.0)
 

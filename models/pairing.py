@@ -17,7 +17,7 @@ A scheme is a plain mapping, as a YAML file gives it:
 
 `feature` is the extractor's output. A modality that is in no pair of its space is embedded there, so that it can be
 searched, but takes part in none of that space's losses. The built-in schemes follow "Self-Supervised MultiModal
-Versatile Networks" (Alayrac et al., 2020), section 3.1: shared, disjoint, fine and coarse.
+Versatile Networks" (Alayrac et al., 2020): shared, disjoint, fine and coarse.
 """
 
 import difflib

@@ -31,6 +31,9 @@ def read_captions(path: Path, wanted: Collection[str]) -> CaptionFile:
     video_id = "?"
     try:
         with open(path, "rb") as file:
+            if next(ijson.basic_parse(file))[0] != "start_map":
+                raise InputError(f"{path}: wanted one object, video id -> captions")
+            file.seek(0)
             for video_id, entry in ijson.kvitems(file, "", use_float=True):
                 if video_id in wanted:
                     found.captions[video_id] = _captions_of(entry, f"{path}: key {video_id!r}", found.left_out)

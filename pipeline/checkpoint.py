@@ -11,6 +11,7 @@ from pipeline.files import write_aside
 
 FILE = "checkpoint.pt"
 SCHEMA = 1
+KEYS = frozenset("model optimizer queues generator epoch history settings model_settings scheme identity words".split())
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
@@ -29,7 +30,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file; train a model first with `mcn train`") from None
     except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise InputError(f"{path}: not a whole checkpoint ({str(error).splitlines()[0][:120]}); train again") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA or not content.keys() >= KEYS:
         raise InputError(f"{path}: not a checkpoint of this program")
     return content
 

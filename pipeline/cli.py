@@ -116,8 +116,7 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     known = {option for action in parser._actions for option in action.option_strings}
     if further and command.beam:
-        beam_options = importlib.import_module("beam_jobs.options").beam_options
-        beam_options(further, own_flags=known)
+        importlib.import_module("beam_jobs.options").check_beam_arguments(further, own_flags=known)
     elif further:
         raise InputError(f"mcn {name}: unknown argument {further[0]!r}; {suggest(further[0].split('=')[0], known)}")
     where = f"mcn {name}"

@@ -86,9 +86,9 @@ def _convert_plain(value: Any, wanted: Any) -> Any:
         return str(value)
     try:
         number = wanted(value)
+        return number if math.isfinite(number) and (isinstance(value, str) or number == value) else None
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and (isinstance(value, str) or number == value) else None
 
 
 def from_mapping(settings_class: Callable[..., Settings], values: Mapping[str, Any], where: str) -> Settings:
@@ -97,15 +97,16 @@ def from_mapping(settings_class: Callable[..., Settings], values: Mapping[str, A
     wanted = _field_types(settings_class)
     converted: dict[str, Any] = {}
     presets: dict[str, dict[str, Any]] = getattr(settings_class, "PRESETS", {})
+    # One spelling before anything is merged: a YAML `batch-videos` must not outlive the flag's `batch_videos`.
+    values = {str(key).replace("-", "_"): value for key, value in values.items()}
     if presets:
         chosen = values.get("preset", "default")
-        if chosen not in presets:
+        if not isinstance(chosen, str) or chosen not in presets:
             raise InputError(f"{where}: preset: {chosen!r} is unknown; {suggest(str(chosen), presets)}")
-        values = presets[chosen] | dict(values)
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
+        values = presets[chosen] | values
+    for name, value in values.items():
         if name not in wanted:
-            raise InputError(f"{where}: unknown setting {key!r}; {suggest(name, wanted)}")
+            raise InputError(f"{where}: unknown setting {name!r}; {suggest(name, wanted)}")
         converted[name] = convert(value, wanted[name], f"{where}: {name}")
     for field in dataclasses.fields(settings_class):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -151,6 +152,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         raise InputError(f"{path}:{line} not valid YAML: {getattr(error, 'problem', error)}") from None
+    except (ValueError, RecursionError) as error:  # a date like 2026-13-45, or brackets a thousand deep
+        raise InputError(f"{path}: not valid YAML: {error}") from None
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -11,12 +11,16 @@ import torch
 from gensim.models import KeyedVectors
 from numpy.typing import NDArray
 
+from extractors.errors import WeightsError
 from extractors.text import load_vectors, vectors_digest
 from models import ClipInputs
+from pipeline.dataset_folder import read_description
 from pipeline.errors import InputError
-from pipeline.files import read_json
 from pipeline.records import Caption, VideoFeatures
 from pipeline.shards import DAVENET_WIDTH, FeatureFile
+
+NATIVE_AUDIO_FPS = 6.25
+"""DaveNet's own rate: an output every 160 ms."""
 
 AUDIO_SECONDS = 10.0
 """A clip's frozen audio vector is the mean of the rows within its first 10 s: what the published model hears of it."""
@@ -49,7 +53,7 @@ class FeatureDataset:
             raise InputError(
                 f"{folder}: no data set there (no dataset.json); make one with `mcn extract --out {folder}`"
             )
-        self.description: dict[str, Any] = read_json(folder / "dataset.json")
+        self.description: dict[str, Any] = read_description(folder)
         self.identity: dict[str, Any] = self.description["identity"]
         self._files: list[FeatureFile] = []
         self._tables: list[tuple[str, ...]] = []
@@ -77,6 +81,14 @@ class FeatureDataset:
         """sha256 of the sorted ids, one a line: says which videos a score stands for."""
         return hashlib.sha256("\n".join(self.video_ids).encode()).hexdigest()
 
+    def without_captions(self) -> set[str]:
+        """Ids of the videos from which no clip can be drawn; reads no rows."""
+        found = set()
+        for file in self._files:
+            counts = file.caption_counts()
+            found |= {video_id for video_id, count in zip(file.video_ids, counts, strict=True) if not count}
+        return found
+
     def stream_width(self, stream: str) -> int:
         """Values per row of a video stream; InputError names the streams there are."""
         streams = self.identity["streams"]
@@ -102,13 +114,16 @@ class FeatureDataset:
         path = self.folder / "words.kv"
         if not self.description.get("words"):
             raise InputError(f"{self.folder}: no word vectors; extract with --captions, or give --word-vectors")
-        vectors = load_vectors(path)
+        try:
+            vectors = load_vectors(path)
+        except WeightsError as error:
+            raise InputError(str(error)) from None
         if vectors_digest(vectors) != self.description["words"]:
             raise InputError(f"{path}: not the vectors this data set was made with; restore the file")
         return vectors
 
 
-def clip_rows(start: float, end: float, feature_fps: int, rows: int) -> slice:
+def clip_rows(start: float, end: float, feature_fps: float, rows: int) -> slice:
     """Rows of the half-open clip [start, end): those whose time lies in it, or else the one on screen at its start."""
     first = int(np.ceil(start * feature_fps - 1e-9))
     last = int(np.ceil(end * feature_fps - 1e-9))
@@ -151,7 +166,9 @@ def cut_clip(
     seen = [stream[rows][video.video_mask[rows]] for stream in video.video.values()]
     heard = None
     if video.audio is not None:
-        span = clip_rows(start, min(end, start + AUDIO_SECONDS), video.feature_fps, len(video.audio_mask))
+        native = video.audio_rate == "native"
+        zero, fps = (video.logmel_start, NATIVE_AUDIO_FPS) if native else (0.0, video.feature_fps)
+        span = clip_rows(start - zero, min(end, start + AUDIO_SECONDS) - zero, fps, len(video.audio_mask))
         sound = video.audio[span][video.audio_mask[span]]
         heard = sound.astype(np.float32).mean(axis=0) if len(sound) else None
     return ClipFeatures(

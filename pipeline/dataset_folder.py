@@ -16,13 +16,22 @@ def settle(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
         write_json(path, description)
         return description
-    found: dict[str, Any] = read_json(path)
-    differences = _differences(found.get("identity", {}), description["identity"], "")
+    found: dict[str, Any] = read_description(folder)
+    differences = _differences(found["identity"], description["identity"], "")
     if differences:
         raise InputError(
             f"{path}: this data set was made with other settings: {'; '.join(differences)}; "
             "use those settings again or another --out"
         )
+    return found
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read `folder/dataset.json`; InputError if it is missing, broken or holds no Identity."""
+    path = folder / "dataset.json"
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("identity"), dict):
+        raise InputError(f"{path}: holds no Identity; restore it from a copy or choose another --out")
     return found
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.failure_classes import FAILURE_CLASSES, FailureClass
-from pipeline.fetch import Fetched, FetchError, Fetcher, FetchSettings
+from pipeline.fetch import Fetched, Fetcher, FetchError, FetchSettings
 from pipeline.files import fsync_folder
 from pipeline.ledger import LedgerWriter, VideoState
 from pipeline.media_folder import fetched_path, media_path
@@ -65,7 +65,7 @@ class Downloader:
     def download(self, request: Request) -> Outcome:
         """Fetch one video, unless it is there or the run was told to stop; tries again what may pass.
 
-        The outcome is `done`, `skipped` (it is there), `failed`, or `waiting` (the run stops; not charged to the video).
+        The outcome is `done`, `skipped` (it is there), `failed`, or `waiting` (the run stops; not the video's fault).
         """
         if not is_video_id(request.video_id):
             raise ValueError(f"{request.video_id[:80]!a} is no video id")
@@ -162,7 +162,7 @@ def stopped(job: DownloadJob) -> str:
 
 
 def clear_scratch(job: DownloadJob) -> None:
-    """Delete this run's unfinished files, and those of runs that must be dead: no attempt lasts as long as they are old."""
+    """Delete this run's unfinished files, and those of dead runs: older than any attempt can last."""
     shutil.rmtree(job.scratch, ignore_errors=True)
     probe = job.media / _SCRATCH / f"now-{job.run}"
     try:

@@ -41,6 +41,10 @@ class RetrievalSettings:
     seed: int = 0
     """Of the bootstrap."""
 
+    def __post_init__(self) -> None:
+        if self.bootstrap < 1 or self.seed < 0:
+            raise ValueError("bootstrap must be at least 1, seed at least 0")
+
 
 @dataclass(frozen=True)
 class Query:
@@ -86,7 +90,8 @@ def run(settings: RetrievalSettings) -> StageReport:
     if settings.split is not None:
         splits = read_split(settings.split)
         asked = [query for query in asked if splits.get(query.clip.video_id) == "heldout"]
-    queries = [query for query in asked if query.clip.video_id in set(dataset.video_ids)]
+    stored = set(dataset.video_ids)
+    queries = [query for query in asked if query.clip.video_id in stored]
     if len(queries) < len(asked):
         report.failed["video not in the data set"] = len(asked) - len(queries)
         report.notes.append(

@@ -6,11 +6,14 @@ its own, which serves one video after the other and is replaced when it had to b
 
 import multiprocessing
 import os
-import threading
+import signal
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal, Self
 
 from pipeline.failure_classes import FAILURE_CLASSES, FailureClass
@@ -63,85 +66,75 @@ class FetchError(Exception):
 
 
 class Fetcher:
-    """A child process that fetches. The child is started at need and dies with its parent, even a killed one."""
+    """A child process that fetches. It is started at need and dies, with all that it started, when its parent does."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
-        self._process: Any = None
-        self._connection: Connection | None = None
+        self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
 
     def fetch(self, video_id: str, folder: Path) -> Fetched:
         """Fetch into `folder`, an empty one, and check that the file is whole. Raises FetchError."""
-        connection = self._started()
-        connection.send((video_id, str(folder)))
-        if not connection.poll(self._settings.kill_after_s):
-            self.close()
-            raise FetchError(FAILURE_CLASSES["timeout"], f"not done in {self._settings.time_limit_s:g} s: killed")
-        try:
-            kind, *answer = connection.recv()
-        except (EOFError, OSError):
-            code = self._exit_code()
-            raise FetchError(FAILURE_CLASSES["crashed"], f"the fetching process died with status {code}") from None
+        kind, *answer = self._ask(video_id, folder)
         if kind == "failed":
             name, message = answer
             raise FetchError(FAILURE_CLASSES[name], message)
         path, detail = answer
         return Fetched(Path(path), detail)
 
-    def close(self) -> None:
-        """Kill the child, if there is one."""
-        if self._process is not None:
-            self._process.kill()
-            self._exit_code()
-
-    def _exit_code(self) -> int | None:
-        assert self._process is not None and self._connection is not None
-        self._process.join()
-        code: int | None = self._process.exitcode
-        self._connection.close()
-        self._process = self._connection = None
-        return code
-
-    def _started(self) -> Connection:
-        if self._process is not None and not self._process.is_alive():
-            self._exit_code()
-        if self._connection is None:
-            context = multiprocessing.get_context("spawn")
-            self._connection, far = context.Pipe()
-            self._process = context.Process(target=_serve, args=(far, self._settings), daemon=True, name="fetch")
-            self._process.start()
-            far.close()
+    def _ask(self, video_id: str, folder: Path) -> tuple[Any, ...]:
+        limit = self._settings.time_limit_s
+        try:
+            process, connection = self._child = self._child or _start(self._settings)
             # Loading yt-dlp is no part of the first video's time.
-            if not self._connection.poll(_STARTING_S):
-                self.close()
+            if not connection.poll(_STARTING_S):
                 raise FetchError(FAILURE_CLASSES["crashed"], f"the fetching process did not start in {_STARTING_S:g} s")
-            with suppress(EOFError, OSError):
-                self._connection.recv()
-        assert self._connection is not None
-        return self._connection
+            connection.recv()
+            connection.send((video_id, str(folder)))
+            if not connection.poll(self._settings.kill_after_s):
+                raise FetchError(FAILURE_CLASSES["timeout"], f"not done in {limit:g} s: killed")
+            answer: tuple[Any, ...] = connection.recv()
+            return answer
+        except FetchError:
+            self.close()
+            raise
+        except (EOFError, OSError):
+            code = self.close()
+            raise FetchError(FAILURE_CLASSES["crashed"], f"the fetching process died with status {code}") from None
+
+    def close(self) -> int | None:
+        """Kill the child and what it started, if there is one; returns its exit status."""
+        if self._child is None:
+            return None
+        (process, connection), self._child = self._child, None
+        code = process.poll()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        connection.close()
+        assert process.stdin is not None
+        process.stdin.close()
+        return code
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
-def _serve(connection: Connection, settings: FetchSettings) -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    from pipeline import ytdlp  # only the child pays for loading it
-
-    connection.send("ready")
-    while True:
-        try:
-            video_id, folder = connection.recv()
-        except EOFError:
-            return
-        connection.send(ytdlp.fetch(video_id, Path(folder), settings))
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def _start(settings: FetchSettings) -> tuple[subprocess.Popen[bytes], Connection]:
+    # A plain process: one spawned by multiprocessing would import the parent's main program, hence all of Beam.
+    near, far = multiprocessing.Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.ytdlp", str(far.fileno())],
+        pass_fds=[far.fileno()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        start_new_session=True,
+    )
+    far.close()
+    near.send(settings)
+    return process, near

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import av
 
-_TOLERANCE_S = 2.0
-_TOLERANCE_SHARE = 0.02
+_SITE_TOLERANCE_S = 2.0
+_SITE_TOLERANCE_SHARE = 0.02
+_CONTAINER_TOLERANCE_S = 0.5
 
 
 class BrokenMedia(Exception):
@@ -34,7 +35,8 @@ def check_media(path: Path, stated_duration: float | None = None) -> MediaFacts:
     """Measure a file; `stated_duration` in seconds is the site's, often rounded.
 
     Raises BrokenMedia when it can't be opened, has no video, its first picture can't be decoded, a packet is cut, the
-    container lists more than there is, or it ends more than 2 s and 2 % before the stated durations.
+    container lists more than there is, it ends 0.5 s before the container's own duration, or its video ends more than
+    2 s and 2 % before the stated one.
     """
     try:
         with av.open(str(path)) as container:
@@ -49,28 +51,31 @@ def _measure(container: av.container.InputContainer, stated_duration: float | No
         raise BrokenMedia("undecodable", "has no video stream")
     stream = container.streams.video[0]
     context = stream.codec_context
-    packets, end, picture = 0, 0.0, False
+    packets, picture = 0, False
+    ends = {index: 0.0 for index in range(len(container.streams))}
     for packet in container.demux():
         if packet.size == 0:
             continue
         if packet.is_corrupt:
-            raise BrokenMedia("truncated", f"a packet near {end:.1f} s is cut short")
-        if packet.stream_index != stream.index:
-            continue
-        packets += 1
-        if not picture:
-            picture = bool(packet.decode())
+            raise BrokenMedia("truncated", f"a packet near {ends[packet.stream_index]:.1f} s is cut short")
         if packet.pts is not None and packet.time_base is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            ends[packet.stream_index] = max(ends[packet.stream_index], end)
+        if packet.stream_index == stream.index:
+            packets += 1
+            picture = picture or bool(packet.decode())
     if not picture and not context.decode(None):
         raise BrokenMedia("undecodable", "no picture can be decoded")
     if packets < stream.frames:
         raise BrokenMedia("truncated", f"{packets} of {stream.frames} pictures are there")
     # Time zero is the container's start where that is positive (a negative one is codec priming).
     zero = max(0, container.start_time or 0) / av.time_base
-    own = (container.duration or 0) / av.time_base if stream.duration is None else 0.0
-    for stated in (stated_duration or 0.0, own):
-        if end - zero < stated - max(_TOLERANCE_S, _TOLERANCE_SHARE * stated):
-            raise BrokenMedia("truncated", f"ends at {end - zero:.1f} s of {stated:.1f} s")
+    video_end, all_end = ends[stream.index] - zero, max(ends.values()) - zero
+    own = (container.duration or 0) / av.time_base
+    if all_end < own - _CONTAINER_TOLERANCE_S:
+        raise BrokenMedia("truncated", f"ends at {all_end:.1f} s of {own:.1f} s")
+    stated = stated_duration or 0.0
+    if video_end < stated - max(_SITE_TOLERANCE_S, _SITE_TOLERANCE_SHARE * stated):
+        raise BrokenMedia("truncated", f"ends at {video_end:.1f} s of {stated:.1f} s")
     audio = container.streams.audio[0].codec_context.name if container.streams.audio else ""
-    return MediaFacts(round(end - zero, 6), context.width, context.height, context.name, audio)
+    return MediaFacts(round(video_end, 6), context.width, context.height, context.name, audio)

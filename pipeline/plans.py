@@ -37,6 +37,8 @@ def cut_into_shards(seconds: Mapping[str, float], shard_seconds: float) -> list[
     order = sorted(seconds, key=hash_order)
     if not order:
         return []
+    if not any(seconds.values()):
+        seconds = dict.fromkeys(order, 1.0)
     total = sum(seconds.values())
     count = max(int(-(-total // shard_seconds)), min(SMALL_SET_SHARDS, -(-len(order) // 2)))
     shards: list[list[str]] = [[] for _ in range(count)]

@@ -98,3 +98,5 @@ class VideoFeatures:
     words: Words
     decoder: str = ""
     """What decoded the frames: `decord`, `pyav` or `decord+pyav`."""
+    audio_rate: str = "rows"
+    """`rows`: `audio` has a row per video row; `native`: one every 160 ms from `logmel_start` on."""

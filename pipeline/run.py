@@ -41,7 +41,9 @@ class RunSettings:
             if not equals or not name.strip() and dot:
                 raise InputError(f"--set {override}: wanted SECTION.KEY=VALUE, e.g. train.seed=2")
             if dot:
-                content.setdefault(section, {})[name] = value
+                content[section] = {} if content.get(section) is None else content[section]
+                if isinstance(content[section], dict):
+                    content[section][name] = value
             else:
                 content[section] = value
         for key in content:
@@ -52,15 +54,18 @@ class RunSettings:
         stages = {}
         for name in SECTIONS:
             if name in content:
-                if not isinstance(content[name] or {}, dict):
+                section_content = {} if content[name] is None else content[name]
+                if not isinstance(section_content, dict):
                     raise InputError(f"{path}: {name}: settings are wanted as `name: value` lines")
-                stages[name] = dict(content[name] or {})
+                stages[name] = dict(section_content)
         schemes = convert(content.get("schemes", ["shared"]), tuple[str, ...], f"{path}: schemes")
         seeds = convert(content.get("seeds", [1]), tuple[int, ...], f"{path}: seeds")
         out = convert(content["out"], Path, f"{path}: out")
         settings = cls(out, stages, schemes, seeds, str(path))
         for name, stage_settings in settings.plan():
-            _settings(name, stage_settings, str(path))
+            checked = _settings(name, stage_settings, str(path))
+            if name == "train":
+                importlib.import_module("pipeline.train").find_scheme(checked.scheme)
         return settings
 
     def plan(self) -> list[tuple[str, dict[str, Any]]]:

@@ -62,14 +62,22 @@ def _columns(video: VideoFeatures) -> dict[str, tuple[str, Array]]:
     return columns
 
 
+def _texts(video: VideoFeatures) -> dict[str, str]:
+    """Digest name -> the video's own text in a dataset of fixed-length texts."""
+    return {"id": video.video_id, "decoder": video.decoder}
+
+
 def _digests(video: VideoFeatures) -> dict[str, bytes]:
     digests = {
         name: hashlib.sha256(np.ascontiguousarray(a).tobytes()).digest() for name, (_, a) in _columns(video).items()
     }
+    # A fixed-length text is padded to the file's longest, which is none of the video's own.
+    digests |= {name: hashlib.sha256(text.encode()).digest() for name, text in _texts(video).items()}
     words = hashlib.sha256()
     for index in range(len(video.captions)):
         words.update(b"".join(word.encode() + b"\0" for word in video.words.of_caption(index)) + b"\0")
-    return digests | {"words": words.digest()}
+    lengths = np.array([len(caption.text.encode()) for caption in video.captions], np.int64)
+    return digests | {"words": words.digest(), "text_lengths": hashlib.sha256(lengths.tobytes()).digest()}
 
 
 class _Growing:
@@ -239,8 +247,10 @@ class FeatureFile:
                 )
                 raise InputError(f"{self.path}: {state}; extract the data set again to have it made anew") from None
             self._process = os.getpid()
-            if self._file.attrs.get("schema") != SCHEMA:
-                raise InputError(f"{self.path}: schema {self._file.attrs.get('schema')}, this program reads {SCHEMA}")
+            schema = self._file.attrs.get("schema")
+            if schema != SCHEMA:
+                self.close()
+                raise InputError(f"{self.path}: schema {schema}, this program reads {SCHEMA}")
         return self._file
 
     @property
@@ -262,6 +272,10 @@ class FeatureFile:
     def plan(self) -> str:
         """Digest of the plan this shard closes; empty in a part."""
         return str(self._open.attrs["plan"])
+
+    def caption_counts(self) -> list[int]:
+        """Captions of each video, in stored order."""
+        return [int(count) for count in np.diff(self._open["captions/offsets"][:])]
 
     def table(self) -> tuple[str, ...]:
         """The file's words, sorted; the ids of `VideoFeatures.words` point into it."""
@@ -320,7 +334,34 @@ class FeatureFile:
                 table, file["captions/words"][word_offsets[0] : word_offsets[-1]], word_offsets - word_offsets[0]
             ),
             decoder=file["videos/decoder"][index].decode(),
+            audio_rate=identity["audio"]["rate"],
         )
+
+
+def _misfits(file: h5py.File) -> Iterator[str]:
+    """What can be told from sizes alone: every index starts at 0, never falls, and ends where its dataset ends."""
+    streams = json.loads(file.attrs["identity"])["streams"]
+    owned = {
+        "rows/offsets": ["rows/video_mask", *(f"rows/{stream}" for stream in streams)],
+        "audio/offsets": ["audio/mask", *(["audio/davenet"] if "davenet" in file["audio"] else [])],
+        "logmel/offsets": ["logmel/frames"],
+        "captions/offsets": ["captions/times"],
+        "captions/text_offsets": ["captions/text"],
+        "captions/word_offsets": ["captions/words"],
+        "words/offsets": ["words/text"],
+    }
+    for name, datasets in owned.items():
+        offsets = file[name][:]
+        if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+            yield f"{name} is no index"
+        elif wrong := [dataset for dataset in datasets if len(file[dataset]) != offsets[-1]]:
+            yield f"{name} ends at {offsets[-1]}, but {wrong[0]} holds {len(file[wrong[0]])}"
+    for name in ("rows/video_mask", "audio/mask"):
+        if (file[name][:] > 1).any():
+            yield f"{name} holds values other than 0 and 1"
+    for name in ("rows/offsets", "audio/offsets", "logmel/offsets", "captions/offsets"):
+        if len(file[name]) != len(file["videos/id"]) + 1:
+            yield f"{name} has {len(file[name])} entries for {len(file['videos/id'])} videos"
 
 
 def verify(path: Path) -> list[str]:
@@ -329,13 +370,14 @@ def verify(path: Path) -> list[str]:
     try:
         with FeatureFile(path) as file:
             opened = file._open
+            problems += [f"{path}: {problem}" for problem in _misfits(opened)]
             for index, video in enumerate(file.videos()):
                 for name, digest in _digests(video).items():
                     if opened[f"digests/{name}"][index].tobytes() != digest:
                         problems.append(f"{path}: {name} of video {video.video_id} doesn't match its sha256")
-                for stream, rows in video.video.items():
-                    if not np.isfinite(rows).all():
-                        problems.append(f"{path}: {stream} of video {video.video_id} holds NaN or infinity")
+                for name, rows in {**video.video, "davenet": video.audio, "logmel": video.logmel}.items():
+                    if rows is not None and not np.isfinite(rows).all():
+                        problems.append(f"{path}: {name} of video {video.video_id} holds NaN or infinity")
     except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
         problems.append(f"{path}: not a whole shard: {str(error).splitlines()[0]}")
     except InputError as error:

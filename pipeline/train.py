@@ -36,7 +36,7 @@ from pipeline.clip_sampling import PermutedCaptions, draw_clips, epoch_batches
 from pipeline.config import as_plain, load_yaml
 from pipeline.dataset import FeatureDataset, collate
 from pipeline.errors import InputError, suggest
-from pipeline.files import write_json, write_text
+from pipeline.files import digest_of_json, write_json, write_text
 from pipeline.progress import Progress
 from pipeline.report import StageReport
 from pipeline.words import read_split
@@ -195,10 +195,10 @@ class _Run:
         if settings.split is not None:
             splits = read_split(settings.split)
             present = [video_id for video_id in present if splits.get(video_id) == "train"]
-        silent = [i for i in present if not self.dataset.video(i, settings.streams).captions]
+        silent = self.dataset.without_captions() & set(present)
         if silent:
             self.notes.append(f"{len(silent)} videos without captions can't be drawn from and are left out")
-        present = [video_id for video_id in present if video_id not in set(silent)]
+        present = sorted(set(present) - silent)
         if len(present) < settings.batch_videos:
             raise InputError(
                 f"{settings.dataset}: {len(present)} videos to train on make no batch of {settings.batch_videos}; "
@@ -267,7 +267,7 @@ class _Run:
                 "scheme": scheme_to_dict(self.scheme),
                 "identity": self.dataset.identity,
                 "words": self.dataset.description["words"],
-                "videos": len(self.video_ids),
+                "videos": digest_of_json(self.video_ids),
             },
         )
         table = io.StringIO()
@@ -287,6 +287,11 @@ class _Run:
                 )
         if content["identity"] != self.dataset.identity or content["words"] != self.dataset.description["words"]:
             raise InputError(f"{self.settings.out / FILE}: made on another data set; choose another --out")
+        if content["videos"] != digest_of_json(self.video_ids):
+            raise InputError(
+                f"{self.settings.out / FILE}: made on other training videos (the data set has grown, or another --split); "
+                "choose another --out"
+            )
         self.module.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.queues.load_state_dict(content["queues"])
@@ -297,7 +302,10 @@ class _Run:
 def run(settings: TrainSettings) -> StageReport:
     """Train until `epochs` are done. Killed at any moment, the same call goes on from the last checkpoint."""
     report = StageReport("train", unit="epoch")
-    training = _Run(settings)
+    try:
+        training = _Run(settings)
+    except ValueError as error:  # sizes that the model or k-means refuses, a device that isn't there
+        raise InputError(f"mcn train: {str(error).splitlines()[0]}") from None
     report.notes = training.notes
     if (settings.out / FILE).exists():
         training.resume()
@@ -305,7 +313,10 @@ def run(settings: TrainSettings) -> StageReport:
     if training.epoch < settings.epochs:
         write_json(settings.out / "settings.json", as_plain(settings))
         if training.epoch == 0 and settings.standardise:
-            training.module.fit_standardisation(clips for clips, _ in training.batches(0))
+            try:
+                training.module.fit_standardisation(clips for clips, _ in training.batches(0))
+            except ValueError as error:
+                raise InputError(f"{settings.dataset}: {error}; train without --standardise") from None
         _train(training)
     report.done = training.epoch - report.skipped
     report.detail = {

@@ -38,13 +38,13 @@ def freeze_words(
 
     `given`: a file of vectors; else they are trained on the captions of `split`'s training videos, or of all.
     """
-    if path.exists():
-        return vectors_digest(load_vectors(path)), ""
-    if given is not None:
-        try:
-            vectors = load_vectors(given)
-        except WeightsError as error:
-            raise InputError(str(error)) from None
+    try:
+        if path.exists():
+            return vectors_digest(load_vectors(path)), ""
+        vectors = load_vectors(given) if given is not None else None
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    if vectors is not None:
         save_vectors(vectors, path)
         return vectors_digest(vectors), ""
     if split is not None:

@@ -1,6 +1,11 @@
-"""The one place that speaks to yt-dlp. Runs in the fetching child (`pipeline.fetch`), which may be killed."""
+"""The one place that speaks to yt-dlp, and the program of the child that `pipeline.fetch` starts and may kill."""
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ from pipeline.failure_classes import FAILURE_CLASSES, FailureClass, classify
 from pipeline.fetch import FetchSettings
 from pipeline.files import sha256_of_file
 from pipeline.media_check import BrokenMedia, check_media
+from pipeline.site_extractor import SampleSiteIE
 from pipeline.video_ids import is_video_id
 
 _LONGEST_WAIT_S = 60.0
@@ -26,8 +32,6 @@ def fetch(video_id: str, folder: Path, settings: FetchSettings) -> tuple[Any, ..
     try:
         with yt_dlp.YoutubeDL(_parameters(folder, settings, messages), auto_init=settings.site == "youtube") as site:
             if settings.site == "sample":
-                from pipeline.sample.site_extractor import SampleSiteIE
-
                 site.add_info_extractor(SampleSiteIE())
             info = site.extract_info(f"{settings.site_url}/watch?v={video_id}")
         return _accepted(Path(info["requested_downloads"][0]["filepath"]), info)
@@ -127,3 +131,28 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         inner = getattr(error, "exc_info", None) or (None, None)
         error = inner[1] or getattr(error, "cause", None) or error.__cause__ or error.__context__
+
+
+def main(descriptor: int) -> None:
+    """Serve requests from the connection at `descriptor`: settings first, then pairs of id and folder."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    connection = Connection(descriptor)
+    settings = connection.recv()
+    while True:
+        connection.send("ready")
+        try:
+            video_id, folder = connection.recv()
+        except EOFError:
+            return
+        connection.send(fetch(video_id, Path(folder), settings))
+
+
+def _die_with_parent() -> None:
+    # Nothing is ever written to standard input: its end is the parent's.
+    while os.read(0, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

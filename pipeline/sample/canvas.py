@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter, zoom
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
-SIDE = 512
+SIDE = 384
 """Pixels of a finished sprite's side."""
 _OVERSAMPLED = 2
 
@@ -42,7 +42,8 @@ class Canvas:
 
     def line(self, points: Sequence[Point], width: float, colour: Colour) -> None:
         """A line with round ends and joints."""
-        self._draw.line([(x * self._unit, y * self._unit) for x, y in points], (*colour, 255), int(width * self._unit), "curve")
+        pixels = [(x * self._unit, y * self._unit) for x, y in points]
+        self._draw.line(pixels, (*colour, 255), int(width * self._unit), "curve")
         for x, y in (points[0], points[-1]):
             self.ellipse(x, y, width / 2, width / 2, colour)
 
@@ -58,9 +59,9 @@ class Canvas:
         # A blurred outline is high in the middle: its slope stands for the surface's slope.
         relief = gaussian_filter(alpha[..., 0] / 255, SIDE / 22)
         slope_y, slope_x = np.gradient(relief)
-        light = 1 - 11 * (slope_x + slope_y) * -1.0
+        light = 1 + SIDE * 0.0215 * (slope_x + slope_y)
         texture = 1 + grain * grain_of(np.random.default_rng([seed, *b"grain"]), SIDE, SIDE, grain_size)
-        inner = np.asarray(sprite.getchannel("A").filter(ImageFilter.MinFilter(7)), dtype=np.float32)
+        inner = np.asarray(sprite.getchannel("A").filter(ImageFilter.MinFilter(5)), dtype=np.float32)
         rim = 0.45 + 0.55 * gaussian_filter(inner, 1.2) / 255
         shaded = np.clip(colour * (np.clip(light, 0.62, 1.3) * texture * rim)[..., None], 0, 255)
         return Image.fromarray(np.concatenate([shaded, alpha], axis=2).astype(np.uint8), "RGBA")

@@ -103,7 +103,8 @@ class SegmentScene:
         spread = min(1.0, self._unit / self.size[0] * 16 / 9)
         x = 0.44 + (x - 0.44) * spread if self.size[0] > self._unit else 0.44 + (x - 0.44) * 1.3
         y = 0.58 + (y - 0.58) * self._unit / self.size[1]
-        self._paste(self._sprite("tool", self.segment.action, share, 1.0, angle), x + self._shift[0], y + self._shift[1])
+        sprite = self._sprite("tool", self.segment.action, share, 1.0, angle)
+        self._paste(sprite, x + self._shift[0], y + self._shift[1])
 
     def _fall(self, colour: Colour, size: float, count: int, top: float, bottom: float, spread: float = 0.22) -> None:
         """Specks that fall round the object again and again."""
@@ -130,7 +131,8 @@ def _chop(s: SegmentScene) -> None:
     whole = s._sprite("object", s.segment.object, OBJECT_SHARE)
     half = whole.width // 2
     s._shadow(0.44 + s._shift[0], 0.58 + s._shift[1] + 0.3 * s._unit / s.size[1], OBJECT_SHARE)
-    for part, side in ((whole.crop((0, 0, half, whole.height)), -1), (whole.crop((half, 0, whole.width, whole.height)), 1)):
+    for side, left, right in ((-1, 0, half), (1, half, whole.width)):
+        part = whole.crop((left, 0, right, whole.height))
         offset = side * (gap * s._unit + part.width) / 2 / s.size[0] * (-1 if s._mirrored else 1)
         s._paste(part, 0.44 + s._shift[0] + offset, 0.58 + s._shift[1])
     s._tool(0.56, 0.30 + 0.16 * abs(math.sin(s._turn)), 18)

@@ -168,9 +168,7 @@ def _tell(story: VideoStory, media: Path) -> _Told:
     )
 
 
-def _tell_all(
-    stories: list[VideoStory], media: Path, processes: int, on_progress: Progress | None
-) -> dict[str, _Told]:
+def _tell_all(stories: list[VideoStory], media: Path, processes: int, on_progress: Progress | None) -> dict[str, _Told]:
     told: dict[str, _Told] = {}
     for one in _results(stories, media, processes or _cores()):
         told[one.video_id] = one
@@ -194,7 +192,7 @@ def _results(stories: list[VideoStory], media: Path, processes: int) -> Iterator
             yield from (done.result() for done in as_completed(waiting))
         except BrokenProcessPool:
             raise InputError(
-                "mcn sample: a process that draws videos was killed (is memory short?); run it again, with --processes 1"
+                "mcn sample: a drawing process was killed (is memory short?); run it again with --processes 1"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

@@ -60,7 +60,9 @@ PROCEDURES = (
     _procedure(
         10107, "Prepare a Garden Salad", "Salads", "wash tomato, chop cucumber, lift carrot, salt corn, mash avocado"
     ),
-    _procedure(10108, "Make Apple Toast", "Breakfast", "peel apple, brush bread, whisk butter, glaze banana, fry onion"),
+    _procedure(
+        10108, "Make Apple Toast", "Breakfast", "peel apple, brush bread, whisk butter, glaze banana, fry onion"
+    ),
     _procedure(10109, "Make Fish Soup", "Soups", "fry fish, chop pumpkin, roll potato, grate carrot"),
     _procedure(10110, "Serve a Fruit Plate", "Desserts", "glaze grapes, roll melon, whisk strawberry, lift cake"),
     _procedure(10111, "Make a Party Dip", "Appetizers", "mash potato, grate cucumber, wash pepper, lift fish"),

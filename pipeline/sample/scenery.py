@@ -21,15 +21,19 @@ def _plain(height: int, width: int, colour: Colour) -> _Pixels:
     return np.full((height, width, 3), colour, np.float32)
 
 
-def _wall(name: str, rows: NDArray[np.int64], columns: NDArray[np.int64], unit: float, random: np.random.Generator) -> _Pixels:
-    height, width = rows.shape[0], columns.shape[1]
+def _marked(mask: NDArray[np.bool_], colour: Colour, other: Colour) -> _Pixels:
+    return np.where(mask[..., None], np.array(colour, np.float32), np.array(other, np.float32))
+
+
+def _wall(name: str, height: int, width: int, unit: float, random: np.random.Generator) -> _Pixels:
+    rows, columns = np.indices((height, width))
     if name == "tiles":
         joint = ((rows % int(0.16 * unit)) < 3) | ((columns % int(0.16 * unit)) < 3)
-        return np.where(joint[..., None], _plain(height, width, (150, 170, 172)), _plain(height, width, (206, 226, 226)))
+        return _marked(joint, (150, 170, 172), (206, 226, 226))
     if name == "brick":
         row = rows // int(0.09 * unit)
         joint = ((rows % int(0.09 * unit)) < 4) | (((columns + row % 2 * int(0.11 * unit)) % int(0.22 * unit)) < 4)
-        return np.where(joint[..., None], _plain(height, width, (178, 164, 152)), _plain(height, width, (150, 82, 66)))
+        return _marked(joint, (178, 164, 152), (150, 82, 66))
     if name == "garden":
         leaves = grain_of(random, height, width, unit / 16)[..., None]
         return _plain(height, width, (112, 158, 96)) + leaves * np.array((22, 30, 18), np.float32)
@@ -43,12 +47,12 @@ def _wall(name: str, rows: NDArray[np.int64], columns: NDArray[np.int64], unit: 
     if name == "pegboard":
         step = int(0.07 * unit)
         hole = ((rows % step - step / 2) ** 2 + (columns % step - step / 2) ** 2) < 16
-        return np.where(hole[..., None], _plain(height, width, (92, 74, 56)), _plain(height, width, (186, 156, 118)))
+        return _marked(hole, (92, 74, 56), (186, 156, 118))
     if name == "curtain":
         fold = np.sin(columns / (0.03 * unit))[..., None] * np.ones((height, 1, 1))
         return (_plain(height, width, (150, 84, 120)) + 26 * fold).astype(np.float32)
     shelf = (rows % int(0.28 * unit)) < 10
-    return np.where(shelf[..., None], _plain(height, width, (96, 104, 112)), _plain(height, width, (158, 168, 178)))
+    return _marked(shelf, (96, 104, 112), (158, 168, 178))
 
 
 _TABLES: dict[str, tuple[Colour, bool]] = {
@@ -69,9 +73,8 @@ def background(name: str, width: int, height: int) -> Image.Image:
     random = np.random.default_rng([*name.encode()])
     full_width, full_height = round(width * WIDER), round(height * HIGHER)
     unit = float(min(width, height))
-    columns = np.arange(full_width)[None, :]
     edge = round(full_height * TABLE_TOP)
-    wall = _wall(name, np.arange(edge)[:, None], columns, unit, random)
+    wall = _wall(name, edge, full_width, unit, random)
     colour, planks = _TABLES[name]
     table = _plain(full_height - edge, full_width, colour)
     if planks:

@@ -23,7 +23,7 @@ _LOGGER = logging.getLogger(__name__)
 
 Fault = Literal["503", "429", "403", "cut", "short", "hang"]
 """What one request gets in place of its answer: a status; `cut`: the connection breaks halfway; `short`: half of the
-file, as if it were all of it; `hang`: nothing, ever."""
+file, as if it were all of it; `hang`: half of the file, and nothing more while the site is open."""
 
 _CONNECTIONS = 32
 
@@ -98,9 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.site.requests.append(f"GET {self.path}")
         queue = self.site.faults.get(self.path)
         fault = queue.popleft() if queue else None
-        if fault == "hang":
-            self.site.closing.wait()
-        elif fault is not None and fault.isdigit():
+        if fault is not None and fault.isdigit():
             self.send_error(int(fault))
         elif match := re.fullmatch(r"/media/([A-Za-z0-9_-]{11})\.mp4", self.path):
             self._send_media(match[1], fault)
@@ -145,7 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(last + 1 - first))
         self.end_headers()
         body = data[first : last + 1]
-        self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+        self.wfile.write(body[: len(body) // 2] if fault in ("cut", "hang") else body)
+        if fault == "hang":
+            self.wfile.flush()
+            self.site.closing.wait()
 
     def log_message(self, format: str, *arguments: Any) -> None:
         _LOGGER.debug(format, *arguments)

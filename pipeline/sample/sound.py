@@ -10,22 +10,23 @@ SOUND_RATE = 44_100
 """Samples a second of all sound in a sample."""
 
 Samples = NDArray[np.float32]
-_Maker = Callable[[int, np.random.Generator], NDArray]
+_Wave = NDArray[np.float64]
+_Maker = Callable[[int, np.random.Generator], _Wave]
 
 
-def _band(signal: NDArray, low: float, high: float) -> NDArray:
+def _band(signal: _Wave, low: float, high: float) -> _Wave:
     return np.asarray(sosfilt(butter(2, (low, high), "bandpass", fs=SOUND_RATE, output="sos"), signal))
 
 
-def _hiss(count: int, random: np.random.Generator, low: float, high: float) -> NDArray:
+def _hiss(count: int, random: np.random.Generator, low: float, high: float) -> _Wave:
     return _band(random.standard_normal(count), low, high)
 
 
-def _times(count: int) -> NDArray:
+def _times(count: int) -> _Wave:
     return np.arange(count) / SOUND_RATE
 
 
-def _hits(count: int, random: np.random.Generator, a_second: float, hit: NDArray, jitter: float = 0.15) -> NDArray:
+def _hits(count: int, random: np.random.Generator, a_second: float, hit: _Wave, jitter: float = 0.15) -> _Wave:
     """`hit` repeated `a_second` times a second, its moments and loudness varied."""
     signal = np.zeros(count + len(hit))
     for beat in np.arange(0.04, count / SOUND_RATE, 1 / a_second):
@@ -35,40 +36,41 @@ def _hits(count: int, random: np.random.Generator, a_second: float, hit: NDArray
     return signal[:count]
 
 
-def _decay(seconds: float, half_life: float) -> NDArray:
+def _decay(seconds: float, half_life: float) -> _Wave:
     return np.asarray(0.5 ** (_times(int(seconds * SOUND_RATE)) / half_life))
 
 
-def _ring(seconds: float, half_life: float, *tones: float) -> NDArray:
+def _ring(seconds: float, half_life: float, *tones: float) -> _Wave:
     envelope = _decay(seconds, half_life)
-    return envelope * sum(np.sin(2 * np.pi * tone * _times(len(envelope))) for tone in tones)
+    times = _times(len(envelope))
+    return sum((envelope * np.sin(2 * np.pi * tone * times) for tone in tones), np.zeros(len(envelope)))
 
 
-def _strokes(count: int, a_second: float) -> NDArray:
+def _strokes(count: int, a_second: float) -> _Wave:
     return np.asarray(np.abs(np.sin(np.pi * a_second * _times(count))) ** 1.5)
 
 
-def _street(count: int, random: np.random.Generator) -> NDArray:
+def _street(count: int, random: np.random.Generator) -> _Wave:
     passing = 1 + np.sin(2 * np.pi * 0.3 * _times(count) + random.uniform(0, 6))
     return _hiss(count, random, 40, 250) * (0.5 + passing) + 0.15 * _hiss(count, random, 300, 1500)
 
 
-def _fan(count: int, random: np.random.Generator) -> NDArray:
+def _fan(count: int, random: np.random.Generator) -> _Wave:
     blades = 1 + 0.5 * np.sin(2 * np.pi * 23 * _times(count))
     return _hiss(count, random, 200, 900) * blades
 
 
-def _rain(count: int, random: np.random.Generator) -> NDArray:
+def _rain(count: int, random: np.random.Generator) -> _Wave:
     drops = random.standard_normal(count) * (random.random(count) < 0.004) * 12
     return _hiss(count, random, 3000, 9000) + _band(drops, 1500, 8000)
 
 
-def _hum(count: int, random: np.random.Generator) -> NDArray:
+def _hum(count: int, random: np.random.Generator) -> _Wave:
     phase = random.uniform(0, 6)
     return sum((np.sin(2 * np.pi * 50 * k * _times(count) + phase * k) / k for k in (1, 2, 3, 5, 7)), np.zeros(count))
 
 
-def _music(count: int, random: np.random.Generator) -> NDArray:
+def _music(count: int, random: np.random.Generator) -> _Wave:
     notes = 220 * 2 ** (np.array((0, 4, 7, 12, 7, 4)) / 12)
     signal = np.zeros(count)
     for beat in range(int(count / SOUND_RATE / 0.25) + 1):
@@ -78,7 +80,7 @@ def _music(count: int, random: np.random.Generator) -> NDArray:
     return signal + 0.01 * random.standard_normal(count)
 
 
-def _crowd(count: int, random: np.random.Generator) -> NDArray:
+def _crowd(count: int, random: np.random.Generator) -> _Wave:
     signal = np.zeros(count)
     for _ in range(7):
         pace, start = random.uniform(2.5, 5), random.uniform(0, 6)
@@ -98,11 +100,11 @@ _NOISES: dict[str, _Maker] = {
 }
 
 
-def _rolling(count: int, random: np.random.Generator) -> NDArray:
+def _rolling(count: int, random: np.random.Generator) -> _Wave:
     return _hiss(count, random, 60, 220) * (0.3 + _strokes(count, 1.5))
 
 
-def _bubbles(count: int, random: np.random.Generator) -> NDArray:
+def _bubbles(count: int, random: np.random.Generator) -> _Wave:
     signal = np.zeros(count + 4000)
     for at in random.integers(0, count, size=max(1, int(14 * count / SOUND_RATE))):
         time = np.arange(3000) / SOUND_RATE
@@ -111,7 +113,7 @@ def _bubbles(count: int, random: np.random.Generator) -> NDArray:
     return signal[:count]
 
 
-def _crackle(count: int, random: np.random.Generator) -> NDArray:
+def _crackle(count: int, random: np.random.Generator) -> _Wave:
     pops = random.standard_normal(count) * (random.random(count) < 0.0012) * 25
     return _hiss(count, random, 4000, 12000) + _band(pops, 1000, 6000)
 
@@ -132,15 +134,14 @@ _ACTION_SOUNDS: dict[str, _Maker] = {
 }
 
 
-def _unit(signal: NDArray) -> Samples:
+def _unit(signal: _Wave) -> Samples:
     """Mean square 1, so that levels in decibels mean something; edges faded over 10 ms against clicks."""
-    signal = np.array(signal, dtype=np.float32)
-    signal /= max(1e-9, float(np.sqrt(np.mean(signal**2))))
-    fade = min(len(signal) // 2, SOUND_RATE // 100)
+    samples = np.asarray(signal / max(1e-9, np.sqrt(np.mean(signal**2))), dtype=np.float32)
+    fade = min(len(samples) // 2, SOUND_RATE // 100)
     ramp = np.linspace(0, 1, fade, dtype=np.float32)
-    signal[:fade] *= ramp
-    signal[len(signal) - fade :] *= ramp[::-1]
-    return signal
+    samples[:fade] *= ramp
+    samples[len(samples) - fade :] *= ramp[::-1]
+    return samples
 
 
 def noise(name: str, count: int, random: np.random.Generator) -> Samples:

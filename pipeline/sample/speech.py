@@ -22,6 +22,7 @@ _CHARACTER = 1
 _END_OF_LIST, _WORD_EVENT = 0, 1
 _FASTEST = 400
 """Words a minute."""
+_CURE = "pip install 'mcn[sample]'"
 
 VOICES_OF_ESPEAK: dict[str, tuple[str, int, int]] = {
     "adam": ("en-us+m3", 40, 190),
@@ -66,11 +67,11 @@ def _library() -> tuple[Any, int]:
     try:
         import espeakng_loader
     except ImportError:
-        raise InputError("mcn sample: speech needs espeakng-loader, which is not installed; pip install 'mcn[sample]'") from None
+        raise InputError(f"mcn sample: espeakng-loader, which speaks, is not installed; {_CURE}") from None
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     rate = library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
     if rate <= 0:
-        raise InputError("mcn sample: eSpeak NG does not start; install the extra anew: pip install 'mcn[sample]'")
+        raise InputError(f"mcn sample: eSpeak NG does not start; {_CURE}")
     return library, int(rate)
 
 
@@ -84,7 +85,6 @@ def _synthesise(text: str, espeak_voice: str, pitch: int, words_a_minute: int) -
     blocks: list[NDArray[np.int16]] = []
     starts: list[tuple[int, float]] = []
 
-    @_Callback
     def receive(samples: Any, count: int, events: Any) -> int:
         if samples and count:
             blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
@@ -95,15 +95,16 @@ def _synthesise(text: str, espeak_voice: str, pitch: int, words_a_minute: int) -
             position += 1
         return 0
 
-    library.espeak_SetSynthCallback(receive)
+    on_samples = _Callback(receive)
+    library.espeak_SetSynthCallback(on_samples)
     if library.espeak_SetVoiceByName(espeak_voice.encode()) != 0:
-        raise InputError(f"mcn sample: eSpeak NG has no voice {espeak_voice!r}; install the extra anew: pip install 'mcn[sample]'")
+        raise InputError(f"mcn sample: eSpeak NG has no voice {espeak_voice!r}; {_CURE}")
     library.espeak_SetParameter(_RATE, words_a_minute, 0)
     library.espeak_SetParameter(_PITCH, pitch, 0)
     library.espeak_SetParameter(_RANGE, 50, 0)
     encoded = text.encode() + b"\0"
     library.espeak_Synth(encoded, len(encoded), 0, _CHARACTER, 0, _UTF8, None, None)
-    samples = np.concatenate(blocks).astype(np.float32) / 32768
+    samples = np.concatenate(blocks).astype(np.float32) / np.float32(32768)
     loud = np.flatnonzero(np.abs(samples) > 0.01)
     first, last = int(loud[0]), int(loud[-1]) + 1
     return Speech(samples[first:last], rate, _word_times(text, starts, first / rate, last / rate))
@@ -129,7 +130,10 @@ def _word_times(
 
 @lru_cache(maxsize=256)
 def speak(text: str, voice: str, longest_s: float) -> Speech:
-    """`text` in the sample's voice `voice`, silence at both ends cut off, spoken faster where it would exceed `longest_s`."""
+    """`text` in the sample's voice `voice`, without silence at either end.
+
+    It is spoken faster where it would exceed `longest_s` seconds, up to 400 words a minute.
+    """
     espeak_voice, pitch, words_a_minute = VOICES_OF_ESPEAK[voice]
     speech = _synthesise(text, espeak_voice, pitch, words_a_minute)
     while len(speech.samples) > longest_s * speech.rate and words_a_minute < _FASTEST:

@@ -31,9 +31,9 @@ LONGEST_MORE_S = 5.0
 """The longest video is this much longer than the shortest."""
 MEAN_MORE_S = 1.0
 HELD_OUT_SHARE = 0.27
-CHATTER_SHARE = 0.52
+CHATTER_SHARE = 0.42
 """Share of fillers with a line that names no object; the fillers left after the mentions are without speech."""
-MENTION_SHARE = 0.38
+MENTION_SHARE = 0.48
 """Share of fillers whose line names an object that is not to be seen."""
 SILENT_ACTION_SHARE = 0.3
 """Share of fillers without a sound of an action from off screen."""
@@ -112,7 +112,10 @@ class VideoStory:
 
 
 def video_ids(seed: int, count: int) -> list[str]:
-    """Distinct ids of 11 characters; the second begins with `-`, the third with `_`, the fifth is the fourth in the other case."""
+    """Distinct ids of 11 characters.
+
+    The second begins with `-`, the third with `_`; the fifth is the fourth with upper and lower case exchanged.
+    """
     random = np.random.default_rng([seed, *b"ids"])
     ids: list[str] = []
     while len(ids) < count:
@@ -127,8 +130,8 @@ def video_ids(seed: int, count: int) -> list[str]:
 def make_stories(seed: int, videos: int, shortest_s: float) -> list[VideoStory]:
     """The stories of all videos, in the order of their index.
 
-    Every procedure in use has at least 3 training videos and a held-out one (from 4 videos on); the held-out ones are the
-    last. Lengths go from `shortest_s` to 5 s more, 1 s more on average.
+    Every procedure in use has at least 3 training videos and a held-out one (from 4 videos on); the
+    held-out ones are the last. Lengths go from `shortest_s` to 5 s more, 1 s more on average.
     """
     random = np.random.default_rng([seed, *b"stories"])
     procedures = PROCEDURES[: max(1, min(len(PROCEDURES), videos // 4))]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extractors.audio import AudioNetwork, feature_rows, step_times
@@ -37,7 +37,7 @@ def test_chunks_equal_the_whole(network, weights, recording):
         whole = weights.module()(torch.from_numpy(recording.T.copy())[None])[0].T.numpy()
     assert whole.shape == (176, 1024)
     assert whole.std(axis=0).max() > 0.1
-    for chunk_steps in (1000, 176, 100, 7):
+    for chunk_steps in (1000, 100, 30):
         np.testing.assert_allclose(network.steps(recording, chunk_steps=chunk_steps), whole, atol=1e-4)
 
 
@@ -103,8 +103,9 @@ def test_step_times():
     np.testing.assert_allclose(step_times(4, 0.5), [0.5, 0.66, 0.82, 0.98])
 
 
+@settings(max_examples=50, deadline=None)
 @given(
-    steps=st.integers(0, 200),
+    steps=st.integers(0, 120),
     start_ms=st.integers(-3000, 5000),
     rows=st.integers(0, 40),
     fps=st.sampled_from([1, 2, 3, 5, 6, 10, 15, 30]),

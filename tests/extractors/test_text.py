@@ -63,10 +63,9 @@ def test_training_learns_from_company():
     assert min(similar) > max(strange) + 0.3
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "4242"])
-def test_another_process_and_another_order_give_the_same_bits(vectors, hash_seed):
+def test_another_process_and_another_order_give_the_same_bits(vectors):
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONHASHSEED": "4242", "PYTHONPATH": str(root)}
     run = subprocess.run(
         [sys.executable, "-c", IN_ANOTHER_PROCESS], env=environment, capture_output=True, text=True, check=True
     )

@@ -130,7 +130,11 @@ def test_the_same_video_mask_needs_to_know_the_videos() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"temperature": 0.0}, "temperature"), ({"directions": "up"}, "first, second"), ({"term_weights": "x"}, "balanced")],
+    [
+        ({"temperature": 0.0}, "temperature"),
+        ({"directions": "up"}, "first, second"),
+        ({"term_weights": "x"}, "balanced"),
+    ],
 )
 def test_senseless_settings_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -161,9 +165,7 @@ def test_the_total_is_the_weighted_sum_of_terms_each_made_by_its_own_formula(nam
     model = MCN(ModelSettings(scheme, 8, (6, 4), audio_dim=5, word_dim=3, reconstruction_hidden=7))
     embeddings = model(clips)
     errors = model.reconstruction_errors(embeddings)
-    clusters = {
-        s.name: Clusters(torch.randn(3, 8), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])) for s in scheme.spaces
-    }
+    clusters = {s.name: Clusters(torch.randn(3, 8), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])) for s in scheme.spaces}
     settings = LossSettings()
     losses = mcn_losses(scheme, embeddings, clusters, errors, settings)
     assert losses.terms.keys() == losses.weights.keys()
@@ -208,9 +210,7 @@ def test_pieces_of_the_loss_carry_the_settings(clips: ClipInputs) -> None:
     plain = contrastive_terms(scheme, embeddings, replace(settings, mask_same_video=False))
     assert all(terms[name] < plain[name] for name in plain)
     clusters = {s.name: Clusters(torch.randn(3, 8), torch.arange(8) % 3) for s in scheme.spaces}
-    wide, narrow = (
-        cluster_terms(scheme, embeddings, clusters, LossSettings(margin=margin)) for margin in (0.5, 0.0)
-    )
+    wide, narrow = (cluster_terms(scheme, embeddings, clusters, LossSettings(margin=margin)) for margin in (0.5, 0.0))
     assert all(wide[name] > narrow[name] for name in narrow)
     assert total_loss({"a": torch.tensor(2.0)}, {"a": 3.0, "b": 1.0}).item() == 6
     with pytest.raises(KeyError):

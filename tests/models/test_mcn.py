@@ -52,11 +52,15 @@ def test_every_clip_has_the_vectors_of_the_slow_formula(batch: ClipInputs, stand
     w = numbers(model)
 
     def standard(modality: str, x: np.ndarray) -> np.ndarray:
-        return (x - w(f"standardisation.{modality}.mean")) / w(f"standardisation.{modality}.scale") if standardise else x
+        return (
+            (x - w(f"standardisation.{modality}.mean")) / w(f"standardisation.{modality}.scale") if standardise else x
+        )
 
     for i in range(6):
         video, audio, words = slow_features(batch, i)
-        rows = standard("text", words) @ w("word_pooling.shared/text.fc.weight").T + w("word_pooling.shared/text.fc.bias")
+        rows = standard("text", words) @ w("word_pooling.shared/text.fc.weight").T + w(
+            "word_pooling.shared/text.fc.bias"
+        )
         pooled = np.maximum(rows, 0).max(axis=0)
         sound = gated(w, "heads.shared/audio.unit", standard("audio", audio))
         expected = {
@@ -133,6 +137,21 @@ def test_nan_in_an_absent_modality_stays_out_of_values_and_gradients(batch: Clip
         assert vectors.isfinite().all()
         vectors[embeddings.present[m]].sum().backward(retain_graph=True)
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_batch_without_any_row_or_word_is_a_batch_of_absent_clips(batch: ClipInputs) -> None:
+    empty = replace(
+        batch,
+        video=torch.zeros(8, 0, 10, dtype=torch.float64),
+        video_rows=torch.zeros(8, 0, dtype=torch.bool),
+        words=torch.zeros(8, 0, 3, dtype=torch.float64),
+        known_words=torch.zeros(8, 0, dtype=torch.bool),
+    )
+    embeddings = made()(empty)
+    for modality in ("video", "text"):
+        assert not embeddings.present[modality].any()
+        assert not embeddings.targets["shared"][modality].any()
+        assert embeddings.vectors["shared"][modality].isfinite().all()
 
 
 def test_zeros_for_missing_counts_every_clip_as_published(batch: ClipInputs) -> None:
@@ -284,8 +303,7 @@ def test_log_mel_needs_to_know_each_clips_frames(listening: MCN, recordings: Cli
 
 
 def test_fitting_leaves_davenet_out(listening: MCN, recordings: ClipInputs, clips: ClipInputs) -> None:
-    both = replace(recordings, video=clips.video[:4], video_rows=clips.video_rows[:4], words=clips.words[:4])  # type: ignore[index]
-    both = replace(both, known_words=clips.known_words[:4])  # type: ignore[index]
+    both = replace(clips[:4], **{name: getattr(recordings, name) for name in ("audio", "has_audio", "audio_frames")})
     listening.fit_standardisation([both])
     assert listening(both).vectors["shared"]["video"].isfinite().all()
 

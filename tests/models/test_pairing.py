@@ -180,7 +180,11 @@ def test_schemes_made_in_code_are_checked_too() -> None:
     twice = (Source("video", "feature", "video"), Source("video", "feature", "video"))
     with pytest.raises(SchemeError, match="a modality is listed twice"):
         Scheme("made", (Space("s", twice, (Pair("video", "audio"),)),))
-    chained = {"video": "fine", "audio": {"from": "fine", "through": "video"}, "text": {"from": "fine", "through": "audio"}}
+    chained = {
+        "video": "fine",
+        "audio": {"from": "fine", "through": "video"},
+        "text": {"from": "fine", "through": "audio"},
+    }
     with pytest.raises(SchemeError, match="audio has no head of its own"):
         scheme_from_dict(changed("spaces", 1, "modalities", to=chained))
 

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -95,14 +96,16 @@ def test_davenet_is_found_in_its_projects_state_dicts(
     given = {prefix + name.removeprefix("DAVEnet."): tensor for name, tensor in state.items()}
     if prefix.endswith("DAVEnet."):
         given |= {"module.recon_v.0.bias": torch.zeros(7)}
-    other = ResDavenet()
+    other = deepcopy(davenet)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
     load_published_davenet(other, given)
     assert equal(other.state_dict(), davenet.state_dict())
 
 
-def test_davenet_refuses_weights_of_another_network() -> None:
+def test_davenet_refuses_weights_of_another_network(davenet: ResDavenet) -> None:
     with pytest.raises(StateDictError, match="conv1.weight is missing.*fc.weight is unknown"):
-        load_published_davenet(ResDavenet(), {"fc.weight": torch.zeros(3, 3)})
+        load_published_davenet(davenet, {"fc.weight": torch.zeros(3, 3)})
 
 
 @pytest.mark.parametrize("name", ["disjoint", "fine-and-coarse", "fine-and-coarse-mmv"])

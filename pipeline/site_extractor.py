@@ -1,4 +1,7 @@
-"""What yt-dlp needs to know of the sample's video site (`pipeline.sample.site`)."""
+"""What yt-dlp needs to know of the sample's video site (`pipeline.sample.site`).
+
+It stands outside `pipeline.sample`, so that fetching loads nothing of what draws and speaks the sample.
+"""
 
 from typing import Any
 

@@ -1,0 +1,204 @@
+"""The extraction job, whole: real decoders and networks on small made videos."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from beam_jobs.extract import ExtractSettings, run
+from pipeline.errors import InputError
+from pipeline.ledger import latest_states
+from pipeline.shards import verify
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL: dict[str, Any] = {"streams": ("efficientnet-lite0",), "precision": "fp32", "workers": 1, "time_limit": 60.0}
+
+
+def make_video(path: Path, seconds: float, pattern: str, sound: bool = True) -> None:
+    audio = ["-f", "lavfi", "-i", f"sine=frequency={300 + 40 * len(pattern)}:duration={seconds}"] if sound else []
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-f", "lavfi"]
+    command += ["-i", f"{pattern}=size=320x180:rate=30:duration={seconds}", *audio, "-pix_fmt", "yuv420p", str(path)]
+    subprocess.run(command, check=True)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    patterns = [("testsrc2", 2.0), ("rgbtestsrc", 1.5), ("smptebars", 2.2), ("testsrc", 1.0)]
+    for index, (pattern, seconds) in enumerate(patterns):
+        make_video(folder / f"video-{index:05d}.mp4", seconds, pattern)
+    make_video(folder / "without-snd.mp4", 1.2, "testsrc2", sound=False)
+    (folder / "zero-length.mp4").touch()
+    (folder / "not-a-video.mp4").write_bytes(b"hello" * 1000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("captions") / "caption.json"
+    lines = {"start": [0.0, 0.8], "end": [1.0, 1.4], "text": ["Chop the red onion", "stir it's hot"]}
+    path.write_text(json.dumps({f"video-{index:05d}": lines for index in range(3)}))
+    return path
+
+
+@pytest.fixture
+def settings(media: Path, captions: Path, tmp_path: Path) -> Callable[..., ExtractSettings]:
+    def make(out: str = "dataset", **changes: Any) -> ExtractSettings:
+        return ExtractSettings(**{"media": media, "captions": captions, "out": tmp_path / out} | SMALL | changes)
+
+    return make
+
+
+def datasets(folder: Path) -> dict[str, bytes]:
+    """Shard and dataset name -> bytes, for every dataset of every shard."""
+    found: dict[str, bytes] = {}
+    for path in sorted((folder / "shards").glob("*.h5")):
+        with h5py.File(path) as file:
+            for group in file.values():
+                for name, dataset in group.items():
+                    found[f"{path.name}:{group.name}/{name}"] = dataset[:].tobytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def local(media: Path, captions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One undisturbed local run."""
+    out = tmp_path_factory.mktemp("local") / "dataset"
+    assert run(ExtractSettings(media=media, captions=captions, out=out, **SMALL)).complete
+    return out
+
+
+def test_good_videos_are_stored_and_bad_ones_cost_a_line_each(local: Path) -> None:
+    found: dict[str, tuple[int, int, int]] = {}
+    for path in sorted((local / "shards").glob("*.h5")):
+        assert verify(path) == []
+        with h5py.File(path) as file:
+            rows, logmel, captions = (np.diff(file[f"{name}/offsets"][:]) for name in ("rows", "logmel", "captions"))
+            for index, video_id in enumerate(file["videos/id"][:]):
+                found[video_id.decode()] = (int(rows[index]), int(logmel[index]), int(captions[index]))
+            assert file["rows/efficientnet-lite0"].shape[1] == 1280
+            assert file["rows/video_mask"][:].all()
+    assert {video_id: counts[0] for video_id, counts in found.items()} == {
+        "video-00000": 2,
+        "video-00001": 2,
+        "video-00002": 3,
+        "video-00003": 1,
+        "without-snd": 2,
+    }
+    assert found["without-snd"][1:] == (0, 0)
+    assert found["video-00000"][2] == 2 and found["video-00003"][2] == 0
+    assert found["video-00000"][1] == pytest.approx(201, abs=3)
+    states = latest_states(local / "ledger", "extract")
+    failed = {video_id: state.latest.reason for video_id, state in states.items() if state.latest.outcome == "failed"}
+    assert set(failed) == {"zero-length", "not-a-video"}
+    summary = json.loads((local / "extract.json").read_text())
+    assert summary["done"] == 5 and sum(summary["failed"].values()) == 2
+    assert not list((local / "parts").glob("*"))
+
+
+def test_a_second_run_computes_nothing(local: Path, settings: Callable[..., ExtractSettings]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (local / "shards").iterdir()}
+    again = settings()
+    report = run(ExtractSettings(**{**again.__dict__, "out": local}))
+    assert report.complete and report.done == 0 and report.skipped == 5
+    assert {path: path.stat().st_mtime_ns for path in (local / "shards").iterdir()} == before
+
+
+def test_other_settings_are_refused_by_name(local: Path, settings: Callable[..., ExtractSettings]) -> None:
+    other = settings(feature_fps=2)
+    with pytest.raises(InputError, match=r"feature_fps is 1 there, 2 here"):
+        run(ExtractSettings(**{**other.__dict__, "out": local}))
+
+
+def test_new_videos_make_new_shards_and_leave_old_ones_alone(
+    settings: Callable[..., ExtractSettings], tmp_path: Path, local: Path
+) -> None:
+    few = tmp_path / "few.csv"
+    few.write_text("video_id\nvideo-00000\nvideo-00001\n")
+    growing = settings(out="growing", media=tmp_path / "media", ids=None)
+    (tmp_path / "media").mkdir()
+    for name in ("video-00000.mp4", "video-00002.mp4"):
+        os.link(settings().media / name, tmp_path / "media" / name)
+    assert run(growing).done == 2
+    old = {path.name: path.read_bytes() for path in (growing.out / "shards").iterdir()}
+    for name in ("video-00001.mp4", "video-00003.mp4", "without-snd.mp4"):
+        os.link(settings().media / name, tmp_path / "media" / name)
+    assert run(growing).done == 3
+    assert {name: (growing.out / "shards" / name).read_bytes() for name in old} == old
+
+    def rows(folder: Path) -> dict[bytes, bytes]:
+        found = {}
+        for path in (folder / "shards").iterdir():
+            with h5py.File(path) as file:
+                offsets = file["rows/offsets"][:]
+                for index, video_id in enumerate(file["videos/id"][:]):
+                    found[video_id] = file["rows/efficientnet-lite0"][offsets[index] : offsets[index + 1]].tobytes()
+        return found
+
+    assert rows(growing.out) == rows(local)
+
+
+def test_killed_at_its_first_part_it_resumes_to_the_same_datasets(
+    settings: Callable[..., ExtractSettings], local: Path, tmp_path: Path
+) -> None:
+    interrupted = settings(out="interrupted")
+    flags = ["--media", interrupted.media, "--captions", interrupted.captions, "--out", interrupted.out]
+    flags += ["--streams", "efficientnet-lite0", "--precision", "fp32", "--workers", "1"]
+    command = [sys.executable, "-m", "pipeline.cli", "extract", *map(str, flags)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(interrupted.out.glob("parts/*/*.h5")):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
+    process.kill()
+    process.wait()
+    assert not len(list((interrupted.out / "shards").glob("*.h5"))) == len(list((local / "shards").glob("*.h5")))
+    assert run(interrupted).complete
+    assert datasets(interrupted.out) == datasets(local)
+
+
+def test_several_worker_processes_give_the_same_datasets(settings: Callable[..., ExtractSettings], local: Path) -> None:
+    shared = settings(out="several", workers=2)
+    assert run(shared).complete
+    assert datasets(shared.out) == datasets(local)
+
+
+def test_dask_cluster_gives_the_same_datasets(settings: Callable[..., ExtractSettings], local: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
+        spread = settings(out="dask")
+        address = f"--dask_client_address={cluster.scheduler_address}"
+        assert run(spread, ["--runner=DaskRunner", address, "--dask_npartitions=2"]).complete
+    assert datasets(spread.out) == datasets(local)
+
+
+def test_a_worker_runs_from_the_sdist_alone(media: Path, captions: Path, local: Path, tmp_path: Path) -> None:
+    """What Beam ships (`--setup_file`): built, unpacked elsewhere, run there."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    build = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path), "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, env=environment, capture_output=True)
+    (archive,) = tmp_path.glob("mcn-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        names = packed.getnames()
+        packed.extractall(tmp_path / "unpacked", filter="data")
+    (root,) = (tmp_path / "unpacked").iterdir()
+    assert not [name for name in names if "/tests/" in name]
+    out = tmp_path / "shipped"
+    script = (
+        "import pipeline, sys; from pathlib import Path; from beam_jobs.extract import ExtractSettings, run\n"
+        "root, media, captions, out = map(Path, sys.argv[1:])\n"
+        "assert Path(pipeline.__file__).is_relative_to(root), pipeline.__file__\n"
+        f"run(ExtractSettings(media=media, captions=captions, out=out, **{SMALL!r}))\n"
+    )
+    command = [sys.executable, "-c", script, str(root), str(media), str(captions), str(out)]
+    subprocess.run(command, cwd=tmp_path, check=True, env=environment | {"PYTHONPATH": str(root)}, capture_output=True)
+    assert datasets(out) == datasets(local)
