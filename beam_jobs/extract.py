@@ -10,10 +10,9 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
-from apache_beam.options.pipeline_options import WorkerOptions
 from apache_beam.pvalue import PCollection
 
-from beam_jobs.options import LOCAL_RUNNER, beam_options
+from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers
 from extractors.errors import WeightsError
 from extractors.precision import resolve_device, resolve_precision
 from extractors.weights import load_weights, materialise
@@ -142,8 +141,6 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> StageR
     """Extract everything in the plans that isn't in a closed shard yet. Videos that fail are counted, not fatal."""
     workers = settings.workers or os.cpu_count() or 1
     options = beam_options(beam_arguments, local_workers=workers)
-    # Beam's workers tell of every channel they open; what users need is in the ledger and the summary.
-    options.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     report = StageReport(STAGE)
     weight_files, description, report.notes, missing = prepare(settings)
     plans = settings.out / "plans"
@@ -155,6 +152,7 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> StageR
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
         with (
             ledger_progress(settings.out / "ledger", STAGE, total, "extract"),
+            quiet_local_workers(),
             beam.Pipeline(options=options) as pipeline,
         ):
             _ = pipeline | beam.Create(open_names) | ExtractShards(settings, weight_files)

@@ -2,7 +2,12 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable, Sequence
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import (
@@ -97,3 +102,22 @@ def _nearest(flag: str, known: Iterable[str]) -> str:
     names = {name.replace("-", "_").strip("_"): name for name in known}
     near = difflib.get_close_matches(flag.replace("-", "_").strip("_"), names, n=1)
     return f"did you mean {names[near[0]]!r}?" if near else "see --help and the options of your Beam runner"
+
+
+@contextmanager
+def quiet_local_workers() -> Iterator[None]:
+    """Keep Beam's local worker processes from logging every channel that they open, unless --debug asks for it.
+
+    Beam 2.77 hands them no option by other ways than this variable of the environment.
+    """
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        yield
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as options:
+        json.dump({"default_sdk_harness_log_level": "ERROR"}, options)
+        options.flush()
+        os.environ["PIPELINE_OPTIONS_FILE"] = options.name
+        try:
+            yield
+        finally:
+            del os.environ["PIPELINE_OPTIONS_FILE"]

@@ -64,7 +64,7 @@ class _Frames:
             self.notes.append(f"decord {error}; PyAV decoded {'the rest' if self.decoders else 'it'}")
         missing = self.wanted[self.wanted > done]
         pts = {int(self.scan.pts[number]): int(number) for number in missing}
-        for number, frame in pyav_frames(self.path, pts):
+        for number, frame in pyav_frames(self.path, pts, self.scan.orientation):
             self._used("pyav")
             yield number, frame
 

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 
 import decord
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from extractors.media_scan import MediaScan
 
 # Mean difference of 255. Two decoders of one picture agree far better; another picture, or a flipped one, is far off.
 SAME_PICTURE = 4.0
+# decord decodes ahead of a slow reader as far as the next key frame, which may be an hour away.
+READ_AHEAD_BYTES = 2**30
 
 _SOURCE_LINE = re.compile(r"^(\[[\d:]+\] \S+:\d+: )+")
 
@@ -28,6 +31,8 @@ def decord_frames(path: str, scan: MediaScan, frames: NDArray[np.int64]) -> Iter
     """
     if not scan.one_packet_per_frame or scan.first_pts != scan.pts[0]:
         raise DecordError("the file's packets and frames do not match")
+    memory = psutil.Process().memory_info
+    at_first = memory().rss
     try:
         # The smallest tolerance: decord would put a neighbour in the place of a frame that it can't decode.
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
@@ -46,6 +51,8 @@ def decord_frames(path: str, scan: MediaScan, frames: NDArray[np.int64]) -> Iter
         if frame.shape != first.shape:
             raise DecordError(f"changed the frame's size at {scan.times[number]:.2f} s")
         yield number, frame
+        if memory().rss - at_first > READ_AHEAD_BYTES:
+            raise DecordError(f"had read too far ahead at {scan.times[number]:.2f} s")
 
 
 def _same_picture(frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:

@@ -52,15 +52,18 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     return stream
 
 
-def displayed(frame: VideoFrame) -> NDArray[np.uint8]:
+def displayed(frame: VideoFrame, turn: Orientation) -> NDArray[np.uint8]:
     """The frame as displayed, RGB at the stored resolution, shape (height, width, 3)."""
     # POINT repeats chroma, as FFmpeg's converter for 8-bit video does whatever is asked: deeper video comes out alike.
-    stored = cast(NDArray[np.uint8], frame.to_ndarray(format="rgb24", interpolation="POINT"))
-    return orientation(frame).apply(stored)
+    # The converter is made anew for each frame, and would start a thread for each processor.
+    return turn.apply(cast(NDArray[np.uint8], frame.to_ndarray(format="rgb24", interpolation="POINT", threads=1)))
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """The frame's display matrix, (a b u), (c d v), (x y w) with x' = ax + cy and y' = bx + dy, to the quarter turn."""
+    """The frame's display matrix, (a b u), (c d v), (x y w) with x' = ax + cy and y' = bx + dy, to the quarter turn.
+
+    To be asked of one frame alone: asking makes a frame refer to itself, and it stays until Python looks for cycles.
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return Orientation()
@@ -96,7 +99,7 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
             return
 
 
-def pyav_frames(path: str, wanted_pts: Mapping[int, int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def pyav_frames(path: str, wanted_pts: Mapping[int, int], turn: Orientation) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """For each frame whose time stamp is a key of `wanted_pts`: the value, and the frame as `displayed`.
 
     Frames come in presentation order, one at a time; one that can't be decoded is left out.
@@ -109,7 +112,7 @@ def pyav_frames(path: str, wanted_pts: Mapping[int, int]) -> Iterator[tuple[int,
         for frame in decoded_frames(container, stream):
             assert frame.pts is not None
             if frame.pts in waiting:
-                yield waiting.pop(frame.pts), displayed(frame)
+                yield waiting.pop(frame.pts), displayed(frame, turn)
                 if not waiting:
                     return
 

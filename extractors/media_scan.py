@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from extractors.decode import LONGEST_DURATION_S
 from extractors.errors import MediaError
-from extractors.frames_pyav import decoded_frames, displayed, open_media, orientation, video_stream
+from extractors.frames_pyav import Orientation, decoded_frames, displayed, open_media, orientation, video_stream
 from extractors.timeline import GRID_FPS
 
 WIDEST_ASPECT = 16
@@ -32,6 +32,7 @@ class MediaScan:
     display_width: float
     """after rotation and pixel shape; not rounded"""
     display_height: float
+    orientation: Orientation
     first_pts: int
     """time stamp of the first frame that can be decoded"""
     first_frame: NDArray[np.uint8]
@@ -69,9 +70,10 @@ def scan_media(path: str) -> MediaScan:
     if duration > LONGEST_DURATION_S:
         raise MediaError("undecodable", f"{path}: its time stamps reach {duration / 3600:.0f} hours")
     frame = _first_frame(path)
-    first_frame = displayed(frame)
+    turn = orientation(frame)
+    first_frame = displayed(frame, turn)
     height, width = first_frame.shape[:2]
-    display_width = float(width / pixel_aspect if orientation(frame).transpose else width * pixel_aspect)
+    display_width = float(width / pixel_aspect if turn.transpose else width * pixel_aspect)
     if not 1 / WIDEST_ASPECT <= display_width / height <= WIDEST_ASPECT:
         raise MediaError("undecodable", f"{path}: a frame of {display_width:.0f}x{height} is not a picture")
     return MediaScan(
@@ -80,6 +82,7 @@ def scan_media(path: str) -> MediaScan:
         duration=duration,
         display_width=display_width,
         display_height=float(height),
+        orientation=turn,
         first_pts=frame.pts or 0,
         first_frame=first_frame,
         one_packet_per_frame=packets.sound and packets.pts.size == packets.packets,

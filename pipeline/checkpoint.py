@@ -28,8 +28,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; train a model first with `mcn train`") from None
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise InputError(f"{path}: not a whole checkpoint ({str(error).splitlines()[0][:120]}); train again") from None
+    except Exception as error:  # torch raises a dozen kinds for a damaged file, some without a word
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(f"{path}: not a whole checkpoint ({reason}); train again") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or not content.keys() >= KEYS:
         raise InputError(f"{path}: not a checkpoint of this program")
     return content

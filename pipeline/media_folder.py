@@ -41,7 +41,7 @@ class MediaFolder:
 
 
 def find_media(folder: Path) -> MediaFolder:
-    """All media under `folder` (flat, nested, or itself one file): a file's stem is its id (1 to 64 of A-Z a-z 0-9 _ -).
+    """All media under `folder` (flat, nested, or itself a file): a file's stem is its id (1 to 64 of A-Z a-z 0-9 _ -).
 
     Hidden files and folders, unfinished `.part` files and files of other kinds are passed over. Raises InputError if
     the folder is missing or can't be read.

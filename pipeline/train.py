@@ -19,6 +19,7 @@ from models import (
     MCN,
     ClipInputs,
     ClusterQueue,
+    Clusters,
     ClusterSettings,
     Embeddings,
     LossSettings,
@@ -26,10 +27,14 @@ from models import (
     Scheme,
     SchemeError,
     builtin_scheme,
+    cluster_terms,
+    contrastive_terms,
     first_half_of_each_video,
-    mcn_losses,
+    reconstruction_terms,
     scheme_from_dict,
     scheme_to_dict,
+    term_weights,
+    total_loss,
 )
 from pipeline.checkpoint import FILE, load_checkpoint, save_checkpoint
 from pipeline.clip_sampling import PermutedCaptions, draw_clips, epoch_batches
@@ -54,7 +59,7 @@ class TrainSettings:
             "streams": "efficientnet-lite0",
             "batch_videos": 12,
             "clips_per_video": 12,
-            "epochs": 120,
+            "epochs": 60,
             "width": 256,
             "reconstruction_hidden": 128,
             "learning_rate": 0.0005,
@@ -184,8 +189,8 @@ class _Run:
         self.fabric = Fabric(accelerator=settings.device, devices=1, precision=precision)
         optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
         self.module = module
-        self.model, self.optimizer = self.fabric.setup(module, optimizer)
-        self.model.mark_forward_method("reconstruction_errors")
+        # The wrapper that Fabric gives back refuses frozen dataclasses as outputs: the module itself is called.
+        _, self.optimizer = self.fabric.setup(module, optimizer)
         self.queues.to(self.fabric.device)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -229,27 +234,49 @@ class _Run:
 
     def step(self, clips: ClipInputs, video_index: torch.Tensor) -> dict[str, float]:
         """One optimiser step; returns every loss term by name. InputError when the loss is no longer finite."""
-        embeddings: Embeddings = self.model(clips)
-        clusters = {}
+        with self.fabric.autocast():
+            embeddings: Embeddings = self.module(clips)
+            errors = self.module.reconstruction_errors(embeddings) if self.settings.reconstruction_weight else {}
+        clusters: dict[str, Clusters] = {}
         if self.settings.cluster_weight:
             for space in self.scheme.spaces:
                 joint, present = embeddings.joint(space)
                 queued = first_half_of_each_video(video_index)
                 queue = self.queues[space.name]
                 assert isinstance(queue, ClusterQueue)
-                clusters[space.name] = queue.step(joint, present, self.generator, queued)
-        errors = self.model.reconstruction_errors(embeddings)
-        losses = mcn_losses(self.scheme, embeddings, clusters, errors, self.settings.losses(), video_index)
-        for name, term in losses.terms.items():
+                try:
+                    clusters[space.name] = queue.step(joint, present, self.generator, queued)
+                except ValueError as error:
+                    raise InputError(
+                        f"training: {error}: see --clusters, --batch-videos and --clips-per-video"
+                    ) from None
+        total, terms = self._losses(embeddings, clusters, errors, video_index)
+        for name, term in terms.items():
             if not torch.isfinite(term):
                 raise InputError(
-                    f"training: {name} became {float(term)} in epoch {self.epoch + 1}; the last checkpoint is whole: "
+                    f"training: {name} became {float(term.detach())} in epoch {self.epoch + 1}; the last checkpoint is whole: "
                     "lower --learning-rate and train anew in another --out"
                 )
         self.optimizer.zero_grad()
-        self.fabric.backward(losses.total)
+        self.fabric.backward(total)
         self.optimizer.step()
-        return {"total": float(losses.total), **{name: float(term) for name, term in losses.terms.items()}}
+        return {name: float(term.detach()) for name, term in {"total": total, **terms}.items()}
+
+    def _losses(
+        self,
+        embeddings: Embeddings,
+        clusters: dict[str, Clusters],
+        errors: dict[str, dict[str, torch.Tensor]],
+        video_index: torch.Tensor,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """L_MMS + L_Cluster + L_Reconstruct and its terms by name; a kind whose weight is 0 is left out."""
+        settings = self.settings.losses()
+        terms = contrastive_terms(self.scheme, embeddings, settings, video_index)
+        if settings.cluster_weight:
+            terms |= cluster_terms(self.scheme, embeddings, clusters, settings)
+        if settings.reconstruction_weight:
+            terms |= reconstruction_terms(self.scheme, errors, embeddings.present)
+        return total_loss(terms, term_weights(self.scheme, settings)), terms
 
     def save(self) -> None:
         """Write checkpoint and metrics."""
@@ -289,7 +316,7 @@ class _Run:
             raise InputError(f"{self.settings.out / FILE}: made on another data set; choose another --out")
         if content["videos"] != digest_of_json(self.video_ids):
             raise InputError(
-                f"{self.settings.out / FILE}: made on other training videos (the data set has grown, or another --split); "
+                f"{self.settings.out / FILE}: made on other training videos (a grown data set, another --split); "
                 "choose another --out"
             )
         self.module.load_state_dict(content["model"])
@@ -338,7 +365,7 @@ def _train(training: _Run) -> None:
     board = SummaryWriter(str(settings.out / "tensorboard"), purge_step=training.epoch + 1)
     with Progress("train", settings.epochs, "epoch") as progress:
         progress.to(training.epoch)
-        training.model.train()
+        training.module.train()
         while training.epoch < settings.epochs:
             steps = [training.step(*batch) for batch in training.batches(training.epoch)]
             means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}

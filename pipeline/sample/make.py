@@ -9,12 +9,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.files import ASIDE, read_json, sha256_of_file, write_json, write_text
+from pipeline.progress import Progress
 from pipeline.records import Caption
 from pipeline.report import StageReport
 from pipeline.sample.captions import make_captions
@@ -33,7 +34,7 @@ SHORTEST_ALLOWED_S = 16.0
 LIST_COLUMNS = ("video_id", "category_1", "category_2", "rank", "task_id")
 CATEGORY = "Food and Entertaining"
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -81,21 +82,18 @@ class _Told:
     truth: list[dict[str, str]]
 
 
-def run(settings: SampleSettings, report_stream: TextIO | None = None) -> StageReport:
-    """Make the sample, with a line of progress for every tenth of it on `report_stream`."""
+def run(settings: SampleSettings) -> StageReport:
+    """Make the sample; its summary is printed and lies in `settings.out` as sample.json."""
     report = StageReport("sample")
-
-    def progress(done: int, total: int) -> None:
-        if report_stream is not None and (done == total or done * 10 // total > (done - 1) * 10 // total):
-            print(f"sample: {done} of {total} videos", file=report_stream, flush=True)
-
-    summary = make_sample(settings, progress)
+    with Progress("sample", settings.videos, "video") as shown:
+        summary = make_sample(settings, lambda done, total: shown.to(done))
     report.done, report.skipped = summary.made, summary.kept
     report.detail = {"out": str(settings.out), "seconds_of_video": round(summary.seconds, 3), "seed": settings.seed}
-    return report.finish()
+    report.finish().publish()
+    return report
 
 
-def make_sample(settings: SampleSettings, on_progress: Progress | None = None) -> SampleSummary:
+def make_sample(settings: SampleSettings, on_progress: OnProgress | None = None) -> SampleSummary:
     """Write the sample to `settings.out`; what an earlier, even a killed, run with the same settings wrote is kept.
 
     Raises InputError if the folder holds something else, can't be written to, or speech can't be made.
@@ -168,7 +166,7 @@ def _tell(story: VideoStory, media: Path) -> _Told:
     )
 
 
-def _tell_all(stories: list[VideoStory], media: Path, processes: int, on_progress: Progress | None) -> dict[str, _Told]:
+def _tell_all(stories: list[VideoStory], media: Path, processes: int, on_progress: OnProgress | None) -> dict[str, _Told]:
     told: dict[str, _Told] = {}
     for one in _results(stories, media, processes or _cores()):
         told[one.video_id] = one

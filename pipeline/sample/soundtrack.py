@@ -8,7 +8,7 @@ from scipy.signal import resample_poly
 
 from pipeline.sample.procedures import ABSENT
 from pipeline.sample.sound import SOUND_RATE, Samples, action_sound, noise
-from pipeline.sample.speech import speak
+from pipeline.sample.speech import Speaker, Speech
 from pipeline.sample.story import FRAME_RATE, VideoStory
 
 SPEECH_LEVEL = 0.09
@@ -55,22 +55,28 @@ def make_soundtrack(story: VideoStory) -> Soundtrack:
         count = min(total, stop * SOUND_RATE // FRAME_RATE) - first * SOUND_RATE // FRAME_RATE
         at = first * SOUND_RATE // FRAME_RATE
         samples[at : at + count] += noise(name, count, random) * SPEECH_LEVEL * 10 ** (-SPEECH_OVER_NOISE_DB / 20)
-    for index, segment in enumerate(story.segments):
-        at, until = (frame * SOUND_RATE // FRAME_RATE for frame in (segment.first, segment.stop))
-        if segment.action_sound != ABSENT:
-            level = SPEECH_LEVEL * 10 ** (-SPEECH_OVER_ACTION_DB / 20)
-            samples[at:until] += action_sound(segment.action_sound, until - at, random) * level
-        if segment.text:
-            speech = speak(segment.text, segment.voice, segment.end - segment.start - _SPEECH_DELAY_S - _PAUSE_S)
-            common = gcd(SOUND_RATE, speech.rate)
-            voice = resample_poly(speech.samples, SOUND_RATE // common, speech.rate // common)
-            voice = np.asarray(voice * SPEECH_LEVEL / np.sqrt(np.mean(voice**2)), np.float32)
-            at += round(_SPEECH_DELAY_S * SOUND_RATE)
-            room = min(len(voice), total - at)
-            samples[at : at + room] += voice[:room]
-            begin = at / SOUND_RATE
-            utterances.append(Utterance(index, tuple((word, begin + a, begin + b) for word, a, b in speech.words)))
+    with Speaker() as speaker:
+        for index, segment in enumerate(story.segments):
+            at, until = (frame * SOUND_RATE // FRAME_RATE for frame in (segment.first, segment.stop))
+            if segment.action_sound != ABSENT:
+                level = SPEECH_LEVEL * 10 ** (-SPEECH_OVER_ACTION_DB / 20)
+                samples[at:until] += action_sound(segment.action_sound, until - at, random) * level
+            if segment.text:
+                longest_s = segment.end - segment.start - _SPEECH_DELAY_S - _PAUSE_S
+                speech = speaker.say(segment.text, segment.voice, longest_s)
+                at += round(_SPEECH_DELAY_S * SOUND_RATE)
+                voice = _at_sound_rate(speech)[: total - at]
+                samples[at : at + len(voice)] += voice
+                begin = at / SOUND_RATE
+                utterances.append(Utterance(index, tuple((word, begin + a, begin + b) for word, a, b in speech.words)))
     return Soundtrack(np.clip(samples, -0.99, 0.99), tuple(utterances))
+
+
+def _at_sound_rate(speech: Speech) -> Samples:
+    """The speech at 44,100 samples a second and at the level of all speech."""
+    common = gcd(SOUND_RATE, speech.rate)
+    samples = resample_poly(speech.samples, SOUND_RATE // common, speech.rate // common)
+    return np.asarray(samples * SPEECH_LEVEL / np.sqrt(np.mean(samples**2)), np.float32)
 
 
 def _runs(story: VideoStory) -> list[tuple[int, int, str]]:

@@ -85,7 +85,8 @@ def download(site: SampleSite, folder: Path, arguments: Sequence[str] = (), **se
 
 
 def lines_of(folder: Path, video_id: str) -> list[Outcome]:
-    return [line for line in read_ledger(folder / "out" / "ledger") if line.video_id == video_id]
+    lines = [line for line in read_ledger(folder / "out" / "ledger") if line.video_id == video_id]
+    return sorted(lines, key=lambda line: line.attempt)
 
 
 def assert_whole(folder: Path, video_ids: Sequence[str]) -> None:

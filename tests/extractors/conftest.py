@@ -69,6 +69,14 @@ RECIPES: dict[str, list[str]] = {
     "ten-seconds.mp4": [*picture("64x48", "10", 10), *H264],
     "ten-seconds-and-a-bit.mp4": [*picture("64x48", "10", 10.4), *H264],
     "untimed-end.mkv": [*picture("64x48", "10", 2), "-c:v", "mjpeg", "-bsf:v", "setts=duration=0"],
+    "one-frame.mkv": [*picture("64x48", "10", 1), "-c:v", "mpeg4", "-frames:v", "1", "-bsf:v", "setts=duration=0"],
+    "no-frame.mkv": [*picture("64x48", "10", 1), *CLICK, "-c:v", "mpeg4", "-bsf:v", "noise=drop=1"],
+    "noise.mkv": [*picture("64x48", "10", 1), "-c:v", "mpeg4", "-bsf:v", "noise=amount=1"],
+    "a-day-late.mkv": [*picture("64x48", "10", 1), *H264, "-bsf:v", r"setts=pts=if(eq(N\,5)\,90000/TB\,PTS):dts=NOPTS"],
+    "strip.mp4": ["-i", "{silent.mp4}", "-c", "copy", "-aspect", "40:1"],
+    "cover.m4a": [
+        *CLICK, *picture("64x48", "1", 1), "-c:v", "png", "-frames:v", "1", "-disposition:v", "attached_pic",
+    ],
     "front-loaded.mp4": [*picture(), *H264, "-bf", "0", "-movflags", "faststart"],
     "long.mp4": ["-stream_loop", "14", "-i", "{silent.mp4}", "-c", "copy"],
 }  # fmt: skip

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import extractors.decode_video
+import extractors.frames_decord
 from extractors.decode import DecodeSettings, DecodeSummary, FrameBatch, MediaInfo
 from extractors.decode_video import decode_video
 from extractors.errors import MEDIA_ERROR_KINDS, MediaError
@@ -61,7 +62,7 @@ def test_both_decoders_agree_with_ffmpeg_frame_by_frame(media: Media, ffmpeg_fra
     assert len(scan.pts) == len(expected)
     chosen = np.arange(0, len(expected), 4)
     by_decord = dict(decord_frames(path, scan, chosen))
-    by_pyav = dict(pyav_frames(path, {int(scan.pts[number]): int(number) for number in chosen}))
+    by_pyav = dict(pyav_frames(path, {int(scan.pts[n]): int(n) for n in chosen}, scan.orientation))
     assert list(by_decord) == list(by_pyav) == chosen.tolist()
     for number in chosen.tolist():
         assert difference(by_decord[number], expected[number]) < 2
@@ -100,7 +101,7 @@ def test_pyav_turns_frames_as_decord_does(media: Media) -> None:
         path = str(media(name))
         scan = scan_media(path)
         [(_, by_decord)] = decord_frames(path, scan, np.array([7]))
-        [(_, by_pyav)] = pyav_frames(path, {int(scan.pts[7]): 7})
+        [(_, by_pyav)] = pyav_frames(path, {int(scan.pts[7]): 7}, scan.orientation)
         assert difference(by_pyav, by_decord) < 2
 
 
@@ -131,6 +132,8 @@ def test_a_row_at_every_second_before_the_end(media: Media) -> None:
 def test_a_last_frame_without_duration_lasts_as_long_as_the_others(media: Media) -> None:
     info, _, _ = decode(media("untimed-end.mkv"), feature_fps=10)
     assert info.duration == pytest.approx(2.0) and info.rows == 20
+    alone, _, _ = decode(media("one-frame.mkv"))
+    assert alone.duration == pytest.approx(0.1) and alone.rows == 1
 
 
 @pytest.mark.parametrize("name", ["counted.mp4", "counted.ts"])
@@ -176,6 +179,13 @@ def test_pyav_goes_on_where_decord_breaks(media: Media, monkeypatch: pytest.Monk
     assert list(mended) == list(whole)
     for row, frame in mended.items():
         assert difference(frame, whole[row]) < 2
+
+
+def test_decord_is_stopped_when_it_decodes_too_far_ahead(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extractors.frames_decord, "READ_AHEAD_BYTES", -(2**40))
+    _, frames, summary = decode(media("plain.mp4"), feature_fps=5)
+    assert list(frames) == list(range(10)) and summary.decoder == "decord+pyav"
+    assert summary.notes == ("decord had read too far ahead at 0.00 s; PyAV decoded the rest",)
 
 
 def test_a_file_cut_short_keeps_the_rows_before_the_cut(
@@ -244,6 +254,11 @@ def _concatenation(media: Media, folder: Path) -> Path:
         ("undecodable", _playlist),
         ("undecodable", _concatenation),
         ("no-video-stream", lambda media, folder: media("sound.m4a")),
+        ("no-video-stream", lambda media, folder: media("cover.m4a")),
+        ("zero-length", lambda media, folder: media("no-frame.mkv")),
+        ("undecodable", lambda media, folder: media("noise.mkv")),
+        ("undecodable", lambda media, folder: media("a-day-late.mkv")),
+        ("undecodable", lambda media, folder: media("strip.mp4")),
     ],
 )
 def test_what_is_no_video_is_one_line_of_a_known_kind(
@@ -300,7 +315,7 @@ def test_a_really_damaged_file_gives_what_can_be_decoded(shared_media: Path) -> 
     assert info.rows == 50 and 40 <= len(frames) < 50
     assert any("could not be decoded and are masked" in note for note in summary.notes)
     scan = scan_media(path)
-    by_pyav = dict(pyav_frames(path, {int(pts): number for number, pts in enumerate(scan.pts)}))
+    by_pyav = dict(pyav_frames(path, {int(pts): number for number, pts in enumerate(scan.pts)}, scan.orientation))
     assert sorted(by_pyav) == sorted(frames)
     for row, frame in frames.items():
         assert difference(frame, resized(by_pyav[row], (454, 256))) < 2

@@ -28,6 +28,9 @@ DIVISORS = [1, 2, 3, 5, 6, 10, 15, 30]
         (0.04, 1, 1),
         (1 / 30, 30, 1),
         (0.1, 30, 3),
+        # The product with the rate is rounded down here, and up there.
+        (math.nextafter(1 / 3, 1), 3, 2),
+        (31 / 15, 15, 31),
         (math.nan, 1, 0),
     ],
 )

@@ -142,7 +142,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     folder = tmp_path_factory.mktemp("planted")
     generator = np.random.default_rng(5)
     actions = 16
-    looks, sounds = generator.uniform(0, 1, (actions, 24)), generator.normal(size=(actions, 1024))
+    looks, sounds = generator.exponential(1, (actions, 24)) ** 2, 0.05 * generator.normal(size=(actions, 1024))
     shown = {f"train{n:06d}": np.roll(generator.permutation(actions), n)[:8].tolist() for n in range(12)}
     shown |= {f"heldout{n:04d}": part.tolist() for n, part in enumerate(generator.permutation(actions).reshape(4, 4))}
     videos = {video_id: _planted_video(video_id, acts, looks, sounds) for video_id, acts in shown.items()}

@@ -1,5 +1,6 @@
 """The shipped YAML files: all load, and the study is the owner's experiment."""
 
+import importlib
 import inspect
 from pathlib import Path
 
@@ -70,9 +71,7 @@ def test_every_preset_makes_settings_of_its_own() -> None:
 
 
 def test_each_commands_settings_are_where_the_table_says() -> None:
-    import importlib
-
     for name, command in COMMANDS.items():
         module = importlib.import_module(command.module)
         assert hasattr(module, command.settings) and callable(module.run), name
-        assert len(inspect.signature(module.run).parameters) == (2 if command.beam else 1), name
+        inspect.signature(module.run).bind(*range(2 if command.beam else 1))

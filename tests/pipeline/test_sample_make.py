@@ -164,6 +164,12 @@ def test_steps_show_their_object(settings: SampleSettings, index: int) -> None:
     truth = [row for row in rows(settings, "truth.csv") if row["video_id"] == path.stem]
     frames = frames_at_seconds(path)
     assert len(frames) == len(truth)
+    rivals = {
+        "onion": ("tomato", "carrot"),
+        "tomato": ("onion", "carrot"),
+        "carrot": ("onion", "tomato"),
+        "pumpkin": ("onion", "tomato"),
+    }
     checked = set()
     for row, frame in zip(truth, frames, strict=True):
         if row["kind"] == "step":
@@ -172,34 +178,37 @@ def test_steps_show_their_object(settings: SampleSettings, index: int) -> None:
                 for name, colour in COLOUR.items()
             }
             assert share[row["object"]] > 0.02, (row, share)
-            # Carrot and pumpkin share their orange; all others are told apart by their colour.
-            if row["object"] not in ("mushroom", "corn"):
-                others = [
-                    share[name] for name in ("onion", "tomato", "carrot") if COLOUR[name][0] != COLOUR[row["object"]][0]
-                ]
-                if row["object"] == "pumpkin":
-                    others = [share["onion"], share["tomato"]]
-                assert share[row["object"]] > max(others), (row, share)
+            # Carrot and pumpkin share their orange, mushroom and corn have colours of tables and walls, and a curtain
+            # or bricks are near to onion and tomato.
+            if row["object"] in rivals and row["background"] not in ("curtain", "brick"):
+                assert share[row["object"]] > max(share[name] for name in rivals[row["object"]]), (row, share)
             checked.add(row["object"])
     assert checked == set(COLOUR)
 
 
-def test_speech_stands_out_where_words_are(settings: SampleSettings) -> None:
+def test_sound_is_mixed_at_the_stated_levels_and_reaches_the_media(settings: SampleSettings) -> None:
     story = make_stories(settings.seed, settings.videos, settings.seconds)[0]
-    with av.open(str(media(settings, 0))) as container:
-        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-    soundtrack = make_soundtrack(story)
-    quiet = np.ones(len(samples), bool)
-    for segment in story.segments:
-        if segment.action_sound != ABSENT:
-            quiet[int(segment.start * 44100) - 3000 : int(segment.end * 44100) + 3000] = False
-    spoken = np.zeros(len(samples), bool)
-    for utterance in soundtrack.utterances:
+
+    def heard(**without: str) -> np.ndarray:
+        segments = tuple(replace(segment, **without) for segment in story.segments)
+        return make_soundtrack(replace(story, segments=segments)).samples
+
+    full = make_soundtrack(story)
+    noise = heard(text="", action_sound=ABSENT)
+    speech = heard(action_sound=ABSENT) - noise
+    action = heard(text="") - noise
+    spoken, acting = (np.zeros(len(noise), bool) for _ in range(2))
+    for utterance in full.utterances:
         spoken[int(utterance.start * 44100) : int(utterance.end * 44100)] = True
-        quiet[int(utterance.start * 44100) - 3000 : int(utterance.end * 44100) + 3000] = False
-    assert quiet.sum() > 4000
-    ratio = np.mean(samples[spoken] ** 2) / np.mean(samples[quiet] ** 2)
-    assert 10 < 10 * np.log10(ratio) < 18
+    for segment in story.segments:
+        acting[int(segment.start * 44100) : int(segment.end * 44100)] = segment.action_sound != ABSENT
+    level = 10 * np.log10(np.mean(speech[spoken] ** 2))
+    assert level - 10 * np.log10(np.mean(noise**2)) == pytest.approx(12, abs=0.5)
+    assert level - 10 * np.log10(np.mean(action[acting] ** 2)) == pytest.approx(4, abs=0.5)
+    with av.open(str(media(settings, 0))) as container:
+        decoded = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    length = min(len(decoded), len(full.samples))
+    assert np.corrcoef(decoded[:length], full.samples[:length])[0, 1] > 0.95
 
 
 def test_second_call_does_nothing(settings: SampleSettings) -> None:

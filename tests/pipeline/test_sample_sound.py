@@ -9,9 +9,9 @@ import pytest
 from scipy.signal import welch
 
 from pipeline.errors import InputError
-from pipeline.sample import speech
 from pipeline.sample.procedures import ACTION_SOUNDS, NOISES, VOICES
 from pipeline.sample.sound import SOUND_RATE, action_sound, noise
+from pipeline.sample.speech import Speaker, check_speech
 
 
 def profile(samples: np.ndarray) -> np.ndarray:
@@ -45,36 +45,38 @@ def test_sounds_are_repeatable() -> None:
 def test_words_are_timed_in_order_within_the_speech() -> None:
     pytest.importorskip("espeakng_loader")
     text = "go and chop the onion"
-    spoken = speech.speak(text, "adam", 5.0)
+    with Speaker() as speaker:
+        spoken = speaker.say(text, "adam", 5.0)
     assert [word for word, _, _ in spoken.words] == text.split()
     times = [time for _, start, end in spoken.words for time in (start, end)]
     assert times == sorted(times) and times[0] >= 0 and times[-1] <= len(spoken.samples) / spoken.rate + 1e-6
     assert 0.5 < len(spoken.samples) / spoken.rate < 2.5
-    # "chop" begins with a hiss-like stop, "onion" is voiced: energy is there throughout, silence is cut off.
+    # No silence at the ends.
     assert np.abs(spoken.samples[:200]).max() > 0.01 and np.abs(spoken.samples[-200:]).max() > 0.005
 
 
 def test_speech_hurries_to_fit() -> None:
     pytest.importorskip("espeakng_loader")
-    free = speech.speak("my sister always asks me this", "carl", 9.0)
-    tight = speech.speak("my sister always asks me this", "carl", 1.4)
+    with Speaker() as speaker:
+        free = speaker.say("my sister always asks me this", "carl", 9.0)
+        tight = speaker.say("my sister always asks me this", "carl", 1.4)
     assert len(tight.samples) <= 1.4 * tight.rate < len(free.samples)
 
 
-def test_speech_does_not_depend_on_what_was_said_before() -> None:
+def test_a_speaker_does_not_depend_on_what_others_said_before() -> None:
     pytest.importorskip("espeakng_loader")
-    speech.speak.cache_clear()
-    first = {voice: speech.speak("now peel the carrot", voice, 5.0).samples for voice in VOICES}
-    speech.speak.cache_clear()
+    first = {}
+    for voice in VOICES:
+        with Speaker() as speaker:
+            first[voice] = speaker.say("now peel the carrot", voice, 5.0).samples
+            speaker.say("thanks so much for watching", voice, 5.0)
     for voice in reversed(VOICES):
-        speech.speak("thanks so much for watching", voice, 5.0)
-        np.testing.assert_array_equal(speech.speak("now peel the carrot", voice, 5.0).samples, first[voice])
-    lengths = {len(samples) for samples in first.values()}
-    assert len(lengths) == len(VOICES)
+        with Speaker() as speaker:
+            np.testing.assert_array_equal(speaker.say("now peel the carrot", voice, 5.0).samples, first[voice])
+    assert len({len(samples) for samples in first.values()}) == len(VOICES)
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    monkeypatch.setattr(speech, "_library", speech._library.__wrapped__)
     with pytest.raises(InputError, match=r"pip install 'mcn\[sample\]'"):
-        speech.check_speech()
+        check_speech()

@@ -196,12 +196,11 @@ def test_a_flipped_byte_is_found_in_every_dataset(shard: Path) -> None:
     assert len(places) > 25
     whole = shard.read_bytes()
     for name, (offset, size) in places.items():
-        for place in {0, size // 2, size - 1}:
-            for flip in (1, 0x80):
-                broken = bytearray(whole)
-                broken[offset + place] ^= flip
-                shard.write_bytes(broken)
-                assert verify(shard), f"{name} byte {place} xor {flip}"
+        for place, flip in ((0, 1), (size // 2, 0x80), (size - 1, 2)):
+            broken = bytearray(whole)
+            broken[offset + place] ^= flip
+            shard.write_bytes(broken)
+            assert verify(shard), f"{name} byte {place} xor {flip}"
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, -1])

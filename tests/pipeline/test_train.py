@@ -1,0 +1,372 @@
+"""Training on planted features: it learns what is there, survives kills to the bit, and refuses what can't be."""
+
+import csv
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from models import BUILTIN_SCHEMES
+from pipeline import checkpoint, evaluate, train
+from pipeline.checkpoint import load_checkpoint, model_from
+from pipeline.errors import InputError
+from pipeline.evaluate import RetrievalSettings
+from pipeline.train import TrainSettings, run, settings_of
+
+SMALL: dict[str, Any] = {
+    "batch_videos": 4,
+    "clips_per_video": 6,
+    "width": 16,
+    "reconstruction_hidden": 8,
+    "learning_rate": 0.01,
+    "min_clip_seconds": 0.0,
+    "clusters": 8,
+    "queue_rows": 64,
+    "refit_every": 5,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def settings(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> TrainSettings:
+    out = tmp_path_factory.mktemp("train") / "model"
+    return TrainSettings(dataset=planted.folder, out=out, split=planted.split, epochs=3, **SMALL)
+
+
+@pytest.fixture
+def small(settings: TrainSettings, tmp_path: Path) -> TrainSettings:
+    """Three epochs of three steps into a folder of this test's own."""
+    return dataclasses.replace(settings, out=tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(settings: TrainSettings) -> dict[str, Any]:
+    """The checkpoint of a run that nothing disturbed."""
+    report = run(settings)
+    assert (report.done, report.skipped) == (3, 0)
+    return load_checkpoint(settings.out)
+
+
+def retrieval(planted: Any, model: Path) -> dict[str, Any]:
+    asked = RetrievalSettings(checkpoint=model, clips=planted.clips, out=model, split=planted.split, bootstrap=50)
+    return dict(evaluate.run(asked).detail["metrics"])
+
+
+@pytest.fixture(scope="module")
+def learnt(planted: Any, settings: TrainSettings) -> dict[bool, tuple[dict[str, Any], dict[str, Any]]]:
+    """Captions permuted -> (last checkpoint, retrieval) of 25 epochs."""
+    found = {}
+    for permuted in (False, True):
+        out = settings.out.with_name(f"learnt-{permuted}")
+        report = run(dataclasses.replace(settings, out=out, epochs=25, permute_captions=permuted))
+        assert any("permuted" in note for note in report.notes) == permuted
+        found[permuted] = load_checkpoint(out), retrieval(planted, out)
+    return found
+
+
+def test_the_loss_falls(learnt: dict[bool, Any]) -> None:
+    history = learnt[False][0]["history"]
+    contrast = [sum(v for name, v in epoch.items() if name.startswith("contrast/")) for epoch in history]
+    assert len(history) == 25 and np.mean(contrast[-3:]) < 0.6 * np.mean(contrast[:3])
+    assert history[-1]["total"] < history[0]["total"]
+
+
+def test_what_belongs_together_is_found_in_videos_never_seen(planted: Any, learnt: dict[bool, Any]) -> None:
+    metrics = learnt[False][1]
+    assert metrics["queries"] == planted.actions and metrics["chance"]["R@1"] == 1 / planted.actions
+    assert metrics["recall"]["R@1"]["value"] > 8 * metrics["chance"]["R@1"]
+    assert metrics["recall"]["R@5"]["value"] > 0.9 and metrics["median_rank"]["value"] <= 1.5
+
+
+def test_permuted_captions_teach_nothing(learnt: dict[bool, Any]) -> None:
+    metrics = learnt[True][1]
+    assert metrics["recall"]["R@1"]["value"] < 0.25 and metrics["recall"]["R@5"]["value"] < 0.6
+    assert metrics["median_rank"]["value"] > 3
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether two nests of plain values and tensors are equal to the bit."""
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(equal(a, b) for a, b in zip(first, second, strict=True))
+    return bool(first == second)
+
+
+def assert_same_run(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name in wanted.keys() - {"settings"}:
+        assert equal(found[name], wanted[name]), name
+    assert {**found["settings"], "out": ""} == {**wanted["settings"], "out": ""}
+
+
+def interrupt_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    step, seen = train._Run.step, 0
+
+    def killed(self: Any, *batch: Any) -> dict[str, float]:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            raise KeyboardInterrupt
+        return step(self, *batch)
+
+    monkeypatch.setattr(train._Run, "step", killed)
+
+
+@pytest.mark.parametrize("number", [1, 4, 5, 9])
+def test_a_run_killed_at_any_step_and_resumed_equals_an_uninterrupted_one(
+    small: TrainSettings, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "SAVE_EVERY_S", -1.0)
+        interrupt_step(patch, number)
+        with pytest.raises(KeyboardInterrupt):
+            run(small)
+    saved = (number - 1) // 3
+    assert (small.out / "checkpoint.pt").exists() == bool(saved)
+    torch.manual_seed(12345)  # a new process has another state of the global generator
+    report = run(small)
+    assert (report.skipped, report.done) == (saved, 3 - saved)
+    assert_same_run(load_checkpoint(small.out), uninterrupted)
+    with open(small.out / "metrics.csv", newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+
+def test_a_kill_while_saving_leaves_the_last_checkpoint_whole(
+    small: TrainSettings, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, seen = torch.save, 0
+
+    def torn(content: Any, path: Path) -> None:
+        nonlocal seen
+        seen += 1
+        save(content, path)
+        if seen == 2:
+            os.truncate(path, path.stat().st_size // 2)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "SAVE_EVERY_S", -1.0)
+        patch.setattr(checkpoint.torch, "save", torn)
+        with pytest.raises(KeyboardInterrupt):
+            run(small)
+    assert load_checkpoint(small.out)["epoch"] == 1
+    assert not list(small.out.glob(".*"))
+    run(small)
+    assert_same_run(load_checkpoint(small.out), uninterrupted)
+
+
+def test_a_finished_run_does_nothing_more_and_says_so(
+    small: TrainSettings, uninterrupted: dict[str, Any], settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(settings.out, small.out)
+    before = (small.out / "checkpoint.pt").read_bytes()
+    interrupt_step(monkeypatch, 1)
+    report = run(small)
+    assert (report.done, report.skipped) == (0, 3) and report.complete
+    assert (small.out / "checkpoint.pt").read_bytes() == before
+    assert report.detail["last"]["epoch"] == 3 and report.detail["videos"] == 12
+
+
+def test_another_seed_gives_another_model(small: TrainSettings, uninterrupted: dict[str, Any]) -> None:
+    run(dataclasses.replace(small, seed=2))
+    assert not equal(load_checkpoint(small.out)["model"], uninterrupted["model"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 2}, {"epochs": 5}, {"width": 8}, {"scheme": "disjoint"}, {"learning_rate": 0.02}, {"batch_videos": 3}],
+    ids=lambda change: next(iter(change)),
+)
+def test_going_on_with_other_settings_is_refused(
+    settings: TrainSettings, uninterrupted: dict[str, Any], change: dict[str, Any]
+) -> None:
+    (name,) = change
+    before = (settings.out / "checkpoint.pt").read_bytes()
+    with pytest.raises(InputError, match=f"made with {name} .*take another --out"):
+        run(dataclasses.replace(settings, **change))
+    assert (settings.out / "checkpoint.pt").read_bytes() == before
+
+
+def test_going_on_with_other_videos_or_another_data_set_is_refused(
+    settings: TrainSettings,
+    uninterrupted: dict[str, Any],
+    planted: Any,
+    tmp_path: Path,
+    make_dataset: Callable[..., Path],
+    make_vectors: Callable[..., Any],
+) -> None:
+    fewer = tmp_path / "split.csv"
+    fewer.write_text(planted.split.read_text().replace("train000003,train", "train000003,heldout"))
+    with pytest.raises(InputError, match="other training videos.*another --out"):
+        run(dataclasses.replace(settings, split=fewer))
+    words = planted.vectors.index_to_key
+    other = make_dataset(tmp_path / "other", list(planted.videos.values()), make_vectors(words, seed=1))
+    with pytest.raises(InputError, match="another data set"):
+        run(dataclasses.replace(settings, dataset=other))
+
+
+@pytest.mark.parametrize("scheme", BUILTIN_SCHEMES)
+def test_every_built_in_scheme_trains_and_is_found_again(small: TrainSettings, scheme: str) -> None:
+    report = run(dataclasses.replace(small, scheme=scheme, epochs=2))
+    assert report.detail["scheme"] == scheme and report.detail["parameters"] > 0
+    content = load_checkpoint(small.out)
+    assert all(np.isfinite(list(epoch.values())).all() for epoch in content["history"])
+    assert {name.split("/")[0] for name in content["history"][0]} == {
+        "epoch", "total", "contrast", "cluster", "reconstruct"
+    }  # fmt: skip
+    assert model_from(content).settings.scheme.name == scheme
+    assert settings_of(content) == dataclasses.replace(small, scheme=scheme, epochs=2)
+    start = train._Run(dataclasses.replace(small, scheme=scheme, out=small.out / "new")).module.state_dict()
+    moved = {name for name, value in content["model"].items() if not torch.equal(value, start[name])}
+    assert moved == set(start), "every weight has a gradient"
+
+
+def test_a_scheme_of_ones_own(small: TrainSettings, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    spaces = [{"name": "only", "modalities": {"video": "feature", "audio": "feature"}, "pairs": ["video-audio"]}]
+    path.write_text(yaml.safe_dump({"name": "mine", "spaces": spaces}))
+    own = dataclasses.replace(small, scheme=str(path), epochs=1)
+    assert run(own).detail["scheme"] == "mine"
+    asked = RetrievalSettings(checkpoint=small.out, clips=Path("none.csv"), out=small.out)
+    with pytest.raises(InputError, match="none.csv: no such file"):
+        evaluate.run(asked)
+    path.write_text(yaml.safe_dump({"name": "mine", "spaces": [spaces[0] | {"pairs": ["video-text"]}]}))
+    with pytest.raises(InputError, match=r"mine.yaml: .*text"):
+        run(own)
+    with pytest.raises(InputError, match="'disjiont'.*did you mean 'disjoint'"):
+        run(dataclasses.replace(small, scheme="disjiont"))
+
+
+def test_the_optimiser_is_adam_at_the_rate_asked_for(small: TrainSettings, uninterrupted: dict[str, Any]) -> None:
+    optimizer = train._Run(small).optimizer
+    assert type(getattr(optimizer, "optimizer", optimizer)) is torch.optim.Adam
+    (group,) = uninterrupted["optimizer"]["param_groups"]
+    assert (group["lr"], tuple(group["betas"]), group["weight_decay"]) == (0.01, (0.9, 0.999), 0)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused_in_one_line(
+    small: TrainSettings, settings: TrainSettings, uninterrupted: dict[str, Any], kept: float
+) -> None:
+    shutil.copytree(settings.out, small.out)
+    path = small.out / "checkpoint.pt"
+    os.truncate(path, int(path.stat().st_size * kept) if kept < 1 else int(kept))
+    with pytest.raises(InputError) as refused:
+        run(small)
+    assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_batch_larger_than_the_data_is_refused(small: TrainSettings) -> None:
+    with pytest.raises(InputError, match="12 videos to train on make no batch of 13; lower --batch-videos"):
+        run(dataclasses.replace(small, batch_videos=13))
+    assert not small.out.exists()
+
+
+def test_the_last_incomplete_batch_is_dropped(small: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    step = train._Run.step
+    monkeypatch.setattr(train._Run, "step", lambda self, *batch: seen.append(len(batch[0])) or step(self, *batch))
+    run(dataclasses.replace(small, batch_videos=5, epochs=1))
+    assert seen == [30, 30]
+
+
+def test_a_loss_that_is_no_number_stops_with_its_name_and_leaves_the_checkpoint(
+    small: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, seen = train.mcn_losses, 0
+
+    def poisoned(*arguments: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        found = losses(*arguments)
+        if seen == 5:
+            (name,) = (name for name in found.terms if name.startswith("cluster/") and name.endswith("audio"))
+            found.terms[name] = found.terms[name] * torch.nan
+        return found
+
+    monkeypatch.setattr(train, "SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(train, "mcn_losses", poisoned)
+    with pytest.raises(InputError, match=r"cluster/\S+audio became nan in epoch 2; .*lower --learning-rate"):
+        run(small)
+    content = load_checkpoint(small.out)
+    assert content["epoch"] == 1 and all(value.isfinite().all() for value in content["model"].values())
+
+
+def test_a_rate_beyond_all_reason_stops_too(small: TrainSettings) -> None:
+    with pytest.raises(InputError, match=r"training: \S+/\S+ became (nan|inf)"):
+        run(dataclasses.replace(small, learning_rate=1e20))
+    assert not (small.out / "checkpoint.pt").exists()
+
+
+def test_terms_can_be_switched_off_and_inputs_standardised(planted: Any, small: TrainSettings) -> None:
+    run(dataclasses.replace(small, cluster_weight=0.0, standardise=True, epochs=1))
+    content = load_checkpoint(small.out)
+    assert not any(name.startswith("cluster/") for name in content["history"][0])
+    model = model_from(content)
+    batch = next(train._Run(dataclasses.replace(small, out=small.out / "x", standardise=True)).batches(0))[0]
+    words = batch.words[batch.known_words]
+    standard = (words - model.standardisation["text"].mean) / model.standardisation["text"].scale
+    assert standard.mean(dim=0).abs().max() < 0.5 and model.standardisation["text"].fitted
+
+
+def test_bf16_trains_with_finite_losses(small: TrainSettings) -> None:
+    history = run(dataclasses.replace(small, precision="bf16", epochs=1)).detail["last"]
+    assert np.isfinite(list(history.values())).all()
+    assert {value.dtype for value in load_checkpoint(small.out)["model"].values() if value.is_floating_point()} == {
+        torch.float32
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"reconstruction_hidden": 0}, "reconstruction_hidden"),
+        ({"clusters": 1}, "clusters is 1"),
+        ({"queue_rows": -1}, "queue_rows"),
+        ({"device": "warp"}, "warp"),
+        ({"streams": ("resnet50",)}, "no video stream 'resnet50'; it has: resnet152"),
+        ({"streams": ()}, "video_streams is empty"),
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_named_in_one_line(
+    small: TrainSettings, change: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        run(dataclasses.replace(small, **change))
+    assert named in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["batch_videos", "clips_per_video", "epochs", "width", "max_words", "learning_rate"])
+def test_counts_must_be_above_0(small: TrainSettings, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be above 0"):
+        dataclasses.replace(small, **{name: 0})
+
+
+def test_videos_without_captions_and_without_sound_are_told_of(
+    tmp_path: Path,
+    small: TrainSettings,
+    make_video: Callable[..., Any],
+    make_dataset: Callable[..., Path],
+    make_vectors: Callable[..., Any],
+) -> None:
+    captions = [(0.0, 2.0, "a b"), (2.0, 4.0, "c d")]
+    videos = [make_video(f"plain{n:06d}", captions, seed=n, sound=False) for n in range(4)]
+    videos.append(make_video("mute0000000", (), sound=False))
+    folder = make_dataset(tmp_path / "dataset", videos, make_vectors(list("abcd")))
+    mute = dataclasses.replace(small, dataset=folder, split=None, epochs=1, streams=("resnet152", "efficientnet-lite0"))
+    report = run(mute)
+    assert report.detail["videos"] == 4
+    assert report.notes == ["1 videos without captions can't be drawn from and are left out"]
+    assert model_from(load_checkpoint(small.out)).settings.video_streams == (24, 12)
+    with pytest.raises(InputError, match=r"dataset: audio: .*train without --standardise"):
+        run(dataclasses.replace(mute, out=tmp_path / "standard", standardise=True))
