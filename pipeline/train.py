@@ -254,8 +254,8 @@ class _Run:
         for name, term in terms.items():
             if not torch.isfinite(term):
                 raise InputError(
-                    f"training: {name} became {float(term.detach())} in epoch {self.epoch + 1}; the last checkpoint is whole: "
-                    "lower --learning-rate and train anew in another --out"
+                    f"training: {name} became {float(term.detach())} in epoch {self.epoch + 1}; "
+                    "the last checkpoint is whole: lower --learning-rate and train anew in another --out"
                 )
         self.optimizer.zero_grad()
         self.fabric.backward(total)

@@ -129,10 +129,10 @@ def test_a_row_at_every_second_before_the_end(media: Media) -> None:
     assert list(frames) == list(range(11)) and summary.notes == ()
 
 
-def test_a_last_frame_without_duration_lasts_as_long_as_the_others(media: Media) -> None:
-    info, _, _ = decode(media("untimed-end.mkv"), feature_fps=10)
+def test_a_last_frame_of_unknown_duration_lasts_as_long_as_the_others(media: Media) -> None:
+    info, _, _ = decode(media("untimed.flv"), feature_fps=10)
     assert info.duration == pytest.approx(2.0) and info.rows == 20
-    alone, _, _ = decode(media("one-frame.mkv"))
+    alone, _, _ = decode(media("one-frame.flv"))
     assert alone.duration == pytest.approx(0.1) and alone.rows == 1
 
 

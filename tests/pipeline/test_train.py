@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from models import BUILTIN_SCHEMES
+from models import BUILTIN_SCHEMES, ClusterQueue, ClusterSettings, mcn_losses
 from pipeline import checkpoint, evaluate, train
 from pipeline.checkpoint import load_checkpoint, model_from
 from pipeline.errors import InputError
@@ -220,9 +220,8 @@ def test_every_built_in_scheme_trains_and_is_found_again(small: TrainSettings, s
     assert report.detail["scheme"] == scheme and report.detail["parameters"] > 0
     content = load_checkpoint(small.out)
     assert all(np.isfinite(list(epoch.values())).all() for epoch in content["history"])
-    assert {name.split("/")[0] for name in content["history"][0]} == {
-        "epoch", "total", "contrast", "cluster", "reconstruct"
-    }  # fmt: skip
+    kinds = {name.split("/")[0] for name in content["history"][0]}
+    assert kinds == {"epoch", "total", "contrast", "cluster", "reconstruction"}
     assert model_from(content).settings.scheme.name == scheme
     assert settings_of(content) == dataclasses.replace(small, scheme=scheme, epochs=2)
     start = train._Run(dataclasses.replace(small, scheme=scheme, out=small.out / "new")).module.state_dict()
@@ -282,19 +281,16 @@ def test_the_last_incomplete_batch_is_dropped(small: TrainSettings, monkeypatch:
 def test_a_loss_that_is_no_number_stops_with_its_name_and_leaves_the_checkpoint(
     small: TrainSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses, seen = train.mcn_losses, 0
+    terms_of, seen = train.cluster_terms, 0
 
-    def poisoned(*arguments: Any) -> Any:
+    def poisoned(*arguments: Any) -> dict[str, torch.Tensor]:
         nonlocal seen
         seen += 1
-        found = losses(*arguments)
-        if seen == 5:
-            (name,) = (name for name in found.terms if name.startswith("cluster/") and name.endswith("audio"))
-            found.terms[name] = found.terms[name] * torch.nan
-        return found
+        terms = terms_of(*arguments)
+        return terms | {name: terms[name] * torch.nan for name in terms if seen == 5 and name.endswith("audio")}
 
     monkeypatch.setattr(train, "SAVE_EVERY_S", -1.0)
-    monkeypatch.setattr(train, "mcn_losses", poisoned)
+    monkeypatch.setattr(train, "cluster_terms", poisoned)
     with pytest.raises(InputError, match=r"cluster/\S+audio became nan in epoch 2; .*lower --learning-rate"):
         run(small)
     content = load_checkpoint(small.out)
@@ -307,15 +303,45 @@ def test_a_rate_beyond_all_reason_stops_too(small: TrainSettings) -> None:
     assert not (small.out / "checkpoint.pt").exists()
 
 
-def test_terms_can_be_switched_off_and_inputs_standardised(planted: Any, small: TrainSettings) -> None:
-    run(dataclasses.replace(small, cluster_weight=0.0, standardise=True, epochs=1))
-    content = load_checkpoint(small.out)
-    assert not any(name.startswith("cluster/") for name in content["history"][0])
-    model = model_from(content)
-    batch = next(train._Run(dataclasses.replace(small, out=small.out / "x", standardise=True)).batches(0))[0]
-    words = batch.words[batch.known_words]
-    standard = (words - model.standardisation["text"].mean) / model.standardisation["text"].scale
-    assert standard.mean(dim=0).abs().max() < 0.5 and model.standardisation["text"].fitted
+@pytest.mark.parametrize(
+    ("setting", "kind"), [("cluster_weight", "cluster"), ("reconstruction_weight", "reconstruction")]
+)
+def test_a_kind_of_term_can_be_switched_off(small: TrainSettings, setting: str, kind: str) -> None:
+    last = run(dataclasses.replace(small, **{setting: 0.0}, epochs=1)).detail["last"]
+    assert {"contrast", "cluster", "reconstruction"} - {name.split("/")[0] for name in last} == {kind}
+
+
+def test_the_loss_is_the_models_own(small: TrainSettings) -> None:
+    training = train._Run(dataclasses.replace(small, term_weights="sum"))
+    clips, video_index = next(training.batches(0))
+    (space,) = training.scheme.spaces
+    torch.manual_seed(0)
+    before = training.module(clips)
+    errors = training.module.reconstruction_errors(before)
+    joint, present = before.joint(space)
+    clusters = ClusterQueue(16, ClusterSettings(clusters=8, queue_rows=64)).step(
+        joint, present, torch.Generator().manual_seed(small.seed)
+    )
+    wanted = mcn_losses(
+        training.scheme, before, {space.name: clusters}, errors, training.settings.losses(), video_index
+    )
+    found = training.step(clips, video_index)
+    assert found == pytest.approx({"total": float(wanted.total)} | {n: float(v) for n, v in wanted.terms.items()})
+
+
+def test_standardised_inputs_have_mean_0_and_deviation_1(small: TrainSettings) -> None:
+    standard = dataclasses.replace(small, standardise=True, epochs=1)
+    run(standard)
+    model = model_from(load_checkpoint(small.out))
+    assert run(dataclasses.replace(standard)).done == 0, "its statistics are in the checkpoint"
+    drawn = train._Run(dataclasses.replace(standard, out=small.out / "new"))
+    for modality, values in (
+        ("text", torch.cat([clips.words[clips.known_words] for clips, _ in drawn.batches(0)])),
+        ("audio", torch.cat([clips.audio for clips, _ in drawn.batches(0)])),
+    ):
+        made = model.standardisation[modality](values)
+        torch.testing.assert_close(made.mean(dim=0), torch.zeros_like(made[0]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(made.std(dim=0, correction=0), torch.ones_like(made[0]), atol=1e-3, rtol=0)
 
 
 def test_bf16_trains_with_finite_losses(small: TrainSettings) -> None:
@@ -331,6 +357,7 @@ def test_bf16_trains_with_finite_losses(small: TrainSettings) -> None:
     [
         ({"reconstruction_hidden": 0}, "reconstruction_hidden"),
         ({"clusters": 1}, "clusters is 1"),
+        ({"clusters": 25}, "at least 25 clips"),
         ({"queue_rows": -1}, "queue_rows"),
         ({"device": "warp"}, "warp"),
         ({"streams": ("resnet50",)}, "no video stream 'resnet50'; it has: resnet152"),
