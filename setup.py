@@ -43,7 +43,7 @@ setup(
         "torchvision==0.26.*",
         "tqdm>=4.66",
         # A floor and no pin: only the newest yt-dlp keeps up with the sites it reads.
-        "yt-dlp[default,deno]>=2026.10",
+        "yt-dlp[default,deno]>=2026.8",
     ],
     extras_require={
         "sample": SAMPLE + LITE0,

@@ -28,7 +28,7 @@ def read_captions(path: Path, wanted: Collection[str]) -> CaptionFile:
     counted. Raises InputError naming the file and the key (the video) when the structure is not the published one.
     """
     found = CaptionFile({})
-    video_id = "?"
+    video_id = ""
     try:
         with open(path, "rb") as file:
             if next(ijson.basic_parse(file))[0] != "start_map":
@@ -43,7 +43,9 @@ def read_captions(path: Path, wanted: Collection[str]) -> CaptionFile:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "cut short"
-        raise InputError(f"{path}: not valid JSON after key {video_id!r}: {reason}") from None
+        # The parser reads 64 kB at a time, so that the last key it gave lies somewhat before the fault.
+        place = f"some way after key {video_id!r}" if video_id else "near its start"
+        raise InputError(f"{path}: not valid JSON {place}: {reason}; fetch it again") from None
     return found
 
 

@@ -166,7 +166,9 @@ def _tell(story: VideoStory, media: Path) -> _Told:
     )
 
 
-def _tell_all(stories: list[VideoStory], media: Path, processes: int, on_progress: OnProgress | None) -> dict[str, _Told]:
+def _tell_all(
+    stories: list[VideoStory], media: Path, processes: int, on_progress: OnProgress | None
+) -> dict[str, _Told]:
     told: dict[str, _Told] = {}
     for one in _results(stories, media, processes or _cores()):
         told[one.video_id] = one

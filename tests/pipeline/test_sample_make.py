@@ -1,7 +1,6 @@
 """A small sample, made whole: its files, and whether the media show and sound what the truth says."""
 
 import csv
-import io
 import json
 import shutil
 from collections import Counter
@@ -211,11 +210,11 @@ def test_sound_is_mixed_at_the_stated_levels_and_reaches_the_media(settings: Sam
     assert np.corrcoef(decoded[:length], full.samples[:length])[0, 1] > 0.95
 
 
-def test_second_call_does_nothing(settings: SampleSettings) -> None:
+def test_second_call_does_nothing(settings: SampleSettings, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in settings.out.rglob("*")}
-    stream = io.StringIO()
-    report = run(settings, stream)
-    assert (report.done, report.skipped, report.complete) == (0, 4, True) and not stream.getvalue()
+    report = run(settings)
+    assert (report.done, report.skipped, report.complete) == (0, 4, True)
+    assert "0 videos done, 4 skipped" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in settings.out.rglob("*")} == before
 
 
@@ -226,10 +225,10 @@ def test_what_is_missing_or_changed_is_made_again_byte_for_byte(settings: Sample
     lost.unlink()
     changed.write_bytes(changed.read_bytes()[:-1])
     (copy.out / "truth.csv").write_text("broken")
-    stream = io.StringIO()
-    report = run(copy, stream)
-    assert (report.done, report.skipped) == (2, 2)
-    assert stream.getvalue().endswith("sample: 4 of 4 videos\n")
+    told: list[tuple[int, int]] = []
+    summary = make_sample(copy, lambda done, total: told.append((done, total)))
+    assert (summary.made, summary.kept) == (2, 2)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     for path in settings.out.rglob("*"):
         if path.is_file():
             assert (copy.out / path.relative_to(settings.out)).read_bytes() == path.read_bytes(), path.name

@@ -1,0 +1,350 @@
+"""The command line: help, one-line errors that say how to mend them, and exit statuses that tell the truth."""
+
+import importlib
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.cli import COMMANDS, main, parse
+from pipeline.errors import InputError
+from pipeline.report import StageReport
+
+ROOT = Path(__file__).parents[2]
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must end with status 2 and one line on standard error; returns the line."""
+
+    def check(*arguments: object) -> str:
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.endswith("\n") and error.count("\n") == 1, error
+        assert error.startswith("mcn") and "Traceback" not in error
+        return error
+
+    return check
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_that_parses(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([*name.split(), "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    command = COMMANDS[name]
+    assert f"example: {command.example}" in text and f"mcn {name}" in text
+    assert ("Apache Beam" in text.split("example:")[1]) == command.beam
+    monkeypatch.chdir(ROOT)
+    program, *arguments = shlex.split(command.example)
+    assert program == "mcn" and arguments[: len(name.split())] == name.split()
+    settings, further = parse(name, arguments[len(name.split()) :])
+    assert type(settings).__name__ == command.settings and further == []
+    flags = [word.removeprefix("--").replace("-", "_") for word in arguments if word.startswith("--")]
+    for flag in flags:
+        given = arguments[arguments.index("--" + flag.replace("_", "-")) + 1]
+        assert str(getattr(settings, flag)) == given
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run"])
+def test_every_flag_has_a_help_text(name: str) -> None:
+    from pipeline import config
+
+    command = COMMANDS[name]
+    settings_class = getattr(importlib.import_module(command.module), command.settings)
+    assert set(config._field_types(settings_class)) == set(config.field_help(settings_class))
+
+
+def test_the_overview_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text and command.summary in text for name, command in COMMANDS.items())
+    assert main([]) == 2 and capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["trian"], "unknown stage 'trian'; did you mean 'train'?"),
+        (["evaluate"], "did you mean 'evaluate retrieval'?"),
+        (["xyz"], "known: download, evaluate retrieval, extract, run, sample, train"),
+        (["train", "--dataset", "d", "--out", "o", "--epoch", "3"], "'--epoch'; did you mean '--epochs'?"),
+        (["train", "--dataset", "d", "--out", "o", "more"], "unknown argument 'more'"),
+        (["train", "--dataset"], "expected one argument; see mcn train --help"),
+        (["train", "--out", "o"], "--dataset is needed: Data set folder"),
+        (["train", "--dataset", "d"], "--out is needed"),
+        (["run"], "CONFIG.yaml"),
+        (["train", "--dataset", "d", "--out", "o", "--epochs", "many"], "epochs: a whole number is wanted, not 'many'"),
+        (["train", "--dataset", "d", "--out", "o", "--epochs", "0"], "epochs must be above 0, not 0"),
+        (["train", "--dataset", "d", "--out", "o", "--preset", "sampel"], "did you mean 'sample'?"),
+        (["train", "--dataset", "d", "--out", "o", "--precision", "fp16"], "'fp16' is not allowed; did you mean"),
+        (["extract", "--media", "m", "--out", "o", "--runer=FlinkRunner"], "'--runer'; did you mean '--runner'?"),
+        (["extract", "--media", "m", "--out", "o", "--runner=FlinkRuner"], "did you mean 'FlinkRunner'?"),
+        (["extract", "--media", "m", "--out", "o", "--feature_fp", "1"], "did you mean '--feature-fps'?"),
+        (["extract", "--media", "m", "--out", "o", "--feature-fps", "7"], "7"),
+        (["extract", "--media", "m", "--out", "o", "--streams", "resnet50"], "known: resnet152, efficientnet-lite0"),
+        (["evaluate", "retrieval", "--checkpoint", "c", "--clips", "x", "--out", "o", "--bootstrap", "0"], "bootstrap"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_unknown_or_missing_is_named_with_its_nearest(
+    refused: Refused, arguments: list[str], named: str
+) -> None:
+    assert named in refused(*arguments)
+
+
+def test_yaml_keys_are_checked_like_flags(refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    command = ("train", "--config", path, "--out", tmp_path / "out")
+    for text, named in {
+        "batch_video: 3": "unknown setting 'batch_video'; did you mean 'batch_videos'?",
+        "dataset: [a]": "dataset: a path is wanted, not ['a']",
+        "dataset: d\nepochs: 1.5": "epochs: a whole number is wanted, not 1.5",
+        "dataset: 'd": "line 1: not valid YAML",
+        "- dataset": "settings are wanted as `name: value` lines",
+        "dataset: d\nseed: 2026-13-45": "not valid YAML",
+        "preset: [sample]": "preset: ['sample'] is unknown",
+        "": "--dataset is needed",
+    }.items():
+        path.write_text(text)
+        line = refused(*command)
+        assert str(path) in line and named in line
+    assert "no such file" in refused("train", "--config", tmp_path / "none.yaml")
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    (folder / "abcdefghijk.mp4").write_bytes(b"no video")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (None, "no such file"),
+        ("id,rank\nabcdefghijk,1\n", "line 1: no column video_id"),
+        ("video_id,rank\nabcdefghijk,1\n../../../etc,2\n", "line 3: '../../../etc' is no video id"),
+        ("video_id,rank\nabcdefghijk\n", "line 2: not the 2 fields that line 1 names"),
+        ("video_id,rank\nabcdefghijk,1,2\n", "line 2: not the 2 fields"),
+        ("video_id\n", "lists no video"),
+        (b"video_id\n\xff\xfe\n", "not a text file in UTF-8"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stage", ["extract", "download"])
+def test_a_bad_list_is_refused_with_its_line(
+    refused: Refused, tmp_path: Path, media: Path, stage: str, text: str | bytes | None, named: str
+) -> None:
+    path = tmp_path / "list.csv"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    source = ("--media", media) if stage == "extract" else ()
+    line = refused(stage, *source, "--ids", path, "--out", tmp_path / "out")
+    assert str(path) in line and named in line
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (None, "no such file"),
+        ('{"abcdefghijk": {"start": [0], "end": [1], "text": ["a"]}, "lmn', "not valid JSON near its start"),
+        ('{"abcdefghijk": {"start": [0], "end": [1]}}', "key 'abcdefghijk': wanted {\"start\""),
+        ('{"abcdefghijk": {"start": [0], "end": [1, 2], "text": ["a"]}}', "1 starts, 2 ends and 1 texts"),
+        ('[{"abcdefghijk": {}}]', "wanted one object"),
+    ],
+    ids=str,
+)
+def test_bad_captions_are_refused_with_their_key(
+    refused: Refused, tmp_path: Path, media: Path, text: str | None, named: str
+) -> None:
+    path = tmp_path / "caption.json"
+    if text is not None:
+        path.write_text(text)
+    line = refused("extract", "--media", media, "--captions", path, "--out", tmp_path / "out")
+    assert str(path) in line and named in line
+
+
+def test_weights_of_a_wrong_kind_are_refused(refused: Refused, tmp_path: Path, media: Path) -> None:
+    path = tmp_path / "weights.pth"
+    command = ("extract", "--media", media, "--out", tmp_path / "out", "--weights", path)
+    path.write_text("no weights")
+    assert str(path) in refused(*command)
+    torch.save({"fc.weight": torch.zeros(3, 4)}, path)
+    assert str(path) in refused(*command)
+    torch.save(torch.nn.Linear(2, 2), path)
+    assert str(path) in refused(*command)
+    assert "none.pth" in refused(*command[:-1], tmp_path / "none.pth")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_media_that_are_not_there_are_refused(refused: Refused, tmp_path: Path) -> None:
+    assert "no such folder" in refused("extract", "--media", tmp_path / "none", "--out", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    assert "holds no video file" in refused("extract", "--media", tmp_path / "empty", "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("below", [".", "deeper"])
+def test_an_output_that_can_not_be_written_is_refused(
+    refused: Refused, tmp_path: Path, planted: Any, below: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    line = refused(
+        *("train", "--dataset", planted.folder, "--split", planted.split, "--out", file / below, "--device", "cpu"),
+        *("--batch-videos", 4, "--clips-per-video", 2, "--width", 8, "--clusters", 4, "--epochs", 1),
+    )
+    assert str(file) in line and "can't be written" in line and "choose another --out" in line
+    assert file.read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("dataset.json", None, "no data set there"),
+        ("dataset.json", b"{", "not a JSON file"),
+        ("dataset.json", b"[]", "holds no Identity"),
+        ("words.kv", None, "words.kv"),
+        ("words.kv", b"2 4\nab", "words.kv"),
+        ("words.kv", b"1 1\na \0\0\0\0\n", "not the vectors this data set was made with"),
+        ("shards/000000.h5", b"", "not a whole HDF5 file"),
+        ("split.csv", b"video_id\nabc\n", "line 1: columns video_id,split are wanted"),
+        ("split.csv", b"video_id,split\na,train\nb,test\n", "line 3: split must be train or heldout, not 'test'"),
+        ("split.csv", None, "split.csv: no such file"),
+    ],
+)
+def test_a_broken_data_set_is_refused(
+    refused: Refused, tmp_path: Path, planted: Any, file: str, content: bytes | None, named: str
+) -> None:
+    import shutil
+
+    folder = tmp_path / "dataset"
+    shutil.copytree(planted.folder, folder)
+    shutil.copy(planted.split, folder / "split.csv")
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    line = refused(
+        *("train", "--dataset", folder, "--split", folder / "split.csv", "--out", tmp_path / "out"),
+        *("--batch-videos", 4, "--device", "cpu", "--width", 8),
+    )
+    assert named in line and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (None, "no such file"),
+        (b"video_id,start,text\n", "line 1: columns video_id,start,end,text are wanted"),
+        (b"video_id,start,end,text\na,0,1,b\na,2,1,b\n", "line 3: wanted 0 <= start < end"),
+        (b"video_id,start,end,text\na,0,nan,b\n", "line 2"),
+        (b"video_id,start,end,text\na,0,1\n", "line 2"),
+        (b"video_id,start,end,text\n\xff,0,1,b\n", "can't be read as csv"),
+        (b"video_id,start,end,text\nnowhere,0,1,b\n", "no clip of a video of"),
+        (b"video_id,start,end,text\ntrain000000,16,17,b\n", "clip at 16.0 s is past the end of video train000000"),
+    ],
+    ids=str,
+)
+def test_bad_clips_are_refused_with_their_line(
+    refused: Refused, tmp_path: Path, planted: Any, text: bytes | None, named: str
+) -> None:
+    from pipeline.train import TrainSettings, run
+
+    model = planted.folder.parent / "for-clips"
+    if not model.exists():
+        run(
+            TrainSettings(
+                *(planted.folder, model, planted.split), device="cpu", batch_videos=4, clips_per_video=4, width=8,
+                clusters=4, queue_rows=16, epochs=1,
+            )
+        )  # fmt: skip
+    path = tmp_path / "clips.csv"
+    if text is not None:
+        path.write_bytes(text)
+    line = refused("evaluate", "retrieval", "--checkpoint", model, "--clips", path, "--out", tmp_path / "out")
+    assert str(path) in line and named in line
+
+
+def test_a_checkpoint_that_is_none_is_refused(refused: Refused, tmp_path: Path) -> None:
+    command = ("evaluate", "retrieval", "--clips", "clips.csv", "--out", tmp_path, "--checkpoint", tmp_path)
+    assert "no such file; train a model first" in refused(*command)
+    torch.save({"schema": 1, "model": {}}, tmp_path / "checkpoint.pt")
+    assert "not a checkpoint of this program" in refused(*command)
+    (tmp_path / "checkpoint.pt").write_text("no checkpoint")
+    assert "not a whole checkpoint" in refused(*command)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any]) -> list[str]:
+    monkeypatch.setattr(importlib.import_module("pipeline.train"), "run", answer)
+    return ["train", "--dataset", "d", "--out", "o"]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_status_0_only_when_the_work_is_there(monkeypatch: pytest.MonkeyPatch, complete: bool) -> None:
+    command = answering(monkeypatch, lambda settings: StageReport("train", complete=complete))
+    assert main(command) == (0 if complete else 1)
+
+
+def raising(error: BaseException) -> Callable[[Any], Any]:
+    def run(settings: Any) -> Any:
+        raise error
+
+    return run
+
+
+def test_an_interruption_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(answering(monkeypatch, raising(KeyboardInterrupt()))) == 130
+    assert capsys.readouterr().err == "mcn: interrupted; the same command goes on where it stopped\n"
+
+
+def test_a_reader_that_went_away_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = answering(monkeypatch, raising(BrokenPipeError()))
+    monkeypatch.setattr("pipeline.cli.os.dup2", lambda *descriptors: None)
+    assert main(command) == 141 and capfd.readouterr().err == ""
+
+
+def test_a_traceback_is_shown_with_debug_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = answering(monkeypatch, raising(InputError("file.csv: is wrong")))
+    assert main(command) == 2 and capsys.readouterr().err == "mcn: file.csv: is wrong\n"
+    assert main([*command, "--debug"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback") and error.endswith("mcn: file.csv: is wrong\n")
+
+
+def test_a_fault_of_the_program_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        main(answering(monkeypatch, raising(ZeroDivisionError())))
+
+
+def test_arguments_come_from_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mcn", "trane"])
+    assert main() == 2 and "did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_beam_options_are_handed_on(tmp_path: Path) -> None:
+    settings, further = parse(
+        "extract", ["--media", "m", "--runner=FlinkRunner", "--out", "o", "--flink_master", "host:8081"]
+    )
+    assert (str(settings.media), str(settings.out)) == ("m", "o")
+    assert further == ["--runner=FlinkRunner", "--flink_master", "host:8081"]
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps({"out": "o"}))
+    assert parse("run", [str(config), "--runner=FlinkRunner"])[1] == ["--runner=FlinkRunner"]

@@ -1,0 +1,157 @@
+"""Retrieval of planted clips, against embedding each clip by itself from the source's own numbers."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models import ClipInputs
+from pipeline import evaluate
+from pipeline.checkpoint import load_checkpoint, model_from
+from pipeline.errors import InputError
+from pipeline.evaluate import RetrievalSettings, read_queries
+from pipeline.train import TrainSettings, run
+
+
+@pytest.fixture(scope="module")
+def model(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model hardly trained, so that its ranks are all over the place."""
+    out = tmp_path_factory.mktemp("evaluate") / "model"
+    sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2}
+    run(TrainSettings(planted.folder, out, planted.split, device="cpu", scheme="disjoint", **sizes))
+    return out
+
+
+@pytest.fixture
+def asked(planted: Any, model: Path, tmp_path: Path) -> RetrievalSettings:
+    return RetrievalSettings(model, planted.clips, tmp_path / "out", split=planted.split, bootstrap=20)
+
+
+def vectors_by_hand(planted: Any, folder: Path, rows: list[np.ndarray], texts: list[str]) -> tuple[Any, Any]:
+    """Video and text vectors of clips embedded one by one: video rows as given, words as split at spaces."""
+    network = model_from(load_checkpoint(folder))
+    found: dict[str, list[torch.Tensor]] = {"video": [], "text": []}
+    for shown, text in zip(rows, texts, strict=True):
+        video = torch.from_numpy(shown.astype(np.float32))[None]
+        words = torch.from_numpy(np.stack([planted.vectors[word] for word in text.split()]))[None]
+        masks = torch.ones(video.shape[:2], dtype=torch.bool), torch.ones(words.shape[:2], dtype=torch.bool)
+        with torch.inference_mode():
+            vectors = network(ClipInputs(video=video, video_rows=masks[0], words=words, known_words=masks[1])).vectors
+        for modality in found:
+            found[modality].append(vectors["video-text"][modality][0].double())
+    return torch.stack(found["video"]), torch.stack(found["text"])
+
+
+def test_scores_are_those_of_clips_embedded_one_by_one(planted: Any, model: Path, asked: RetrievalSettings) -> None:
+    report = evaluate.run(asked)
+    heldout = {i: video for i, video in planted.videos.items() if i.startswith("heldout")}
+    clips = [(i, caption) for i, video in heldout.items() for caption in video.captions]
+    rows = [heldout[i].video["resnet152"][int(c.start) : int(c.end)] for i, c in clips]
+    videos, texts = vectors_by_hand(planted, model, rows, [caption.text for _, caption in clips])
+    scores = texts @ videos.T
+    ranks = [int((row > row[index]).sum()) + 1 for index, row in enumerate(scores)]
+    metrics = report.detail["metrics"]
+    assert metrics["mean_rank"] == pytest.approx(np.mean(ranks)) and 1.5 < np.mean(ranks) < 14
+    assert metrics["recall"]["R@5"]["value"] == pytest.approx(np.mean([rank <= 5 for rank in ranks]))
+    assert (metrics["queries"], metrics["videos"], report.done) == (16, 4, 16)
+    assert report.detail["space"] == "video-text" and report.detail["direction"] == "text -> video"
+    best = int(scores[0].argmax())
+    example = report.detail["examples"][0]
+    found = example["found"][0]
+    assert (found["video_id"], found["start"]) == (clips[best][0], clips[best][1].start)
+    assert found["right"] == (best == 0) and example["text"] == clips[0][1].text
+
+
+def test_the_report_is_written_beside_the_scores(asked: RetrievalSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    report = evaluate.run(asked)
+    written = json.loads((asked.out / "retrieval.json").read_text())
+    assert written["detail"]["metrics"] == json.loads(json.dumps(report.detail["metrics"]))
+    assert {"dataset digest", "clips digest"} <= written["detail"].keys()
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:1] == ["R@1"] and line.endswith("6.2 %") for line in lines)
+    assert any(line.split()[:2] == ["median", "rank"] and line.endswith("8.5") for line in lines)
+
+
+def test_texts_of_unknown_words_count_as_misses(planted: Any, asked: RetrievalSettings, tmp_path: Path) -> None:
+    first, *rest = planted.clips.read_text().splitlines()
+    lines = [line for line in rest if line.startswith("heldout")]
+    clips = tmp_path / "clips.csv"
+    clips.write_text("\n".join([first, *(line.rsplit(",", 1)[0] + ",zzz qqq" for line in lines[:4]), *lines[4:]]))
+    known = evaluate.run(asked).detail
+    found = evaluate.run(dataclasses.replace(asked, clips=clips)).detail
+    assert found["missing"] == {"text": 4, "video": 0} and known["missing"]["text"] == 0
+    assert found["metrics"]["queries"] == 16
+    # The other twelve queries rank as before; the four stand last.
+    ranks = 16 * found["metrics"]["mean_rank"] - 4 * 16
+    assert 12 <= ranks <= 16 * known["metrics"]["mean_rank"] - 4
+    assert found["clips digest"] != known["clips digest"] and found["dataset digest"] == known["dataset digest"]
+
+
+def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
+    tmp_path: Path,
+    make_video: Callable[..., Any],
+    make_dataset: Callable[..., Path],
+    make_vectors: Callable[..., Any],
+) -> None:
+    captions = [(0.0, 2.0, "a b"), (2.0, 4.0, "c d")]
+    videos = [make_video(f"video{n:06d}", captions, 4.0, n, masked=(2, 3) if n == 0 else ()) for n in range(4)]
+    folder = make_dataset(tmp_path / "dataset", videos, make_vectors(list("abcd")))
+    sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
+    run(TrainSettings(folder, tmp_path / "model", device="cpu", **sizes))
+    clips = tmp_path / "clips.csv"
+    lines = [f"{v.video_id},{c.start},{c.end},{c.text}\n" for v in videos for c in v.captions]
+    clips.write_text("video_id,start,end,text\n" + "".join(lines) + "elsewhere00,0,1,a\n")
+    report = evaluate.run(RetrievalSettings(tmp_path / "model", clips, tmp_path / "out", bootstrap=10))
+    assert report.detail["missing"] == {"text": 0, "video": 1} and report.done == 8
+    assert report.failed == {"video not in the data set": 1} and "left out on both sides" in report.notes[0]
+    dark = ("video000000", 2.0)
+    places = [[(found["video_id"], found["start"]) for found in e["found"]] for e in report.detail["examples"]]
+    assert len(places) == 8 and all(dark not in place for place in places)
+
+
+def test_another_data_set_and_a_scheme_without_text_are_refused(
+    planted: Any, model: Path, asked: RetrievalSettings, tmp_path: Path, make_dataset: Any, make_vectors: Any
+) -> None:
+    words = planted.vectors.index_to_key
+    other = make_dataset(tmp_path / "other", list(planted.videos.values()), make_vectors(words, seed=9))
+    with pytest.raises(InputError, match="trained on another data set"):
+        evaluate.run(dataclasses.replace(asked, dataset=other))
+    content = load_checkpoint(model)
+    content["scheme"]["spaces"] = [s for s in content["scheme"]["spaces"] if s["name"] == "video-audio"]
+    kept = {name: value for name, value in content["model"].items() if "video-text" not in name}
+    torch.save(content | {"model": kept}, tmp_path / "deaf.pt")
+    with pytest.raises(InputError, match="never contrasts text with video"):
+        evaluate.run(dataclasses.replace(asked, checkpoint=tmp_path / "deaf.pt"))
+    torch.save(content, tmp_path / "crooked.pt")
+    with pytest.raises(InputError, match="doesn't fit its own settings"):
+        evaluate.run(dataclasses.replace(asked, checkpoint=tmp_path / "crooked.pt"))
+
+
+def test_the_data_set_may_have_moved(planted: Any, asked: RetrievalSettings, tmp_path: Path) -> None:
+    import shutil
+
+    moved = tmp_path / "moved"
+    shutil.copytree(planted.folder, moved)
+    assert (
+        evaluate.run(dataclasses.replace(asked, dataset=moved)).detail["metrics"]
+        == (evaluate.run(asked).detail["metrics"])
+    )
+
+
+def test_queries_are_read_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "clips.csv"
+    path.write_text('more,video_id,start,end,text\nx,a,0,1.5,"cut, then stir"\ny,b,2e0,3,größe\n', encoding="utf-8")
+    first, second = read_queries(path)
+    assert (first.clip.video_id, first.clip.start, first.clip.end, first.text) == ("a", 0.0, 1.5, "cut, then stir")
+    assert (second.clip.start, second.text) == (2.0, "größe")
+
+
+def test_bootstrap_and_seed_are_checked() -> None:
+    for change in ({"bootstrap": 0}, {"seed": -1}):
+        with pytest.raises(ValueError, match="bootstrap must be at least 1, seed at least 0"):
+            RetrievalSettings(Path("c"), Path("c"), Path("o"), **change)
