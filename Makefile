@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(MCN) run configs/sample.yaml --set extract.weights=$(WEIGHTS)
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term tests
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term tests
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

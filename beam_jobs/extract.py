@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
-from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers
+from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
 from extractors.errors import WeightsError
 from extractors.precision import resolve_device, resolve_precision
 from extractors.weights import load_weights, materialise
@@ -153,6 +153,7 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> StageR
         with (
             ledger_progress(settings.out / "ledger", STAGE, total, "extract"),
             quiet_local_workers(),
+            workers_input_errors(),
             beam.Pipeline(options=options) as pipeline,
         ):
             _ = pipeline | beam.Create(open_names) | ExtractShards(settings, weight_files)

@@ -5,6 +5,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,3 +122,17 @@ def quiet_local_workers() -> Iterator[None]:
             yield
         finally:
             del os.environ["PIPELINE_OPTIONS_FILE"]
+
+
+@contextmanager
+def workers_input_errors() -> Iterator[None]:
+    """Raise a worker's InputError as what it was: runners wrap it, traceback and all, in errors of their own."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        found = re.search(r"InputError: (.+?)(?: \[while running .*)?$", str(error), re.MULTILINE)
+        if found is None:
+            raise
+        raise InputError(found[1]) from error

@@ -39,7 +39,7 @@ def read_video_list(path: Path) -> list[VideoRecord]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8") from None
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: not a csv line: {error}") from None
+        raise InputError(f"{path} line {reader.reader.line_num}: not a csv line: {error}") from None
     if not records:
         raise InputError(f"{path}: lists no video; wanted: a line per video below the header")
     return list(records.values())

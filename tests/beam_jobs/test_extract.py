@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from beam_jobs.extract import ExtractSettings, run
+from pipeline.cli import main
 from pipeline.errors import InputError
 from pipeline.ledger import latest_states
 from pipeline.shards import verify
@@ -170,6 +171,19 @@ def test_several_worker_processes_give_the_same_datasets(settings: Callable[...,
     shared = settings(out="several", workers=2)
     assert run(shared).complete
     assert datasets(shared.out) == datasets(local)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_a_worker_is_one_line(
+    settings: Callable[..., ExtractSettings], workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = settings(out="broken", workers=workers)
+    broken.out.mkdir()
+    (broken.out / "parts").write_text("a file where the folder of parts should be")
+    flags = ["--media", broken.media, "--out", broken.out, "--streams", "efficientnet-lite0", "--workers", workers]
+    assert main(["extract", *map(str, flags)]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("mcn: ") and "parts" in message and "can't be written" in message
 
 
 def test_dask_cluster_gives_the_same_datasets(settings: Callable[..., ExtractSettings], local: Path) -> None:

@@ -98,7 +98,7 @@ def test_anything_but_an_object_is_refused(tmp_path: Path, content: bytes) -> No
         b'{"a": {"start": [0], "end": [1], "text": ["x"]}',
         b"nope",
         b'{"a": "\xff"}',
-        b'{"a":' + b"[" * 50_000,
+        b'{"a":' + b"[" * 3000,
     ],
     ids=lambda value: str(value[:20]),
 )
