@@ -13,7 +13,7 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.options.pipeline_options import DirectOptions
 from apache_beam.pvalue import PCollection
 
-from beam_jobs.options import LOCAL_RUNNER, beam_options
+from beam_jobs.options import LOCAL_RUNNER, beam_options, workers_input_errors
 from pipeline.config import as_plain
 from pipeline.downloader import (
     STAGE,
@@ -159,7 +159,7 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> Stage
             job = DownloadJob(settings.out.resolve(), fetching, settings.attempts, uuid.uuid4().hex)
             stack.callback(clear_scratch, job)
             stack.enter_context(ledger_progress(ledger, STAGE, len(requests), STAGE))
-            with beam.Pipeline(options=options) as pipeline:
+            with workers_input_errors(), beam.Pipeline(options=options) as pipeline:
                 _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job)
             reason = stopped(job)
     _count(report, settings, video_ids, there)

@@ -1,7 +1,7 @@
 """`mcn extract` as a Beam job: one element is a shard plan's name; no features travel through Beam."""
 
+import dataclasses
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +17,21 @@ from extractors.errors import WeightsError
 from extractors.precision import resolve_device, resolve_precision
 from extractors.weights import load_weights, materialise
 from pipeline.captions import read_captions
+from pipeline.circumstance import usable_cores
 from pipeline.config import as_plain
-from pipeline.dataset_folder import settle
+from pipeline.dataset_folder import read_description, settle
 from pipeline.errors import InputError
 from pipeline.extract_settings import ExtractSettings, identity
 from pipeline.extraction import STAGE, ShardWorker, closed_videos
 from pipeline.ledger import latest_states
+from pipeline.media_check import stated_seconds
 from pipeline.media_folder import find_media
 from pipeline.plans import cut_into_shards, plan_names, read_plan, write_plans
 from pipeline.progress import ledger_progress
 from pipeline.records import Caption
 from pipeline.report import StageReport
 from pipeline.video_list import read_video_list
-from pipeline.words import freeze_words
+from pipeline.words import check_given, freeze_words
 
 __all__ = ["ExtractSettings", "ExtractShards", "run"]
 
@@ -49,7 +51,8 @@ class _ExtractShard(beam.DoFn):
         yield plan_name, dict(counts)
 
     def teardown(self) -> None:
-        self.worker.__exit__(None, None, None)
+        if hasattr(self, "worker"):
+            self.worker.__exit__(None, None, None)
 
 
 @dataclass
@@ -70,17 +73,27 @@ class ExtractShards(beam.PTransform[Any, Any]):
         )
 
 
-def _media_and_ids(settings: ExtractSettings) -> tuple[dict[str, Path], list[str], list[str]]:
-    """Media by id, ids asked for that have media, ids asked for that have none."""
+def _media_and_ids(settings: ExtractSettings) -> tuple[dict[str, Path], list[str], list[str], list[str]]:
+    """Media by id, ids asked for that have media, ids asked for that have none, and remarks on odd files."""
     if not settings.media.exists():
         raise InputError(f"{settings.media}: no such folder; --media wants the folder of downloaded videos")
-    found = find_media(settings.media).paths
+    folder = find_media(settings.media)
+    notes = []
+    if folder.misnamed:
+        notes.append(
+            f"{len(folder.misnamed)} media files are left out, their names can't be ids (letters, digits, - and _), "
+            f"e.g. {folder.misnamed[0].name}"
+        )
+    if folder.duplicates:
+        twice = next(iter(folder.duplicates))
+        notes.append(f"{len(folder.duplicates)} videos are there twice, e.g. {twice}: the first is used")
     if settings.ids is None:
-        if not found:
+        if not folder.paths:
             raise InputError(f"{settings.media}: holds no video file named by an id; see `mcn download`")
-        return found, list(found), []
+        return folder.paths, list(folder.paths), [], notes
     asked = [record.video_id for record in read_video_list(settings.ids)]
-    return found, [i for i in asked if i in found], [i for i in asked if i not in found]
+    present = [video_id for video_id in asked if video_id in folder.paths]
+    return folder.paths, present, [video_id for video_id in asked if video_id not in folder.paths], notes
 
 
 def _announcements(settings: ExtractSettings) -> list[str]:
@@ -100,27 +113,34 @@ def prepare(settings: ExtractSettings) -> tuple[dict[str, str], dict[str, Any], 
 
     Returns weight files, dataset.json, announcements, and ids by what is missing: `media` (listed, no file).
     """
-    found, present, absent = _media_and_ids(settings)
+    found, present, absent, notes = _media_and_ids(settings)
     captions: Mapping[str, Sequence[Caption]] = {}
-    notes = _announcements(settings)
+    notes += _announcements(settings)
     if settings.captions is not None:
         caption_file = read_captions(settings.captions, set(present))
         captions = caption_file.captions
         notes += [f"captions left out, {reason}: {n}" for reason, n in sorted(caption_file.left_out.items())]
     try:
         device = resolve_device(settings.device)
-        precision = resolve_precision(settings.precision, device)
+        # `auto` is measured, and resolved once: a busy minute later must not turn away the same command.
+        made = (settings.out / "dataset.json").exists()
+        there = read_description(settings.out)["identity"]["streams"] if made else {}
+        frozen = next((stream["precision"] for stream in there.values()), "")
+        wanted = frozen if frozen and settings.precision == "auto" else settings.precision
+        precision = resolve_precision(wanted, device)
         specs = dict.fromkeys(settings.streams, "IMAGENET1K") | {"davenet": settings.davenet_weights}
         specs |= {"resnet152": settings.weights} if "resnet152" in specs else {}
         files = {name: materialise(name, spec, settings.out / "weights") for name, spec in specs.items()}
         digests = {name: load_weights(name, path).digest for name, path in files.items()}
     except (WeightsError, ValueError) as error:
         raise InputError(str(error)) from None
-    made = identity(settings, digests, precision)
+    wanted_identity = identity(settings, digests, precision)
     existing = settings.out / "dataset.json"
-    description: dict[str, Any] = {"identity": made}
+    description: dict[str, Any] = {"identity": wanted_identity}
     if existing.exists():
         description = settle(settings.out, description)
+        if settings.word_vectors is not None:
+            check_given(settings.word_vectors, description["words"], settings.out)
     else:
         digest, announcement = freeze_words(settings.out / "words.kv", captions, settings.word_vectors, settings.split)
         notes += [announcement] if announcement else []
@@ -128,10 +148,13 @@ def prepare(settings: ExtractSettings) -> tuple[dict[str, str], dict[str, Any], 
         description = settle(settings.out, description)
     plans = settings.out / "plans"
     planned = {video_id for name in plan_names(plans) for video_id in read_plan(plans, name).plan.video_ids}
-    seconds = {video_id: 1.0 for video_id in present if video_id not in planned}
-    for video_id, state in latest_states(settings.media / "ledger", "download").items():
-        if video_id in seconds:
-            seconds[video_id] = float(state.latest.detail.get("duration") or 1.0)
+    downloaded = latest_states(settings.media / "ledger", "download")
+    seconds = {
+        video_id: downloaded[video_id].latest.detail.get("duration", 0.0) if video_id in downloaded else 0.0
+        for video_id in present
+        if video_id not in planned
+    }
+    seconds = {video_id: length or stated_seconds(found[video_id]) for video_id, length in seconds.items()}
     shard_seconds = settings.shard_size * 2**20 / settings.bytes_per_second()
     write_plans(plans, cut_into_shards(seconds, shard_seconds), captions)
     return {name: str(path.resolve()) for name, path in files.items()}, description, notes, {"media": absent}
@@ -139,14 +162,15 @@ def prepare(settings: ExtractSettings) -> tuple[dict[str, str], dict[str, Any], 
 
 def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> StageReport:
     """Extract everything in the plans that isn't in a closed shard yet. Videos that fail are counted, not fatal."""
-    workers = settings.workers or os.cpu_count() or 1
+    settings = dataclasses.replace(settings, out=settings.out.resolve(), media=settings.media.resolve())
+    workers = settings.workers or usable_cores()
     options = beam_options(beam_arguments, local_workers=workers)
     report = StageReport(STAGE)
     weight_files, description, report.notes, missing = prepare(settings)
     plans = settings.out / "plans"
     names = plan_names(plans)
     open_names = [name for name in names if not (settings.out / "shards" / f"{name}.h5").exists()]
-    before = closed_videos(settings.out)
+    before = closed_videos(settings.out, description["identity"])
     total = sum(len(read_plan(plans, name).plan.video_ids) for name in open_names)
     if open_names:
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
@@ -157,7 +181,8 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> StageR
             beam.Pipeline(options=options) as pipeline,
         ):
             _ = pipeline | beam.Create(open_names) | ExtractShards(settings, weight_files)
-    _count(report, settings, names, before)
+    after = closed_videos(settings.out, description["identity"])
+    _count(report, settings, names, before, after)
     report.failed.update({"no media file": len(missing["media"])} if missing["media"] else {})
     report.detail |= {
         "dataset": str(settings.out),
@@ -168,20 +193,32 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> StageR
         if options.get_all_options()["runner"] == LOCAL_RUNNER
         else options.get_all_options()["runner"],
     }
-    report.complete = all((settings.out / "shards" / f"{name}.h5").exists() for name in names) and bool(
-        closed_videos(settings.out)
-    )
+    report.complete = all((settings.out / "shards" / f"{name}.h5").exists() for name in names) and bool(after)
     report.finish().publish(settings.out / "extract.json")
     return report
 
 
-def _count(report: StageReport, settings: ExtractSettings, names: list[str], before: set[str]) -> None:
-    closed = closed_videos(settings.out)
+def _count(
+    report: StageReport, settings: ExtractSettings, names: list[str], before: set[str], closed: set[str]
+) -> None:
     report.skipped, report.done = len(before), len(closed - before)
     states = latest_states(settings.out / "ledger", STAGE)
     reasons: Counter[str] = Counter()
+    lacks: Counter[str] = Counter()
+    noted = 0
     for name in names:
         for video_id in read_plan(settings.out / "plans", name).plan.video_ids:
-            if video_id not in closed and video_id in states:
-                reasons[states[video_id].latest.reason] += 1
+            if video_id not in states:
+                continue
+            latest = states[video_id].latest
+            if video_id not in closed:
+                reasons[latest.reason] += 1
+            elif latest.outcome == "done":
+                lacks["sound"] += not latest.detail.get("sound", True)
+                lacks["captions"] += not latest.detail.get("captions", True)
+                noted += bool(latest.message)
     report.failed.update(reasons)
+    report.detail |= {"without sound": lacks["sound"], "without captions": lacks["captions"], "with remarks": noted}
+    report.notes += [f"{count} videos have no {what}: masked, not invented" for what, count in lacks.items() if count]
+    if noted:
+        report.notes.append(f"{noted} videos have a remark of the decoder: see {settings.out / 'ledger'}")

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2.functional import center_crop
 
 from extractors.architectures import ARCHITECTURES
-from extractors.precision import check_storable, resolve_device, resolve_precision
+from extractors.precision import resolve_device, resolve_precision
 from extractors.timeline import VIEW_SIDE, View, view_size
 from extractors.weights import Weights
 
@@ -77,7 +77,6 @@ class FrameNetwork:
         finally:
             # A thread of the pool that limits itself to one also limits every thread that is yet to come.
             torch.set_num_threads(threads)
-        check_storable(self.name, self.weights_digest, rows)
         return rows
 
     def _batch(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -92,7 +92,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     if name == "run":
         parser.add_argument("config", metavar="CONFIG.yaml", help="the experiment: see configs/")
         parser.add_argument(
-            "--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting, e.g. train.seed=2"
+            "--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. train.epochs=5"
         )
     else:
         parser.add_argument("--config", metavar="FILE.yaml", help="settings as YAML; flags override them")
@@ -167,6 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"mcn: {error}" if not str(error).startswith("mcn") else error, file=sys.stderr)
         return 2
+    except OSError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"mcn: {error.filename or ''}: {error.strerror or error} (--debug shows where)", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("mcn: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130

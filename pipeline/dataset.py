@@ -65,9 +65,12 @@ class FeatureDataset:
             if file.identity != self.identity:
                 raise InputError(f"{path}: its Identity isn't the data set's; move it away and extract again")
             for index, video_id in enumerate(file.video_ids):
+                if video_id in self._place:
+                    raise InputError(f"{path}: video {video_id} stands in another shard too; remove one of them")
                 self._place[video_id] = (len(self._files), index)
             self._files.append(file)
             self._tables.append(file.table())
+            file.close()
         if not self._place:
             raise InputError(f"{folder}: holds no closed shard; finish `mcn extract --out {folder}` first")
 
@@ -87,6 +90,7 @@ class FeatureDataset:
         for file in self._files:
             counts = file.caption_counts()
             found |= {video_id for video_id, count in zip(file.video_ids, counts, strict=True) if not count}
+            file.close()
         return found
 
     def stream_width(self, stream: str) -> int:
@@ -103,6 +107,8 @@ class FeatureDataset:
             return self._cache[key]
         file, index = self._place[video_id]
         video = self._files[file].video(index, video_id, self._tables[file], streams, logmel=False)
+        # A data set may have more shards than a process may have open files.
+        self._files[file].close()
         size = sum(rows.nbytes for rows in video.video.values()) + (0 if video.audio is None else video.audio.nbytes)
         if size <= self._cache_room:
             self._cache_room -= size
@@ -126,7 +132,7 @@ class FeatureDataset:
 def clip_rows(start: float, end: float, feature_fps: float, rows: int) -> slice:
     """Rows of the half-open clip [start, end): those whose time lies in it, or else the one on screen at its start."""
     first = int(np.ceil(start * feature_fps - 1e-9))
-    last = int(np.ceil(end * feature_fps - 1e-9))
+    last = min(int(np.ceil(end * feature_fps - 1e-9)), rows)
     if last <= first:
         first = int(np.floor(start * feature_fps + 1e-9))
         last = first + 1

@@ -1,10 +1,11 @@
 """A data set's folder: made once with its Identity; whoever can't meet the Identity is refused."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.files import read_json, write_json
+from pipeline.files import AlreadyThereError, read_json, write_json
 
 
 def settle(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -13,9 +14,10 @@ def settle(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
     Returns what is on disk. Raises InputError naming each field that differs and both values.
     """
     path = folder / "dataset.json"
-    if not path.exists():
-        write_json(path, description)
-        return description
+    with suppress(AlreadyThereError):
+        if not path.exists():
+            write_json(path, description, exclusive=True)
+            return description
     found: dict[str, Any] = read_description(folder)
     differences = _differences(found["identity"], description["identity"], "")
     if differences:

@@ -7,7 +7,7 @@ batches, so a row doesn't depend on which other videos were still missing.
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from extractors.audio_track import extract_audio
 from numpy.typing import NDArray
 
 from extractors.audio import AudioNetwork, feature_rows, step_times
+from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
 from extractors.errors import MediaError, WeightsError
 from extractors.frame_batcher import FrameBatcher
@@ -30,13 +30,16 @@ from extractors.weights import Weights, load_weights
 from pipeline.circumstance import circumstance
 from pipeline.errors import InputError
 from pipeline.extract_settings import ExtractSettings
-from pipeline.files import read_json
+from pipeline.files import AlreadyThereError, read_json
 from pipeline.ledger import LedgerWriter, latest_states
 from pipeline.plans import read_plan
 from pipeline.records import Caption, Outcome, ShardPlan, VideoFeatures, Words
 from pipeline.shards import FeatureFile, Origin, to_float16, verify, write_part, write_shard
 
 STAGE = "extract"
+
+ONCE_MORE = {"timeout", "crashed", "memory"}
+"""Failures that a busy machine may cause: such a video is tried a second time before it is left out."""
 
 
 @dataclass
@@ -56,7 +59,8 @@ class ShardWorker:
     """
 
     def __init__(self, settings: ExtractSettings, weight_files: dict[str, Path]) -> None:
-        # One thread a worker: with a worker a core that is fastest, and sums are added in the same order everywhere.
+        # With a worker a core, one thread each is fastest.
+        self._threads = torch.get_num_threads()
         torch.set_num_threads(1)
         self.settings, self.folder = settings, settings.out
         self.identity: dict[str, Any] = read_json(self.folder / "dataset.json")["identity"]
@@ -93,6 +97,7 @@ class ShardWorker:
     ) -> None:
         self.decoder.close()
         self.ledger.close()
+        torch.set_num_threads(self._threads)
 
     def extract(self, name: str, media: dict[str, Path]) -> Counter[str]:
         """Make shard `name`, unless it is there; returns outcome -> number of videos. `media`: id -> file."""
@@ -105,19 +110,38 @@ class ShardWorker:
         parts = self.folder / "parts" / name
         origin = Origin(name, self.identity, self.circumstance, plan_file.digest)
         self._attempts = {i: s.latest.attempt for i, s in latest_states(self.folder / "ledger", STAGE).items()}
-        missing = []
-        for video_id in plan_file.plan.video_ids:
-            if (parts / f"{video_id}.h5").exists() and not verify(parts / f"{video_id}.h5"):
-                counts["skipped"] += 1
-            else:
-                missing.append(video_id)
-        counts += self._extract_videos(missing, media, plan_file.captions, parts, origin)
-        self._close_shard(shard, plan_file.plan, parts, origin)
+        missing = [video_id for video_id in plan_file.plan.video_ids if not self._finished(parts / f"{video_id}.h5")]
+        counts["skipped"] += len(plan_file.plan.video_ids) - len(missing)
+        lost = [video_id for video_id in missing if video_id not in media]
+        if lost:
+            raise InputError(
+                f"{self.settings.media}: {len(lost)} planned videos have no file there, e.g. {lost[0]}; "
+                "give the --media folder that holds them"
+            )
+        failed: set[str] = set()
+        counts += self._extract_videos(missing, media, plan_file.captions, parts, origin, failed)
+        self._close_shard(shard, plan_file.plan, parts, origin, failed)
         return counts
 
-    def _close_shard(self, shard: Path, plan: ShardPlan, parts: Path, origin: Origin) -> None:
-        paths = [parts / f"{video_id}.h5" for video_id in plan.video_ids]
-        write_shard(shard, [path for path in paths if path.exists()], origin)
+    def _finished(self, part: Path) -> bool:
+        """Whether a sound part of this Identity is there; one of an older Identity is computed anew."""
+        if not part.exists() or verify(part):
+            return False
+        with FeatureFile(part) as file:
+            return file.identity == self.identity
+
+    def _close_shard(self, shard: Path, plan: ShardPlan, parts: Path, origin: Origin, failed: set[str]) -> None:
+        paths = [parts / f"{video_id}.h5" for video_id in plan.video_ids if video_id not in failed]
+        try:
+            if not shard.exists():
+                write_shard(shard, paths, origin)
+        except AlreadyThereError:
+            pass
+        except InputError:
+            # A second worker on this plan, e.g. a bundle that the runner started again, may have closed the shard
+            # and removed the parts meanwhile.
+            if not shard.exists():
+                raise
         shutil.rmtree(parts, ignore_errors=True)
 
     def _extract_videos(
@@ -127,6 +151,7 @@ class ShardWorker:
         captions: dict[str, tuple[Caption, ...]],
         parts: Path,
         origin: Origin,
+        failed: set[str],
     ) -> Counter[str]:
         counts: Counter[str] = Counter()
         in_work: dict[str, _VideoInWork] = {}
@@ -137,25 +162,39 @@ class ShardWorker:
                 try:
                     video = self._features(video_id, work, media[video_id], captions.get(video_id, ()), Path(scratch))
                 except (MediaError, ValueError) as error:
-                    self._failed(video_id, error, counts)
+                    fail(video_id, error)
                     return
                 write_part(parts / f"{video_id}.h5", video, Origin(origin.name, origin.identity, origin.circumstance))
-                notes = "; ".join(work.notes)
-                self._record(
-                    video_id, "done", "", notes, {"seconds": round(video.duration, 3), "decoder": work.decoder}
-                )
+                detail = {
+                    "seconds": round(video.duration, 3),
+                    "decoder": work.decoder,
+                    "sound": bool(video.audio_mask.any()),
+                    "captions": len(video.captions),
+                }
+                self._record(video_id, "done", "", "; ".join(work.notes), detail)
                 counts["done"] += 1
-                counts["without sound"] += not video.audio_mask.any()
-                counts["without captions"] += not video.captions
 
-            for video_id in video_ids:
+            def fail(video_id: str, error: Exception) -> None:
+                reason = error.kind if isinstance(error, MediaError) else "bad-values"
+                self._record(video_id, "failed", reason, str(error), {})
+                if reason in ONCE_MORE and video_id not in tried:
+                    tried.add(video_id)
+                    waiting.append(video_id)
+                else:
+                    failed.add(video_id)
+                    counts[f"failed {reason}"] += 1
+
+            tried: set[str] = set()
+            waiting = deque(video_ids)
+            while waiting:
+                video_id = waiting.popleft()
                 try:
-                    self._decode(video_id, media, in_work)
-                except (MediaError, ValueError) as error:
+                    self._decode(video_id, media[video_id], in_work)
+                except MediaError as error:
                     in_work.pop(video_id, None)
                     for batcher in self.batchers.values():
                         batcher.discard(video_id)
-                    self._failed(video_id, error, counts)
+                    fail(video_id, error)
                 for ready in [i for i, work in in_work.items() if work.mask is not None and not self._waiting(i)]:
                     finish(ready)
             for name, batcher in self.batchers.items():
@@ -171,10 +210,8 @@ class ShardWorker:
         for key, rows, values in results:
             in_work[key].streams[stream][rows] = values
 
-    def _decode(self, video_id: str, media: dict[str, Path], in_work: dict[str, _VideoInWork]) -> None:
-        if video_id not in media:
-            raise MediaError("missing-file", f"{video_id}: no media file")
-        info = self.decoder.open(media[video_id])
+    def _decode(self, video_id: str, path: Path, in_work: dict[str, _VideoInWork]) -> None:
+        info = self.decoder.open(path)
         streams = {name: np.zeros((info.rows, network.width), np.float32) for name, network in self.networks.items()}
         in_work[video_id] = _VideoInWork(info.duration, info.rows, streams)
         for batch in self.decoder.batches():
@@ -194,6 +231,8 @@ class ShardWorker:
         audio_mask = np.zeros(len(audio), bool)
         logmel, start = np.zeros((0, 40), np.float16), 0.0
         track = extract_audio(path, scratch, self.settings.time_limit)
+        if track is not None:
+            work.notes += track.notes
         if track is not None and len(track.samples):
             start = track.start
             logmel = to_float16(log_mel(track.samples), "log-mel")
@@ -223,13 +262,8 @@ class ShardWorker:
             decoder=work.decoder,
         )
 
-    def _failed(self, video_id: str, error: Exception, counts: Counter[str]) -> None:
-        reason = error.kind if isinstance(error, MediaError) else "bad-values"
-        self._record(video_id, "failed", reason, str(error), {})
-        counts[f"failed {reason}"] += 1
-
     def _record(self, video_id: str, outcome: str, reason: str, message: str, detail: dict[str, Any]) -> None:
-        attempt = self._attempts.get(video_id, 0) + 1
+        self._attempts[video_id] = attempt = self._attempts.get(video_id, 0) + 1
         self.ledger.append(Outcome(video_id, STAGE, outcome, reason, message, attempt, time.time(), detail))
 
 
@@ -248,10 +282,12 @@ def _index_words(captions: tuple[Caption, ...]) -> tuple[tuple[str, ...], NDArra
     return tuple(table), ids, np.cumsum([0, *map(len, lines)]).astype(np.int64)
 
 
-def closed_videos(folder: Path) -> set[str]:
-    """Ids in the closed shards of a data set."""
+def closed_videos(folder: Path, identity: dict[str, Any]) -> set[str]:
+    """Ids in the closed shards of a data set; InputError for a shard of another Identity."""
     found: set[str] = set()
     for path in (folder / "shards").glob("[0-9]*.h5"):
         with FeatureFile(path) as file:
+            if file.identity != identity:
+                raise InputError(f"{path}: its Identity isn't the data set's; move it away and extract again")
             found |= set(file.video_ids)
     return found

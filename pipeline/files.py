@@ -23,11 +23,16 @@ ASIDE = ".aside"
 """Suffix of files being written; any file with it may be deleted when no process is at work."""
 
 
+class AlreadyThereError(Exception):
+    """Another process has written this file first; it is whole and was left as it is."""
+
+
 @contextmanager
-def write_aside(path: Path) -> Iterator[Path]:
+def write_aside(path: Path, exclusive: bool = False) -> Iterator[Path]:
     """Give a path beside `path` to write to; on leaving without an error it is fsynced and renamed to `path`.
 
-    Raises InputError when the folder can't be written to or the disk is full.
+    With `exclusive` a file that has come to be there meanwhile is kept, and AlreadyThereError raised. Raises InputError
+    when the folder can't be written to or the disk is full.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{ASIDE}")
     try:
@@ -35,7 +40,10 @@ def write_aside(path: Path) -> Iterator[Path]:
         yield aside
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        if exclusive:
+            _link(aside, path)
+        else:
+            os.replace(aside, path)
         fsync_folder(path.parent)
     except OSError as error:
         if error.errno in _USERS_TO_MEND:
@@ -44,7 +52,16 @@ def write_aside(path: Path) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        aside.unlink(missing_ok=True) if aside.parent.is_dir() else None
+        if aside.parent.is_dir():
+            aside.unlink(missing_ok=True)
+
+
+def _link(aside: Path, path: Path) -> None:
+    """Give `aside` its final name unless that is taken: a link, unlike a rename, never replaces (also over NFS)."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise AlreadyThereError(str(path)) from None
 
 
 def fsync_folder(folder: Path) -> None:
@@ -56,15 +73,15 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 so that `path` is whole or unchanged."""
-    with write_aside(path) as aside:
+def write_text(path: Path, text: str, exclusive: bool = False) -> None:
+    """Write `text` as UTF-8 so that `path` is whole or unchanged; see `write_aside`."""
+    with write_aside(path, exclusive) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys; NaN is refused (ValueError)."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, exclusive: bool = False) -> None:
+    """Write `value` as indented JSON with sorted keys; NaN is refused (ValueError). See `write_aside`."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", exclusive)
 
 
 def read_json(path: Path) -> Any:

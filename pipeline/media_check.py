@@ -79,3 +79,12 @@ def _measure(container: av.container.InputContainer, stated_duration: float | No
         raise BrokenMedia("truncated", f"ends at {video_end:.1f} s of {stated:.1f} s")
     audio = container.streams.audio[0].codec_context.name if container.streams.audio else ""
     return MediaFacts(round(video_end, 6), context.width, context.height, context.name, audio)
+
+
+def stated_seconds(path: Path) -> float:
+    """The duration that the container states, good enough to balance shards; 1.0 where there is none."""
+    try:
+        with av.open(str(path)) as container:
+            return max(1.0, (container.duration or 0) / av.time_base)
+    except (av.FFmpegError, OSError, ValueError):
+        return 1.0

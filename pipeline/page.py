@@ -84,7 +84,7 @@ def write_page(path: Path, results: dict[str, Any], media_folder: Path) -> None:
         models.append(
             {
                 "detail": stage["detail"],
-                "curves": learning_curves(Path(stage["asked"]["checkpoint"]) / "metrics.csv"),
+                "curves": learning_curves(Path(stage["asked"]["out"]) / "metrics.csv"),
                 "examples": [
                     _pictured(example, media) | {"found": [_pictured(found, media) for found in example["found"]]}
                     for example in chosen

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.files import digest_of_json, read_json, write_json
+from pipeline.files import AlreadyThereError, digest_of_json, read_json, write_json
 from pipeline.records import Caption, ShardPlan
 
 SMALL_SET_SHARDS = 8
@@ -70,7 +70,10 @@ def write_plans(folder: Path, shards: Sequence[Sequence[str]], captions: Mapping
                 if captions.get(video_id)
             },
         }
-        write_json(folder / f"{name}.json", content | {"digest": digest_of_json(content)})
+        try:
+            write_json(folder / f"{name}.json", content | {"digest": digest_of_json(content)}, exclusive=True)
+        except AlreadyThereError:
+            raise InputError(f"{folder}: another extraction is planning there; wait for it, then run again") from None
         names.append(name)
         number += 1
     return names

@@ -3,16 +3,11 @@
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from tqdm import tqdm
-
-from pipeline.ledger import read_ledger
-
-Item = TypeVar("Item")
 
 PLAIN_EVERY_S = 30.0
 POLL_EVERY_S = 1.0
@@ -49,24 +44,35 @@ class Progress:
             )
 
 
-def tracked(items: Iterable[Item], label: str, total: int, unit: str) -> Iterator[Item]:
-    """Yield `items`, counting them."""
-    with Progress(label, total, unit) as progress:
-        for number, item in enumerate(items, 1):
-            yield item
-            progress.to(number)
+class _LineCount:
+    """Counts the lines of a growing ledger by its new bytes alone."""
+
+    def __init__(self, folder: Path, stage: str) -> None:
+        self._folder, self._stage = folder, stage
+        self._read: dict[Path, int] = {}
+        self._lines = 0
+
+    def count(self) -> int:
+        for path in self._folder.glob(f"{self._stage}-*.jsonl"):
+            with open(path, "rb") as file:
+                file.seek(self._read.get(path, 0))
+                new = file.read()
+            self._read[path] = self._read.get(path, 0) + len(new)
+            self._lines += new.count(b"\n")
+        return self._lines
 
 
 @contextmanager
 def ledger_progress(folder: Path, stage: str, total: int, label: str) -> Iterator[None]:
     """Show how many of `total` videos got a new line in the ledger, whoever writes it, while the block runs."""
-    before = sum(1 for _ in read_ledger(folder, stage))
+    lines = _LineCount(folder, stage)
+    before = lines.count()
     stop = threading.Event()
     with Progress(label, total, "video") as progress:
 
         def watch() -> None:
             while not stop.wait(POLL_EVERY_S):
-                progress.to(min(total, sum(1 for _ in read_ledger(folder, stage)) - before))
+                progress.to(min(total, lines.count() - before))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

@@ -39,7 +39,7 @@ class RunSettings:
             key, equals, value = override.partition("=")
             section, dot, name = key.partition(".")
             if not equals or not name.strip() and dot:
-                raise InputError(f"--set {override}: wanted SECTION.KEY=VALUE, e.g. train.seed=2")
+                raise InputError(f"--set {override}: wanted SECTION.KEY=VALUE, e.g. train.epochs=5")
             if dot:
                 content[section] = {} if content.get(section) is None else content[section]
                 if isinstance(content[section], dict):
@@ -58,6 +58,7 @@ class RunSettings:
                 if not isinstance(section_content, dict):
                     raise InputError(f"{path}: {name}: settings are wanted as `name: value` lines")
                 stages[name] = dict(section_content)
+        _refuse_folders_own(stages.get("train", {}), str(path))
         schemes = convert(content.get("schemes", ["shared"]), tuple[str, ...], f"{path}: schemes")
         seeds = convert(content.get("seeds", [1]), tuple[int, ...], f"{path}: seeds")
         out = convert(content["out"], Path, f"{path}: out")
@@ -94,6 +95,13 @@ class RunSettings:
                 places = {"checkpoint": model, "out": model, "dataset": str(out / "dataset")}
                 plan.append(("evaluate retrieval", places | clips | split | given["evaluate"]))
         return plan
+
+
+def _refuse_folders_own(train: dict[str, Any], where: str) -> None:
+    """A scheme and a seed name the folder of their model; given under `train` they would all be the same."""
+    for name, instead in (("seed", "seeds"), ("scheme", "schemes")):
+        if name in train:
+            raise InputError(f"{where}: train.{name}: give `{instead}: [...]` instead; each has a folder of its own")
 
 
 def _settings(stage: str, values: dict[str, Any], where: str) -> Any:

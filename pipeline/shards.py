@@ -130,8 +130,8 @@ def _write(
     encoded = [word.encode() for word in table]
     position = {word: index for index, word in enumerate(table)}
     identity = origin.identity
-    with write_aside(path) as aside:
-        with h5py.File(aside, "w") as file:
+    with write_aside(path, exclusive=kind == "shard") as aside:
+        with h5py.File(aside, "w", locking=False) as file:
             file.attrs["schema"] = np.int64(SCHEMA)
             for name, text in {
                 "kind": kind,
@@ -192,7 +192,10 @@ def write_part(path: Path, video: VideoFeatures, origin: Origin) -> None:
 
 
 def write_shard(path: Path, parts: Sequence[Path], origin: Origin) -> None:
-    """Join parts into a closed shard, in the order given, one video in memory at a time."""
+    """Join parts into a closed shard, in the order given, one video in memory at a time.
+
+    A shard that another worker has closed meanwhile is kept: AlreadyThereError.
+    """
     sizes = []
     for part in parts:
         with FeatureFile(part) as file:

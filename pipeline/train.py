@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from extractors.precision import resolve_device
 from models import (
     BUILTIN_SCHEMES,
     MCN,
@@ -38,7 +39,7 @@ from models import (
 )
 from pipeline.checkpoint import FILE, load_checkpoint, save_checkpoint
 from pipeline.clip_sampling import PermutedCaptions, draw_clips, epoch_batches
-from pipeline.config import as_plain, load_yaml
+from pipeline.config import as_plain, from_mapping, load_yaml
 from pipeline.dataset import FeatureDataset, collate
 from pipeline.errors import InputError, suggest
 from pipeline.files import digest_of_json, write_json, write_text
@@ -160,6 +161,11 @@ class _Run:
         self.dataset = FeatureDataset(settings.dataset)
         self.vectors = self.dataset.word_vectors()
         self.notes: list[str] = []
+        if self._needs_audio() and not self._stores_audio():
+            raise InputError(
+                f"{settings.dataset}: holds no DaveNet rows (--audio-store logmel), scheme {self.scheme.name} needs them; "
+                "extract with --audio-store both"
+            )
         self.video_ids = self._training_videos()
         self.permuted = None
         if settings.permute_captions:
@@ -186,7 +192,7 @@ class _Run:
             }
         )
         precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if settings.precision == "bf16" else "32-true"
-        self.fabric = Fabric(accelerator=settings.device, devices=1, precision=precision)
+        self.fabric = Fabric(accelerator=resolve_device(settings.device).type, devices=1, precision=precision)
         optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
         self.module = module
         # The wrapper that Fabric gives back refuses frozen dataclasses as outputs: the module itself is called.
@@ -194,6 +200,12 @@ class _Run:
         self.queues.to(self.fabric.device)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
+
+    def _needs_audio(self) -> bool:
+        return any("audio" in space.trained_modalities for space in self.scheme.spaces)
+
+    def _stores_audio(self) -> bool:
+        return self.dataset.identity["audio"]["store"] != "logmel"
 
     def _training_videos(self) -> list[str]:
         settings, present = self.settings, self.dataset.video_ids
@@ -297,6 +309,10 @@ class _Run:
                 "videos": digest_of_json(self.video_ids),
             },
         )
+        self.save_metrics()
+
+    def save_metrics(self) -> None:
+        """Write the learning curves as metrics.csv."""
         table = io.StringIO()
         writer = csv.DictWriter(table, fieldnames=list(self.history[0]), lineterminator="\n")
         writer.writeheader()
@@ -314,6 +330,8 @@ class _Run:
                 )
         if content["identity"] != self.dataset.identity or content["words"] != self.dataset.description["words"]:
             raise InputError(f"{self.settings.out / FILE}: made on another data set; choose another --out")
+        if content["scheme"] != scheme_to_dict(self.scheme):
+            raise InputError(f"{self.settings.out / FILE}: made with another scheme; choose another --out")
         if content["videos"] != digest_of_json(self.video_ids):
             raise InputError(
                 f"{self.settings.out / FILE}: made on other training videos (a grown data set, another --split); "
@@ -345,6 +363,7 @@ def run(settings: TrainSettings) -> StageReport:
             except ValueError as error:
                 raise InputError(f"{settings.dataset}: {error}; train without --standardise") from None
         _train(training)
+    training.save_metrics()
     report.done = training.epoch - report.skipped
     report.detail = {
         "checkpoint": str(settings.out / FILE),
@@ -383,6 +402,4 @@ def _train(training: _Run) -> None:
 def settings_of(content: dict[str, Any]) -> TrainSettings:
     """The settings a checkpoint was trained with."""
     names = {field.name for field in dataclasses.fields(TrainSettings)}
-    from pipeline.config import from_mapping
-
     return from_mapping(TrainSettings, {k: v for k, v in content["settings"].items() if k in names}, "checkpoint")

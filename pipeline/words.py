@@ -4,9 +4,12 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gensim.models import KeyedVectors
+
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, save_vectors, train_vectors, vectors_digest, words
 from pipeline.errors import InputError
+from pipeline.files import write_aside
 from pipeline.records import Caption
 
 
@@ -34,18 +37,16 @@ def read_split(path: Path) -> dict[str, str]:
 def freeze_words(
     path: Path, captions: Mapping[str, Sequence[Caption]], given: Path | None, split: Path | None
 ) -> tuple[str, str]:
-    """Write word vectors to `path` unless they are there; returns their digest and an announcement ("" for none).
+    """Write word vectors to `path`; returns their digest and an announcement ("" for none).
 
     `given`: a file of vectors; else they are trained on the captions of `split`'s training videos, or of all.
     """
     try:
-        if path.exists():
-            return vectors_digest(load_vectors(path)), ""
         vectors = load_vectors(given) if given is not None else None
     except WeightsError as error:
         raise InputError(str(error)) from None
     if vectors is not None:
-        save_vectors(vectors, path)
+        _save(vectors, path)
         return vectors_digest(vectors), ""
     if split is not None:
         splits = read_split(split)
@@ -55,7 +56,22 @@ def freeze_words(
     if not sentences:
         return "", "no captions to train word vectors on: the data set has no words.kv, text can't be trained on"
     vectors = train_vectors(sentences)
-    save_vectors(vectors, path)
+    _save(vectors, path)
     source = f"{len(sentences)} captions of {len(captions)} videos"
     kind = "the training split" if split is not None else "all videos: give --split to leave held-out videos out"
     return vectors_digest(vectors), f"word vectors were trained on {source} ({kind}), {len(vectors)} words"
+
+
+def _save(vectors: KeyedVectors, path: Path) -> None:
+    with write_aside(path) as aside:
+        save_vectors(vectors, aside)
+
+
+def check_given(given: Path, frozen: str, folder: Path) -> None:
+    """InputError unless the vectors in `given` are those frozen with the data set (`frozen`: their digest)."""
+    try:
+        digest = vectors_digest(load_vectors(given))
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    if digest != frozen:
+        raise InputError(f"{given}: not the word vectors that {folder} was made with; leave out --word-vectors")

@@ -3,7 +3,6 @@
 import csv
 import io
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.circumstance import usable_cores
 from pipeline.errors import InputError
 from pipeline.files import ASIDE, read_json, sha256_of_file, write_json, write_text
 from pipeline.progress import Progress
@@ -170,15 +170,11 @@ def _tell_all(
     stories: list[VideoStory], media: Path, processes: int, on_progress: OnProgress | None
 ) -> dict[str, _Told]:
     told: dict[str, _Told] = {}
-    for one in _results(stories, media, processes or _cores()):
+    for one in _results(stories, media, processes or usable_cores()):
         told[one.video_id] = one
         if on_progress is not None:
             on_progress(len(told), len(stories))
     return told
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _results(stories: list[VideoStory], media: Path, processes: int) -> Iterator[_Told]:

@@ -248,6 +248,7 @@ def test_a_broken_data_set_is_refused(
         (b"video_id,start,text\n", "line 1: columns video_id,start,end,text are wanted"),
         (b"video_id,start,end,text\na,0,1,b\na,2,1,b\n", "line 3: wanted 0 <= start < end"),
         (b"video_id,start,end,text\na,0,nan,b\n", "line 2"),
+        (b"video_id,start,end,text\na,zero,1,b\n", "line 2"),
         (b"video_id,start,end,text\na,0,1\n", "line 2"),
         (b"video_id,start,end,text\n\xff,0,1,b\n", "can't be read as csv"),
         (b"video_id,start,end,text\nnowhere,0,1,b\n", "no clip of a video of"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import circumstance as circumstances
 from pipeline import progress
 from pipeline.circumstance import circumstance
 from pipeline.ledger import LedgerWriter
@@ -108,3 +109,12 @@ def test_the_circumstance_is_plain_json_and_names_the_libraries() -> None:
     assert libraries["h5py"] == h5py.__version__ and libraries["torch"] == torch.__version__.split("+")[0]
     assert libraries["python"] == ".".join(map(str, sys.version_info[:3])) and found["processor"]
     assert abs(time.time() - calendar.timegm(time.strptime(found["time"], "%Y-%m-%dT%H:%M:%SZ"))) < 60
+
+
+def test_a_library_that_is_not_installed_and_an_unknown_processor_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circumstances, "LIBRARIES", ("torch", "no-such-library"))
+    assert set(circumstances.library_versions.__wrapped__()) == {"python", "torch"}
+    monkeypatch.setattr(circumstances.os.path, "exists", lambda path: False)
+    monkeypatch.setattr(circumstances.platform, "processor", lambda: "")
+    monkeypatch.setattr(circumstances.platform, "machine", lambda: "riscv64")
+    assert circumstances.processor.__wrapped__() == "riscv64"

@@ -326,7 +326,7 @@ def test_the_loss_is_the_models_own(small: TrainSettings) -> None:
         training.scheme, before, {space.name: clusters}, errors, training.settings.losses(), video_index
     )
     found = training.step(clips, video_index)
-    assert found == pytest.approx({"total": float(wanted.total)} | {n: float(v) for n, v in wanted.terms.items()})
+    assert found == pytest.approx({"total": wanted.total.item()} | {n: v.item() for n, v in wanted.terms.items()})
 
 
 def test_standardised_inputs_have_mean_0_and_deviation_1(small: TrainSettings) -> None:
