@@ -73,6 +73,10 @@ def _pictured(clip: dict[str, Any], media: dict[str, Path]) -> dict[str, Any]:
     return clip | {"picture": thumbnail(path, middle) if path else ""}
 
 
+def _folder(checkpoint: Path) -> Path:
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent
+
+
 def write_page(path: Path, results: dict[str, Any], media_folder: Path) -> None:
     """Write `path` from a run's results; frames come from `media_folder` where the media are still there."""
     media = find_media(media_folder).paths if media_folder.is_dir() else {}
@@ -84,7 +88,7 @@ def write_page(path: Path, results: dict[str, Any], media_folder: Path) -> None:
         models.append(
             {
                 "detail": stage["detail"],
-                "curves": learning_curves(Path(stage["asked"]["out"]) / "metrics.csv"),
+                "curves": learning_curves(_folder(Path(stage["asked"]["checkpoint"])) / "metrics.csv"),
                 "examples": [
                     _pictured(example, media) | {"found": [_pictured(found, media) for found in example["found"]]}
                     for example in chosen

@@ -163,7 +163,7 @@ class _Run:
         self.notes: list[str] = []
         if self._needs_audio() and not self._stores_audio():
             raise InputError(
-                f"{settings.dataset}: holds no DaveNet rows (--audio-store logmel), scheme {self.scheme.name} needs them; "
+                f"{settings.dataset}: no DaveNet rows (--audio-store logmel), scheme {self.scheme.name} needs them; "
                 "extract with --audio-store both"
             )
         self.video_ids = self._training_videos()

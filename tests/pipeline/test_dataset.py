@@ -25,7 +25,7 @@ def rows_by_the_page(start: Fraction, end: Fraction, fps: int, rows: int) -> lis
     """Rows whose time lies in [start, end); without one, the row on screen at the start."""
     inside = [k for k in range(rows) if start <= Fraction(k, fps) < end]
     shown = [k for k in range(rows) if Fraction(k, fps) <= start < Fraction(k + 1, fps)]
-    between = not any(start <= Fraction(k, fps) < end for k in range(int(end * fps) + 2))
+    between = not inside
     return shown if between else inside
 
 

@@ -32,19 +32,19 @@ def asked(planted: Any, model: Path, tmp_path: Path) -> RetrievalSettings:
     return RetrievalSettings(model, planted.clips, tmp_path / "out", split=planted.split, bootstrap=20)
 
 
-def vectors_by_hand(planted: Any, folder: Path, rows: list[np.ndarray], texts: list[str]) -> tuple[Any, Any]:
-    """Video and text vectors of clips embedded one by one: video rows as given, words as split at spaces."""
+def scores_by_hand(known: Any, folder: Path, space: str, rows: list[np.ndarray], texts: list[str]) -> torch.Tensor:
+    """Scores [text, clip], every clip embedded by itself: video rows as given, words as split at spaces."""
     network = model_from(load_checkpoint(folder))
     found: dict[str, list[torch.Tensor]] = {"video": [], "text": []}
     for shown, text in zip(rows, texts, strict=True):
         video = torch.from_numpy(shown.astype(np.float32))[None]
-        words = torch.from_numpy(np.stack([planted.vectors[word] for word in text.split()]))[None]
+        words = torch.from_numpy(np.stack([known[word] for word in text.split()]))[None]
         masks = torch.ones(video.shape[:2], dtype=torch.bool), torch.ones(words.shape[:2], dtype=torch.bool)
         with torch.inference_mode():
             vectors = network(ClipInputs(video=video, video_rows=masks[0], words=words, known_words=masks[1])).vectors
         for modality in found:
-            found[modality].append(vectors["video-text"][modality][0].double())
-    return torch.stack(found["video"]), torch.stack(found["text"])
+            found[modality].append(vectors[space][modality][0].double())
+    return torch.stack(found["text"]) @ torch.stack(found["video"]).T
 
 
 def test_scores_are_those_of_clips_embedded_one_by_one(planted: Any, model: Path, asked: RetrievalSettings) -> None:
@@ -52,8 +52,7 @@ def test_scores_are_those_of_clips_embedded_one_by_one(planted: Any, model: Path
     heldout = {i: video for i, video in planted.videos.items() if i.startswith("heldout")}
     clips = [(i, caption) for i, video in heldout.items() for caption in video.captions]
     rows = [heldout[i].video["resnet152"][int(c.start) : int(c.end)] for i, c in clips]
-    videos, texts = vectors_by_hand(planted, model, rows, [caption.text for _, caption in clips])
-    scores = texts @ videos.T
+    scores = scores_by_hand(planted.vectors, model, "video-text", rows, [caption.text for _, caption in clips])
     ranks = [int((row > row[index]).sum()) + 1 for index, row in enumerate(scores)]
     metrics = report.detail["metrics"]
     assert metrics["mean_rank"] == pytest.approx(np.mean(ranks)) and 1.5 < np.mean(ranks) < 14
@@ -99,19 +98,30 @@ def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
     make_vectors: Callable[..., Any],
 ) -> None:
     captions = [(0.0, 2.0, "a b"), (2.0, 4.0, "c d")]
-    videos = [make_video(f"video{n:06d}", captions, 4.0, n, masked=(2, 3) if n == 0 else ()) for n in range(4)]
-    folder = make_dataset(tmp_path / "dataset", videos, make_vectors(list("abcd")))
+    videos = [make_video(f"video{n:06d}", captions, 4.0, n, masked=range(4) if n < 2 else ()) for n in range(4)]
+    vectors = make_vectors(list("abcd"))
+    folder = make_dataset(tmp_path / "dataset", videos, vectors)
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
-    run(TrainSettings(folder, tmp_path / "model", device="cpu", **sizes))
-    clips = tmp_path / "clips.csv"
-    lines = [f"{v.video_id},{c.start},{c.end},{c.text}\n" for v in videos for c in v.captions]
-    clips.write_text("video_id,start,end,text\n" + "".join(lines) + "elsewhere00,0,1,a\n")
-    report = evaluate.run(RetrievalSettings(tmp_path / "model", clips, tmp_path / "out", bootstrap=10))
-    assert report.detail["missing"] == {"text": 0, "video": 1} and report.done == 8
+    run(TrainSettings(folder, tmp_path / "model", device="cpu", seed=3, **sizes))
+    clips = [(video, caption) for video in videos for caption in video.captions]
+    texts = ["zzz" if n == 5 else caption.text for n, (_, caption) in enumerate(clips)]
+    lines = [f"{v.video_id},{c.start},{c.end},{text}\n" for (v, c), text in zip(clips, texts, strict=True)]
+    path = tmp_path / "clips.csv"
+    path.write_text("video_id,start,end,text\n" + "".join(lines) + "elsewhere00,0,1,a\n")
+    report = evaluate.run(RetrievalSettings(tmp_path / "model", path, tmp_path / "out", bootstrap=10))
+    assert report.detail["missing"] == {"text": 1, "video": 4} and report.done == 8
     assert report.failed == {"video not in the data set": 1} and "left out on both sides" in report.notes[0]
-    dark = ("video000000", 2.0)
+
+    rows = [video.video["resnet152"][int(caption.start) : int(caption.end)] for video, caption in clips]
+    scores = scores_by_hand(vectors, tmp_path / "model", "shared", rows, [text.replace("zzz", "a") for text in texts])
+    # Clips 0 to 3 have no frame: they share places 5 to 8. Query 5 has no known word: its clip is the last of all.
+    ranks = {n: 1.0 + sum(bool(scores[n, other] > scores[n, n]) for other in range(4, 8)) for n in range(4, 8)}
+    ranks |= dict.fromkeys(range(4), 6.5) | {5: 8.0}
+    assert (scores[:, 0] > scores[:, 4:].amax(dim=1)).any(), "unmasked, a clip without a frame would be found"
+    assert report.detail["metrics"]["mean_rank"] == pytest.approx(sum(ranks.values()) / 8)
     places = [[(found["video_id"], found["start"]) for found in e["found"]] for e in report.detail["examples"]]
-    assert len(places) == 8 and all(dark not in place for place in places)
+    for place, text in zip(places, texts, strict=True):
+        assert text == "zzz" or {video_id for video_id, _ in place[:4]} == {"video000002", "video000003"}
 
 
 def test_another_data_set_and_a_scheme_without_text_are_refused(

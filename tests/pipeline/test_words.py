@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from gensim.models import KeyedVectors
 
-from extractors.text import save_vectors, vectors_digest
+from extractors.text import vectors_digest
 from pipeline.errors import InputError
 from pipeline.records import Caption
-from pipeline.words import freeze_words, read_split
+from pipeline.words import check_given, freeze_words, read_split
 
 CAPTIONS = {
     "aaaaaaaaaaa": (Caption(0, 1, "Cut the onion"), Caption(1, 2, "it's raw, the onion")),
@@ -42,12 +42,21 @@ def test_without_a_split_all_captions_count_and_it_is_said(tmp_path: Path) -> No
     assert "secret" in load(tmp_path / "words.kv") and "all videos: give --split" in note
 
 
-def test_vectors_are_frozen_at_the_first_run(tmp_path: Path) -> None:
-    first, _ = freeze_words(tmp_path / "words.kv", CAPTIONS, None, None)
-    before = (tmp_path / "words.kv").read_bytes()
+def test_vectors_of_a_run_that_never_got_a_data_set_are_made_anew(tmp_path: Path) -> None:
+    """A run killed before dataset.json was written may have seen other captions, perhaps held-out ones."""
     more = CAPTIONS | {"ddddddddddd": (Caption(0, 1, "something new"),)}
-    assert freeze_words(tmp_path / "words.kv", more, None, None) == (first, "")
-    assert (tmp_path / "words.kv").read_bytes() == before
+    freeze_words(tmp_path / "words.kv", more, None, None)
+    assert "new" in load(tmp_path / "words.kv").key_to_index
+    digest, _ = freeze_words(tmp_path / "words.kv", CAPTIONS, None, None)
+    found = load(tmp_path / "words.kv")
+    assert "new" not in found.key_to_index and vectors_digest(found) == digest
+
+
+def test_other_vectors_than_the_frozen_ones_are_refused(tmp_path: Path) -> None:
+    digest, _ = freeze_words(tmp_path / "words.kv", CAPTIONS, None, None)
+    check_given(tmp_path / "words.kv", digest, tmp_path)
+    with pytest.raises(InputError, match=r"words\.kv: not the word vectors that .* was made with"):
+        check_given(tmp_path / "words.kv", "0" * 64, tmp_path)
 
 
 def test_given_vectors_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -73,12 +82,10 @@ def test_vectors_that_can_not_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"given\.bin: a pickle"):
         freeze_words(tmp_path / "words.kv", CAPTIONS, tmp_path / "given.bin", None)
     assert not (tmp_path / "words.kv").exists()
-    given = KeyedVectors(3)
-    given.add_vectors(["a"], np.ones((1, 3), np.float32))
-    save_vectors(given, tmp_path / "words.kv")
+    freeze_words(tmp_path / "words.kv", CAPTIONS, None, None)
     (tmp_path / "words.kv").write_bytes((tmp_path / "words.kv").read_bytes()[:-5])
     with pytest.raises(InputError, match=r"words\.kv"):
-        freeze_words(tmp_path / "words.kv", CAPTIONS, None, None)
+        check_given(tmp_path / "words.kv", "", tmp_path)
 
 
 def test_a_split_is_read(split: Path) -> None:
