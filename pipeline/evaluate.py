@@ -10,16 +10,19 @@ import numpy as np
 import torch
 
 from extractors.text import words
+from pipeline.checkpoint import FILE as CHECKPOINT
 from pipeline.checkpoint import load_checkpoint, model_from
 from pipeline.config import as_plain
 from pipeline.dataset import FeatureDataset, collate, cut_clip
 from pipeline.errors import InputError
-from pipeline.files import digest_of_json
+from pipeline.files import digest_of_json, read_json, sha256_of_file
 from pipeline.records import Clip
 from pipeline.report import StageReport
 from pipeline.retrieval import CUTOFFS, retrieval_metrics
 from pipeline.train import settings_of
 from pipeline.words import read_split
+
+FILE = "retrieval.json"
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,15 @@ def run(settings: RetrievalSettings) -> StageReport:
     dataset = FeatureDataset(settings.dataset or trained.dataset)
     if content["identity"] != dataset.identity or content["words"] != dataset.description["words"]:
         raise InputError(f"{dataset.folder}: the model was trained on another data set; give the right --dataset")
+    inputs = _inputs(settings, dataset)
+    before = read_json(settings.out / FILE) if (settings.out / FILE).exists() else {}
+    if before.get("detail", {}).get("inputs") == inputs:
+        report.detail, report.notes = before["detail"], before["notes"]
+        report.failed.update(before["failed"])
+        report.skipped = report.detail["metrics"]["queries"]
+        report.finish().publish()
+        print(table(report.detail["metrics"]))
+        return report
     model, vectors = model_from(content), dataset.word_vectors()
     asked = read_queries(settings.clips)
     if settings.split is not None:
@@ -142,12 +154,24 @@ def run(settings: RetrievalSettings) -> StageReport:
         "missing": {"text": int((~present["text"]).sum()), "video": int((~present["video"]).sum())},
         "clips digest": digest_of_json([[q.clip.video_id, q.clip.start, q.clip.end, q.text] for q in queries]),
         "dataset digest": dataset.digest,
+        "inputs": inputs,
         "settings": as_plain(settings),
         "examples": _examples(queries, scores),
     }
-    report.finish().publish(settings.out / "retrieval.json")
+    report.finish().publish(settings.out / FILE)
     print(table(report.detail["metrics"]))
     return report
+
+
+def _inputs(settings: RetrievalSettings, dataset: FeatureDataset) -> dict[str, str]:
+    """What the scores follow from, as digests: equal inputs need no second evaluation."""
+    checkpoint = settings.checkpoint / CHECKPOINT if settings.checkpoint.is_dir() else settings.checkpoint
+    files = {"checkpoint": checkpoint, "clips": settings.clips, "split": settings.split}
+    return {
+        **{name: sha256_of_file(path) for name, path in files.items() if path is not None and path.is_file()},
+        "dataset": dataset.digest,
+        "bootstrap": f"{settings.bootstrap} draws, seed {settings.seed}",
+    }
 
 
 def _examples(
