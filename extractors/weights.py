@@ -214,6 +214,8 @@ def _write_once(state: dict[str, Tensor], path: Path) -> None:
             os.link(aside, path)
     except OSError as error:
         raise WeightsError(f"{path}: can't be written: {error.strerror}; choose another output folder") from None
+    except RuntimeError as error:  # how PyTorch's writer tells of a full disk
+        raise WeightsError(f"{path}: can't be written ({str(error)[:60]}): make room on the disk") from None
     finally:
         with suppress(OSError):
             aside.unlink()

@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, tensors and plain values alone, so that loading one runs no code of its author's."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ KEYS = frozenset("model optimizer queues generator epoch history settings model_
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
     """Write `folder/checkpoint.pt` aside, read it back, rename it over the last good one."""
     with write_aside(folder / FILE) as aside:
-        torch.save(content | {"schema": SCHEMA}, aside)
+        try:
+            torch.save(content | {"schema": SCHEMA}, aside)
+        except RuntimeError as error:  # how PyTorch's writer tells of a full disk
+            raise OSError(errno.ENOSPC, f"no room on the disk ({str(error)[:60]})") from None
         torch.load(aside, map_location="cpu", weights_only=True)
 
 

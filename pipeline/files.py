@@ -15,9 +15,8 @@ from typing import Any
 
 from pipeline.errors import InputError
 
-_USERS_TO_MEND = {
-    getattr(errno, name) for name in "EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EISDIR EEXIST ENAMETOOLONG".split()
-}
+_NAMES = "EACCES EPERM EROFS ENOSPC EDQUOT ENOENT ENOTDIR EISDIR EEXIST ENAMETOOLONG"
+_USERS_TO_MEND = {getattr(errno, name) for name in _NAMES.split()}
 
 ASIDE = ".aside"
 """Suffix of files being written; any file with it may be deleted when no process is at work."""

@@ -191,13 +191,13 @@ def test_other_frames_are_refused(lite0_fp32, frames):
         lite0_fp32.features(frames)
 
 
-def test_rows_that_float16_cannot_hold_are_refused(resnet):
+def test_one_videos_overflow_costs_no_other_its_rows(resnet):
+    """Frames of several videos share a batch: what float16 can't hold is refused later, for its own video alone."""
     bias = resnet.state["layer4.2.bn3.bias"].clone()
     bias[7] = 1e5
     broken = replace(resnet, state={**resnet.state, "layer4.2.bn3.bias": bias})
     network = FrameNetwork(broken, precision="fp32", device="cpu", batch_size=1)
-    with pytest.raises(ValueError, match="resnet152 gave NaN or a value beyond 65504"):
-        network.features(np.zeros((1, 64, 64, 3), np.uint8))
+    assert (network.features(np.zeros((1, 64, 64, 3), np.uint8))[:, 7] > 65504).all()
 
 
 def test_settings_that_make_no_network(lite0):
