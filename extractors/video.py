@@ -65,8 +65,8 @@ class FrameNetwork:
     def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB frames (n, H, W, 3), any n, to rows (n, `width`).
 
-        Raises ValueError for frames of another shape or type. Rows may hold NaN or values too large to be stored: frames of
-        several videos share a call, and only whoever stores a video can refuse that one alone.
+        Raises ValueError for frames of another shape or type. Rows may hold NaN or values too large to be stored:
+        frames of several videos share a call, and only whoever stores a video can refuse that one alone.
         """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
             raise ValueError(f"{self.name} takes uint8 frames (n, H, W, 3), not {frames.dtype} of shape {frames.shape}")

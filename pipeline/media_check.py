@@ -42,8 +42,14 @@ def check_media(path: Path, stated_duration: float | None = None) -> MediaFacts:
         with av.open(str(path)) as container:
             return _measure(container, stated_duration)
     except (av.FFmpegError, ValueError) as error:
-        reason = "truncated" if "moov atom" in str(error) or isinstance(error, EOFError) else "undecodable"
+        reason = "truncated" if _begins_as_mp4(path) or isinstance(error, EOFError) else "undecodable"
         raise BrokenMedia(reason, f"can't be read as a video: {error}") from None
+
+
+def _begins_as_mp4(path: Path) -> bool:
+    """Whether a file that can't be opened is the first part of an MP4, whose index comes last."""
+    with open(path, "rb") as file:
+        return file.read(8)[4:] == b"ftyp"
 
 
 def _measure(container: av.container.InputContainer, stated_duration: float | None) -> MediaFacts:
