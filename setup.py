@@ -26,7 +26,6 @@ setup(
         "eva-decord>=0.6.1; sys_platform == 'darwin'",
         "gensim==4.4.*",
         "h5py==3.16.*",
-        "ijson>=3.3",
         "imageio-ffmpeg>=0.6",
         "jinja2>=3.1",
         "lightning-fabric>=2.6",

@@ -10,12 +10,14 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
-from apache_beam.options.pipeline_options import DirectOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import LOCAL_RUNNER, beam_options, workers_input_errors
+from pipeline import stopping
 from pipeline.config import as_plain
 from pipeline.downloader import (
+    SIGNAL,
     STAGE,
     Downloader,
     DownloadJob,
@@ -28,13 +30,19 @@ from pipeline.downloader import (
 from pipeline.errors import InputError, suggest
 from pipeline.failure_classes import FAILURE_CLASSES
 from pipeline.fetch import FetchSettings, Site
+from pipeline.lease import locked
 from pipeline.ledger import latest_states
+from pipeline.media_budget import download_lock
 from pipeline.media_folder import find_media
+from pipeline.part import find_part
+from pipeline.plans import hash_order
+from pipeline.processed_media import EXTRACTED
 from pipeline.progress import ledger_progress
 from pipeline.records import Outcome
 from pipeline.report import StageReport
+from pipeline.tombstones import forgotten, is_forgotten
 from pipeline.video_ids import is_video_id
-from pipeline.video_list import read_video_list
+from pipeline.video_list import read_video_ids
 
 __all__ = ["DownloadSettings", "DownloadVideos", "run"]
 
@@ -78,9 +86,15 @@ class DownloadSettings:
     recheck_h: float = 24.0
     """Hours before a video that is not out yet is asked for again."""
     ask_again: tuple[str, ...] = ()
-    """Failures of earlier runs to try anew, such as age,geo after adding --cookies or --proxy."""
+    """Failures of earlier runs to try anew, such as age,geo after adding --cookies or --proxy; `extracted`: videos
+    whose media were deleted once their features were stored."""
     cookies: Path | None = None
     """Cookie file of an account, for videos that need one; accounts that download in bulk get banned."""
+    part: str = ""
+    """I/N: take only part I of N of the videos, by a hash of the id; default: SLURM's array task."""
+    media_budget: float = 0.0
+    """GiB that the media may take, some videos in flight more; 0: no bound. Waits for room while an `mcn extract
+    --follow --delete-media` makes it."""
     proxy: str = ""
     """Proxy for all requests, such as socks5://host:port; none by default."""
 
@@ -97,9 +111,11 @@ class DownloadSettings:
             raise ValueError("site sample needs one of sample (its folder) and site_url")
         if self.site == "youtube" and (self.sample is not None or self.site_url):
             raise ValueError("sample and site_url go with site sample")
+        if self.media_budget < 0:
+            raise ValueError("media_budget can't be negative")
         for name in self.ask_again:
-            if name not in FAILURE_CLASSES:
-                raise ValueError(f"ask_again: no failure {name!r}; {suggest(name, FAILURE_CLASSES)}")
+            if name not in (*FAILURE_CLASSES, EXTRACTED):
+                raise ValueError(f"ask_again: no failure {name!r}; {suggest(name, [*FAILURE_CLASSES, EXTRACTED])}")
 
 
 class _Download(beam.DoFn):
@@ -138,9 +154,29 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> Stage
     """
     # The work is done by a child process for each worker, so that threads are enough here.
     options = beam_options(beam_arguments, "multi_threading", settings.workers)
-    report = StageReport(STAGE)
-    video_ids = [record.video_id for record in read_video_list(settings.ids)]
+    part = find_part(settings.part)
+    gone = forgotten(settings.out)
+    video_ids = [i for i in read_video_ids(settings.ids) if part.owns(int(hash_order(i)[:8], 16))]
+    kept_out = {video_id for video_id in video_ids if is_forgotten(video_id, gone)}
+    video_ids = [video_id for video_id in video_ids if video_id not in kept_out]
     _check_files(settings)
+    report = StageReport(STAGE)
+    if kept_out:
+        report.notes.append(f"{len(kept_out)} videos were forgotten and stay out")
+    with locked(download_lock(settings.out, str(part)), f"downloading to {settings.out}"):
+        _download(settings, report, video_ids, options)
+    runner = options.get_all_options()["runner"]
+    report.detail |= {
+        "media": str(settings.out),
+        "part": str(part),
+        "settings": as_plain(settings),
+        "runner": "local" if runner == LOCAL_RUNNER else runner,
+    }
+    report.finish().publish(settings.out / "download.json")
+    return report
+
+
+def _download(settings: DownloadSettings, report: StageReport, video_ids: list[str], options: PipelineOptions) -> None:
     ledger = settings.out / "ledger"
     there = set(find_media(settings.out).paths)
     states = latest_states(ledger, STAGE)
@@ -156,23 +192,18 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> Stage
             workers = max(settings.workers, options.view_as(DirectOptions).direct_num_workers)
             url = settings.site_url or _serve(settings, stack)
             fetching = _fetching(settings, url, workers)
-            job = DownloadJob(settings.out.resolve(), fetching, settings.attempts, uuid.uuid4().hex)
+            budget = settings.media_budget * 2**30
+            job = DownloadJob(settings.out.resolve(), fetching, settings.attempts, uuid.uuid4().hex, budget)
             stack.callback(clear_scratch, job)
+            stack.enter_context(stopping.stop_file(job.scratch / f"stop-{SIGNAL}"))
             stack.enter_context(ledger_progress(ledger, STAGE, len(requests), STAGE))
             with workers_input_errors(), beam.Pipeline(options=options) as pipeline:
                 _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job)
             reason = stopped(job)
     _count(report, settings, video_ids, there)
-    if reason:
+    report.stopped = reason == SIGNAL
+    if reason and not report.stopped:
         report.notes.append(f"stopped: {reason}: {FAILURE_CLASSES[reason].advice}")
-    runner = options.get_all_options()["runner"]
-    report.detail |= {
-        "media": str(settings.out),
-        "settings": as_plain(settings),
-        "runner": "local" if runner == LOCAL_RUNNER else runner,
-    }
-    report.finish().publish(settings.out / "download.json")
-    return report
 
 
 def _check_files(settings: DownloadSettings) -> None:
@@ -218,7 +249,8 @@ def _count(report: StageReport, settings: DownloadSettings, video_ids: list[str]
     states = latest_states(settings.out / "ledger", STAGE)
     for video_id in video_ids:
         state = states.get(video_id)
-        if video_id in before:
+        extracted = state is not None and (state.latest.outcome, state.latest.reason) == ("done", EXTRACTED)
+        if video_id in before or (extracted and video_id not in there):
             report.skipped += 1
         elif video_id in there:
             report.done += 1

@@ -37,17 +37,14 @@ def train_vectors(
 ) -> KeyedVectors:
     """Word2vec (skip-gram, negative sampling) on sentences of words; `width`-d vectors, raw as trained.
 
-    The same sentences in any order give the same vectors, bit by bit, in any process of one machine: the corpus is
-    sorted and one worker trains. Raises ValueError when no word is left.
+    `sentences` is gone through several times and never held, so it must be an iterable that can begin again. The same
+    sentences in the same order give the same vectors, bit by bit, in any process of one machine: one worker trains.
+    Raises ValueError when no word is left.
     """
-    corpus = [list(sentence) for sentence in sorted(tuple(sentence) for sentence in sentences) if sentence]
-    counts: dict[str, int] = {}
-    for word in (word for sentence in corpus for word in sentence):
-        counts[word] = counts.get(word, 0) + 1
-    if not any(count >= min_count for count in counts.values()):
-        raise ValueError(f"word vectors need captions: no word occurs {min_count} times in {len(corpus)} sentences")
+    if not any(sentence for sentence in sentences):
+        raise ValueError("word vectors need captions: no sentence has a word")
     model = Word2Vec(
-        sentences=corpus,
+        sentences=sentences,
         vector_size=width,
         window=window,
         min_count=min_count,

@@ -1,72 +1,228 @@
-"""Captions in: `caption.json` as published, {video_id: {"start": [s], "end": [s], "text": [str]}}."""
+"""Captions in, as a stream: `caption.json` or `raw_caption.json` as published, or a csv a video.
 
+Published form: {video_id: {"start": [s], "end": [s], "text": [str]}}, 1.5 GB in one line. Odd lines are counted, never
+fatal.
+"""
+
+import codecs
+import csv
+import json
 import math
+import re
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ijson
-
 from pipeline.errors import InputError
+from pipeline.files import sha256_of_file
 from pipeline.records import Caption
+from pipeline.video_ids import is_media_name
+
+LONGEST_ENTRY = 64 << 20
+"""Characters that one video's captions may take in the file."""
+LONGEST_TEXT = 10_000
+"""Characters that are kept of one caption."""
+_BLOCK = 4 << 20
+_SPACE = re.compile(r"[ \t\r\n]*")
+# Control characters save the white ones, and halves of surrogate pairs, which UTF-8 can't hold.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_DECODER = json.JSONDecoder()
 
 
-@dataclass
-class CaptionFile:
-    """Captions of the videos asked for, in time order, and how many lines were left out for what reason."""
+def caption_identity(source: Path | None, drop_overlaps: bool) -> dict[str, str]:
+    """The Identity's entry on captions; reads the whole file for its sha256. A folder of csv files, which grows, has no
+    sha256."""
+    overlaps = "dropped" if drop_overlaps else "kept"
+    if source is None:
+        return {"source": "", "format": "", "sha256": "", "rule": "published", "overlaps": overlaps}
+    if not source.exists():
+        raise InputError(f"{source}: no such file; a caption.json or a folder of ID.csv is wanted")
+    kind, digest = ("csv", "") if source.is_dir() else ("json", sha256_of_file(source))
+    return {"source": source.name, "format": kind, "sha256": digest, "rule": "published", "overlaps": overlaps}
 
-    captions: dict[str, tuple[Caption, ...]]
-    left_out: Counter[str] = field(default_factory=Counter)
 
+def read_caption_file(
+    path: Path, left_out: Counter[str], on_read: Callable[[int], object] = lambda read: None
+) -> Iterator[tuple[str, tuple[Caption, ...]]]:
+    """Each video's id and captions, in time order, as the file gives them; one video in memory at a time.
 
-def read_captions(path: Path, wanted: Collection[str]) -> CaptionFile:
-    """Read the captions of the videos in `wanted`; the file is read as a stream, others' captions are not kept.
-
-    A line whose text is not a string, is empty, or whose times are not finite with 0 <= start < end is left out and
-    counted. Raises InputError naming the file and the key (the video) when the structure is not the published one.
+    What can't be used is counted in `left_out` by reason. `on_read` is told the bytes read so far. Raises InputError
+    when the file isn't of the published form, is cut short or can't be read.
     """
-    found = CaptionFile({})
-    video_id = ""
+    seen: set[str] = set()
+    for video_id, entry in _Entries(path, left_out, on_read):
+        if not is_media_name(video_id):
+            left_out["video whose name can't be an id"] += 1
+        elif video_id in seen:
+            left_out["video listed a second time"] += 1
+        else:
+            seen.add(video_id)
+            yield video_id, _captions_of(entry, left_out)
+
+
+class _Entries:
+    """Iterates over (key, value) of one JSON object; the file is decoded block by block."""
+
+    def __init__(self, path: Path, left_out: Counter[str], on_read: Callable[[int], object]) -> None:
+        self._path, self._left_out, self._on_read = path, left_out, on_read
+        self._text, self._at, self._ended, self._key = "", 0, False, ""
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+        try:
+            with open(self._path, "rb") as file:
+
+                def more() -> None:
+                    block = file.read(_BLOCK)
+                    self._ended = not block
+                    new = decoder.decode(block, self._ended)
+                    self._left_out["characters that aren't UTF-8"] += new.count("\ufffd")
+                    self._text, self._at = self._text[self._at :] + new, 0
+                    self._on_read(file.tell())
+
+                yield from self._entries(more)
+        except FileNotFoundError:
+            raise InputError(f"{self._path}: no such file; the captions' caption.json is wanted") from None
+        except OSError as error:
+            raise InputError(f"{self._path}: can't be read: {error.strerror}") from None
+        self._left_out += Counter()
+
+    def _entries(self, more: Callable[[], None]) -> Iterator[tuple[str, Any]]:
+        if self._next(more) != "{":
+            raise InputError(f"{self._path}: wanted one object, video id -> captions")
+        self._at += 1
+        sign = self._next(more)
+        while sign != "}":
+            self._key = self._value(more)
+            if not isinstance(self._key, str) or self._next(more) != ":":
+                raise self._broken("an id and a colon are wanted")
+            self._at += 1
+            yield self._key, self._value(more)
+            sign = self._next(more)
+            if sign not in ",}":
+                raise self._broken("a comma is wanted")
+            if sign == ",":
+                self._at += 1
+        self._at += 1
+        if self._next(more, at_end="") != "":
+            raise self._broken("text after the end")
+
+    def _next(self, more: Callable[[], None], at_end: str | None = None) -> str:
+        """The next character that isn't white."""
+        while True:
+            match = _SPACE.match(self._text, self._at)
+            assert match is not None
+            self._at = match.end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if self._ended:
+                if at_end is None:
+                    raise self._broken("it is cut short")
+                return at_end
+            more()
+
+    def _value(self, more: Callable[[], None]) -> Any:
+        self._next(more)
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except RecursionError:
+                raise self._broken("brackets a thousand deep") from None
+            except ValueError as error:  # broken, or not all read yet
+                if self._ended:
+                    raise self._broken(str(error).split(":")[0]) from None
+                if len(self._text) - self._at > LONGEST_ENTRY:
+                    raise self._broken(f"an entry of more than {LONGEST_ENTRY >> 20} million characters") from None
+            else:
+                # A number may go on in the next block.
+                if end < len(self._text) or self._ended:
+                    self._at = end
+                    return value
+            # Doubling keeps the work linear however long the entry is.
+            wanted = 2 * (len(self._text) - self._at)
+            more()
+            while len(self._text) < wanted and not self._ended:
+                more()
+
+    def _broken(self, reason: str) -> InputError:
+        place = f"at or after key {str(self._key)[:80]!a}" if self._key else "near its start"
+        return InputError(f"{self._path}: not valid JSON {place}: {reason}; fetch it again")
+
+
+def read_caption_csv(path: Path, left_out: Counter[str]) -> tuple[Caption, ...]:
+    """One video's captions from a csv with columns start,end,text (seconds); InputError if it isn't that."""
     try:
-        with open(path, "rb") as file:
-            if next(ijson.basic_parse(file))[0] != "start_map":
-                raise InputError(f"{path}: wanted one object, video id -> captions")
-            file.seek(0)
-            for video_id, entry in ijson.kvitems(file, "", use_float=True):
-                if video_id in wanted:
-                    found.captions[video_id] = _captions_of(entry, f"{path}: key {video_id!r}", found.left_out)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; the captions' caption.json is wanted") from None
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            reader = csv.DictReader(_without_nul(file), restval="")
+            if not {"start", "end", "text"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{path} line 1: columns start,end,text are wanted")
+            rows = list(reader)
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "cut short"
-        # The parser reads 64 kB at a time, so that the last key it gave lies somewhat before the fault.
-        place = f"some way after key {video_id!r}" if video_id else "near its start"
-        raise InputError(f"{path}: not valid JSON {place}: {reason}; fetch it again") from None
-    return found
+    except csv.Error as error:
+        raise InputError(f"{path}: not a csv file: {error}") from None
+    return _captions_of({name: [row[name] for row in rows] for name in ("start", "end", "text")}, left_out)
 
 
-def _captions_of(entry: Any, where: str, left_out: Counter[str]) -> tuple[Caption, ...]:
+def _without_nul(lines: Iterator[str]) -> Iterator[str]:
+    return (line.replace("\0", "") for line in lines)
+
+
+def _captions_of(entry: Any, left_out: Counter[str]) -> tuple[Caption, ...]:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name), list) for name in ("start", "end", "text")):
-        raise InputError(f'{where}: wanted {{"start": [...], "end": [...], "text": [...]}}')
+        left_out["video without lists start, end and text"] += 1
+        return ()
     starts, ends, texts = entry["start"], entry["end"], entry["text"]
     if not len(starts) == len(ends) == len(texts):
-        raise InputError(
-            f"{where}: {len(starts)} starts, {len(ends)} ends and {len(texts)} texts; the same number is wanted"
-        )
+        left_out["video whose lists differ in length"] += 1
+        return ()
     captions = []
-    for start, end, text in zip(starts, ends, texts, strict=True):
+    for given_start, given_end, given in zip(starts, ends, texts, strict=True):
+        start, end, text = _seconds(given_start), _seconds(given_end), given
         if not isinstance(text, str):
             left_out["text is not a string"] += 1
-        elif not text.strip():
+            continue
+        if _UNPRINTABLE.search(text):
+            left_out["control characters in a text that is kept"] += 1
+            text = _UNPRINTABLE.sub(" ", text)
+        if len(text) > LONGEST_TEXT:
+            left_out[f"text cut at {LONGEST_TEXT} characters"] += 1
+            text = text[:LONGEST_TEXT]
+        if not text.strip():
             left_out["empty text"] += 1
-        elif not all(isinstance(t, int | float) and not isinstance(t, bool) and math.isfinite(t) for t in (start, end)):
+        elif not (math.isfinite(start) and math.isfinite(end)):
             left_out["time is not a number"] += 1
         elif not 0 <= start < end:
             left_out["reversed or negative time"] += 1
         else:
-            captions.append(Caption(float(start), float(end), text))
+            captions.append(Caption(start, end, text))
     return tuple(sorted(captions, key=lambda caption: (caption.start, caption.end)))
+
+
+def _seconds(value: Any) -> float:
+    """A time given as a number or its text; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def drop_overlapping_repeats(captions: Sequence[Caption]) -> tuple[Caption, ...]:
+    """Join each caption to the earlier one that has its text and overlaps it, as captions that roll up the screen do.
+
+    `captions` in time order; the one kept reaches from the first's start to the last's end.
+    """
+    kept: list[Caption] = []
+    latest: dict[str, int] = {}
+    for caption in captions:
+        text = " ".join(caption.text.split())
+        place = latest.get(text)
+        if place is not None and caption.start < kept[place].end:
+            kept[place] = Caption(kept[place].start, max(kept[place].end, caption.end), kept[place].text)
+        else:
+            latest[text] = len(kept)
+            kept.append(caption)
+    return tuple(kept)

@@ -12,14 +12,18 @@ from pipeline.files import write_aside
 
 FILE = "checkpoint.pt"
 SCHEMA = 1
-KEYS = frozenset("model optimizer queues generator epoch history settings model_settings scheme identity words".split())
+KEYS = frozenset(
+    "model optimizer queues generator epoch history settings model_settings scheme identity words manifest".split()
+)
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
     """Write `folder/checkpoint.pt` aside, read it back, rename it over the last good one."""
     with write_aside(folder / FILE) as aside:
         try:
-            torch.save(content | {"schema": SCHEMA}, aside)
+            # By a path, PyTorch would write the file's passing name into it: equal models, unequal bytes.
+            with open(aside, "wb") as file:
+                torch.save(content | {"schema": SCHEMA}, file)
         except RuntimeError as error:  # how PyTorch's writer tells of a full disk
             raise OSError(errno.ENOSPC, f"no room on the disk ({str(error)[:60]})") from None
         torch.load(aside, map_location="cpu", weights_only=True)

@@ -1,6 +1,7 @@
 """The `mcn` command: parsing gives settings, running takes them; one line per error; the exit status tells the truth.
 
-Status 0: the work asked for is there. 1: it isn't (the summary says why). 2: something given can't be used.
+Status 0: the work asked for is there. 1: it isn't (the summary says why). 2: something given can't be used. 75: a
+signal asked to stop, all work so far is saved, and the same command goes on.
 """
 
 import argparse
@@ -10,12 +11,17 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline import config
 from pipeline.errors import InputError, suggest
+from pipeline.stopping import heed_signals
+
+STOPPED = 75
+"""Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, by which batch systems put a job back into their queue."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,10 @@ class Command:
     example: str
     beam: bool = False
     """Whether further flags are Apache Beam's."""
+    heeds_signals: bool = False
+    """Whether SIGTERM and SIGUSR1 let it save and end with status 75."""
+    positional: tuple[str, ...] = ()
+    """Settings given without a flag, in this order; one of type tuple takes all words that are left."""
 
 
 COMMANDS = {
@@ -43,6 +53,7 @@ COMMANDS = {
         "download the videos of a list that still exist (an Apache Beam job)",
         "mcn download --ids HowTo100M_v1.csv --out media",
         beam=True,
+        heeds_signals=True,
     ),
     "extract": Command(
         "beam_jobs.extract",
@@ -50,19 +61,48 @@ COMMANDS = {
         "media to features in sharded HDF5 (an Apache Beam job)",
         "mcn extract --media media --captions caption.json --out dataset --weights random:0",
         beam=True,
+        heeds_signals=True,
+    ),
+    "freeze": Command(
+        "pipeline.freeze",
+        "FreezeSettings",
+        "a manifest of what a data set holds now, with held-out videos and tasks",
+        "mcn freeze runs/demo/dataset study --ids runs/demo/sample/HowTo100M_v1.csv",
+        positional=("dataset", "name"),
+    ),
+    "verify": Command(
+        "pipeline.verify",
+        "VerifySettings",
+        "read everything a data set holds and hold it against its digests; mend what is bad",
+        "mcn verify runs/demo/dataset --ids runs/demo/sample/HowTo100M_v1.csv",
+        positional=("dataset",),
     ),
     "train": Command(
         "pipeline.train",
         "TrainSettings",
-        "train a Multimodal Clustering Network on a data set",
-        "mcn train --dataset runs/demo/dataset --split runs/demo/sample/split.csv --preset sample --out runs/model",
+        "train a Multimodal Clustering Network on a manifest",
+        "mcn train --manifest runs/demo/dataset/manifests/run.json --preset sample --out runs/model",
+        heeds_signals=True,
     ),
     "evaluate retrieval": Command(
         "pipeline.evaluate",
         "RetrievalSettings",
         "text-to-video retrieval of held-out clips",
-        "mcn evaluate retrieval --checkpoint runs/model --clips runs/demo/sample/steps.csv "
-        "--split runs/demo/sample/split.csv --out runs/model",
+        "mcn evaluate retrieval --checkpoint runs/model --clips runs/demo/sample/steps.csv --out runs/model",
+    ),
+    "estimate": Command(
+        "pipeline.estimate",
+        "EstimateSettings",
+        "days, TB and GPU hours of each stage of a study, from a one-minute probe and cited rates",
+        "mcn estimate configs/study-howto100m.yaml --workers 32",
+        positional=("study",),
+    ),
+    "doctor": Command(
+        "pipeline.doctor",
+        "DoctorSettings",
+        "check this machine and, with PATH, a shared folder for all that the stages rely on",
+        "mcn doctor /tmp",
+        positional=("path",),
     ),
     "run": Command(
         "pipeline.run",
@@ -70,6 +110,7 @@ COMMANDS = {
         "drive the whole way from a YAML file, skipping what is done",
         "mcn run configs/sample.yaml",
         beam=True,
+        heeds_signals=True,
     ),
 }
 
@@ -109,7 +150,7 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
     settings_class = getattr(importlib.import_module(command.module), command.settings)
     parser = _parser(name)
     if name != "run":
-        config.add_flags(parser, settings_class)
+        config.add_flags(parser, settings_class, command.positional)
     given, further = parser.parse_known_args(arguments)
     values = vars(given)
     debug = values.pop("debug")
@@ -127,7 +168,7 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
             where = values["config"]
             values = config.load_yaml(Path(values["config"])) | {k: v for k, v in values.items() if k != "config"}
         values.pop("config", None)
-        settings = config.from_mapping(settings_class, values, where)
+        settings = config.from_mapping(settings_class, values, where, command.positional)
     return settings, further
 
 
@@ -158,10 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     try:
         name, rest = _command_name(arguments)
-        settings, beam_arguments = parse(name, rest)
-        module = importlib.import_module(COMMANDS[name].module)
-        report = module.run(settings, beam_arguments) if COMMANDS[name].beam else module.run(settings)
-        return 0 if report.complete else 1
+        # Before the stage's libraries are loaded: their threads must not take a signal.
+        with heed_signals() if COMMANDS[name].heeds_signals else nullcontext():
+            settings, beam_arguments = parse(name, rest)
+            module = importlib.import_module(COMMANDS[name].module)
+            report = module.run(settings, beam_arguments) if COMMANDS[name].beam else module.run(settings)
+        return STOPPED if report.stopped else 0 if report.complete else 1
     except InputError as error:
         if "--debug" in arguments:
             traceback.print_exc()

@@ -12,7 +12,7 @@ import math
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -91,7 +91,9 @@ def _convert_plain(value: Any, wanted: Any) -> Any:
         return None
 
 
-def from_mapping(settings_class: Callable[..., Settings], values: Mapping[str, Any], where: str) -> Settings:
+def from_mapping(
+    settings_class: Callable[..., Settings], values: Mapping[str, Any], where: str, positional: Sequence[str] = ()
+) -> Settings:
     """Build settings from YAML or flag values; unknown and missing keys are InputErrors that begin with `where`."""
     assert isinstance(settings_class, type)
     wanted = _field_types(settings_class)
@@ -111,21 +113,33 @@ def from_mapping(settings_class: Callable[..., Settings], values: Mapping[str, A
     for field in dataclasses.fields(settings_class):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in converted:
-            raise InputError(
-                f"{where}: --{field.name.replace('_', '-')} is needed: {field_help(settings_class)[field.name]}"
-            )
+            flag = field.name.upper() if field.name in positional else f"--{field.name.replace('_', '-')}"
+            raise InputError(f"{where}: {flag} is needed: {field_help(settings_class)[field.name]}")
     try:
         return settings_class(**converted)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def add_flags(parser: argparse.ArgumentParser, settings_class: type) -> None:
-    """One flag per field; flags that are not given leave no trace in the parsed namespace."""
+def add_flags(parser: argparse.ArgumentParser, settings_class: type, positional: Sequence[str] = ()) -> None:
+    """One flag per field, save those in `positional`, which are given by their place.
+
+    What is not given leaves no trace in the parsed namespace.
+    """
     texts = field_help(settings_class)
     for field in dataclasses.fields(settings_class):
         wanted = _field_types(settings_class)[field.name]
         default = "" if field.default in (dataclasses.MISSING, None, "") else f" (default: {field.default})"
+        if field.name in positional:
+            several = typing.get_origin(wanted) is tuple
+            parser.add_argument(
+                field.name,
+                metavar=field.name.upper(),
+                nargs="*" if several else "?",
+                default=argparse.SUPPRESS,
+                help=(texts.get(field.name, "") + default).replace("%", "%%"),
+            )
+            continue
         options: dict[str, Any] = {"nargs": "?", "const": "true"} if wanted is bool else {}
         if typing.get_origin(wanted) is Literal:
             options["metavar"] = "{" + ",".join(map(str, typing.get_args(wanted))) + "}"

@@ -1,6 +1,5 @@
-"""A data set folder as training and evaluation see it: videos by id, clips drawn from captions, words as vectors."""
+"""A frozen data set as training and evaluation see it: videos by id, clips drawn from captions, words as vectors."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,17 @@ from extractors.text import load_vectors, vectors_digest
 from models import ClipInputs
 from pipeline.dataset_folder import read_description
 from pipeline.errors import InputError
+from pipeline.feature_file import DAVENET_WIDTH, FeatureFile
+from pipeline.files import digest_of_json
+from pipeline.manifest import read_manifest
+from pipeline.receipts import shard_path
 from pipeline.records import Caption, VideoFeatures
-from pipeline.shards import DAVENET_WIDTH, FeatureFile
 
 NATIVE_AUDIO_FPS = 6.25
 """DaveNet's own rate: an output every 160 ms."""
+
+TABLES_KEPT = 64
+"""Shards whose words are kept in memory."""
 
 AUDIO_SECONDS = 10.0
 """A clip's frozen audio vector is the mean of the rows within its first 10 s: what the published model hears of it."""
@@ -42,54 +47,55 @@ class ClipFeatures:
 
 
 class FeatureDataset:
-    """Random access to the videos of all closed shards of a data set; the first `cache_bytes` read are kept in memory.
+    """Random access to a manifest's videos; the first `cache_bytes` read are kept in memory.
 
-    Raises InputError when the folder is no data set, a shard is broken, or shards disagree with the Identity.
+    Raises InputError when the manifest is none, or a shard is gone, broken or not the one that was frozen.
     """
 
-    def __init__(self, folder: Path, cache_bytes: int = 1 << 30) -> None:
-        self.folder = folder
-        if not (folder / "dataset.json").exists():
-            raise InputError(
-                f"{folder}: no data set there (no dataset.json); make one with `mcn extract --out {folder}`"
-            )
-        self.description: dict[str, Any] = read_description(folder)
+    def __init__(self, manifest: Path, cache_bytes: int = 1 << 30) -> None:
+        self.path = manifest
+        self.manifest = read_manifest(manifest)
+        self.folder = manifest.resolve().parent.parent
+        self.description: dict[str, Any] = read_description(self.folder)
         self.identity: dict[str, Any] = self.description["identity"]
+        if (digest_of_json(self.identity), self.description["words"]) != (self.manifest.identity, self.manifest.words):
+            raise InputError(f"{manifest}: frozen of another data set than {self.folder}; put it back where it was")
         self._files: list[FeatureFile] = []
-        self._tables: list[tuple[str, ...]] = []
+        self._tables: dict[int, tuple[str, ...]] = {}
         self._place: dict[str, tuple[int, int]] = {}
         self._cache: dict[tuple[str, tuple[str, ...]], VideoFeatures] = {}
         self._cache_room = cache_bytes
-        for path in sorted((folder / "shards").glob("[0-9]*.h5")):
+        chosen = set(self.manifest.video_ids)
+        for name, frozen in self.manifest.shards.items():
+            path = shard_path(self.folder, name)
+            cure = f"see `mcn verify {self.folder} --repair`, or freeze another manifest"
+            if not path.exists():
+                raise InputError(f"{manifest}: its shard {path} is gone; {cure}")
             file = FeatureFile(path)
-            if file.identity != self.identity:
-                raise InputError(f"{path}: its Identity isn't the data set's; move it away and extract again")
+            if file.content_digest() != frozen["content"]:
+                raise InputError(f"{path}: not the shard that {manifest} froze; {cure}")
             for index, video_id in enumerate(file.video_ids):
-                if video_id in self._place:
-                    raise InputError(f"{path}: video {video_id} stands in another shard too; remove one of them")
-                self._place[video_id] = (len(self._files), index)
+                if video_id in chosen:
+                    self._place[video_id] = (len(self._files), index)
             self._files.append(file)
-            self._tables.append(file.table())
             file.close()
-        if not self._place:
-            raise InputError(f"{folder}: holds no closed shard; finish `mcn extract --out {folder}` first")
+        absent = chosen - self._place.keys()
+        if absent:
+            raise InputError(f"{manifest}: {len(absent)} of its videos are in none of its shards, e.g. {min(absent)}")
 
     @property
     def video_ids(self) -> list[str]:
         """All ids, sorted."""
         return sorted(self._place)
 
-    @property
-    def digest(self) -> str:
-        """sha256 of the sorted ids, one a line: says which videos a score stands for."""
-        return hashlib.sha256("\n".join(self.video_ids).encode()).hexdigest()
-
     def without_captions(self) -> set[str]:
         """Ids of the videos from which no clip can be drawn; reads no rows."""
         found = set()
         for file in self._files:
             counts = file.caption_counts()
-            found |= {video_id for video_id, count in zip(file.video_ids, counts, strict=True) if not count}
+            found |= {
+                video_id for video_id, count in zip(file.video_ids, counts, strict=True) if not count
+            } & self._place.keys()
             file.close()
         return found
 
@@ -106,6 +112,10 @@ class FeatureDataset:
         if key in self._cache:
             return self._cache[key]
         file, index = self._place[video_id]
+        if file not in self._tables:
+            if len(self._tables) >= TABLES_KEPT:
+                self._tables.pop(next(iter(self._tables)))
+            self._tables[file] = self._files[file].table()
         video = self._files[file].video(index, video_id, self._tables[file], streams, logmel=False)
         # A data set may have more shards than a process may have open files.
         self._files[file].close()

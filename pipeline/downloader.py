@@ -9,17 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline import stopping
 from pipeline.failure_classes import FAILURE_CLASSES, FailureClass
 from pipeline.fetch import Fetched, Fetcher, FetchError, FetchSettings
 from pipeline.files import fsync_folder
 from pipeline.ledger import LedgerWriter, VideoState
+from pipeline.media_budget import SCRATCH, MediaBudget
 from pipeline.media_folder import fetched_path, media_path
+from pipeline.processed_media import EXTRACTED
 from pipeline.records import Outcome
 from pipeline.video_ids import is_video_id
 
 STAGE = "download"
+SIGNAL = "signal"
+"""Why a run was told to stop, when a signal asked for it."""
 
-_SCRATCH = ".part"
 _LONGEST_WAIT_S = 60.0
 _TOO_MANY_FORBIDDEN = 5
 
@@ -35,11 +39,13 @@ class DownloadJob:
     """How often a video is tried in all."""
     run: str
     """Names this run: its workers share a scratch folder, and with it the order to stop."""
+    budget: float = 0.0
+    """Bytes that the media may take in all; 0: no bound."""
 
     @property
     def scratch(self) -> Path:
         """Unfinished files of this run, on the same disk as the finished ones."""
-        return self.media / _SCRATCH / self.run
+        return self.media / SCRATCH / self.run
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Downloader:
         self.job = job
         self._fetcher = Fetcher(job.fetch)
         self._ledger = LedgerWriter(job.media / "ledger", STAGE)
+        self._budget = MediaBudget(job.media, job.budget)
         self._forbidden = 0
 
     def download(self, request: Request) -> Outcome:
@@ -73,6 +80,8 @@ class Downloader:
         while True:
             if fetched_path(self.job.media, request.video_id):
                 return Outcome(request.video_id, STAGE, "skipped", attempt=attempt)
+            if not stopped(self.job) and not self._budget.wait_for_room(self._wait):
+                stop(self.job, stopped(self.job) or "media-budget")
             if stopped(self.job):
                 return Outcome(request.video_id, STAGE, "waiting", attempt=attempt)
             outcome = self._attempt(request.video_id, attempt)
@@ -81,8 +90,11 @@ class Downloader:
             if not repeatable or failures >= self.job.attempts:
                 return outcome
             attempt += 1
-            time.sleep(min(wait, _LONGEST_WAIT_S))
+            stopping.wait(min(wait, _LONGEST_WAIT_S))
             wait *= 2
+
+    def _wait(self, seconds: float) -> bool:
+        return stopping.wait(seconds) or bool(stopped(self.job))
 
     def _attempt(self, video_id: str, attempt: int) -> Outcome:
         folder = self.job.scratch / uuid.uuid4().hex
@@ -141,9 +153,12 @@ def place(fetched: Fetched, media: Path, video_id: str) -> None:
 
 
 def settled(state: VideoState | None, attempts: int, recheck_h: float, ask_again: tuple[str, ...]) -> bool:
-    """Whether a video that is not there is left alone: gone for good, tried often enough, or too early to ask again."""
-    if state is None or state.latest.outcome != "failed" or state.latest.reason in ask_again:
+    """Whether a video that is not there is left alone: its media were deleted once its features were stored, it is gone
+    for good, was tried often enough, or it is too early to ask again."""
+    if state is None or state.latest.reason in ask_again:
         return False
+    if state.latest.outcome != "failed":
+        return state.latest.reason == EXTRACTED
     action = FAILURE_CLASSES.get(state.latest.reason, FAILURE_CLASSES["unknown"]).action
     if action == "later":
         return time.time() - state.latest.time < recheck_h * 3600
@@ -157,14 +172,14 @@ def stop(job: DownloadJob, reason: str) -> None:
 
 
 def stopped(job: DownloadJob) -> str:
-    """Name of the failure class for which this run was told to stop; empty if it was not."""
+    """Name of the failure class for which this run was told to stop, or `signal`; empty if it was not."""
     return next((path.name.removeprefix("stop-") for path in sorted(job.scratch.glob("stop-*"))), "")
 
 
 def clear_scratch(job: DownloadJob) -> None:
     """Delete this run's unfinished files, and those of dead runs: older than any attempt can last."""
     shutil.rmtree(job.scratch, ignore_errors=True)
-    probe = job.media / _SCRATCH / f"now-{job.run}"
+    probe = job.media / SCRATCH / f"now-{job.run}"
     try:
         # The age is by the clock of the folder's own host.
         probe.touch()

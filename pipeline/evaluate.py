@@ -12,6 +12,7 @@ import torch
 from extractors.text import words
 from pipeline.checkpoint import FILE as CHECKPOINT
 from pipeline.checkpoint import load_checkpoint, model_from
+from pipeline.circumstance import circumstance
 from pipeline.config import as_plain
 from pipeline.dataset import FeatureDataset, collate, cut_clip
 from pipeline.errors import InputError
@@ -20,7 +21,6 @@ from pipeline.records import Clip
 from pipeline.report import StageReport
 from pipeline.retrieval import CUTOFFS, retrieval_metrics
 from pipeline.train import settings_of
-from pipeline.words import read_split
 
 FILE = "retrieval.json"
 
@@ -35,10 +35,10 @@ class RetrievalSettings:
     """csv video_id,start,end,text: each line is a query (its text) and a candidate (its clip)."""
     out: Path
     """Folder for retrieval.json."""
-    dataset: Path | None = None
-    """Data set folder; default: the one the model was trained on."""
-    split: Path | None = None
-    """csv video_id,split: only clips of split `heldout` are taken. Default: all."""
+    manifest: Path | None = None
+    """Manifest of `mcn freeze`; default: the one the model was trained on."""
+    split: str = "heldout"
+    """Clips of which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
     bootstrap: int = 2000
     """Draws of the 95 % interval over videos."""
     seed: int = 0
@@ -85,9 +85,9 @@ def run(settings: RetrievalSettings) -> StageReport:
     report = StageReport("evaluate retrieval", unit="clip")
     content = load_checkpoint(settings.checkpoint)
     trained = settings_of(content)
-    dataset = FeatureDataset(settings.dataset or trained.dataset)
+    dataset = FeatureDataset(settings.manifest or trained.manifest)
     if content["identity"] != dataset.identity or content["words"] != dataset.description["words"]:
-        raise InputError(f"{dataset.folder}: the model was trained on another data set; give the right --dataset")
+        raise InputError(f"{dataset.folder}: the model was trained on another data set; give the right --manifest")
     inputs = _inputs(settings, dataset)
     before = read_json(settings.out / FILE) if (settings.out / FILE).exists() else {}
     if before.get("detail", {}).get("inputs") == inputs:
@@ -95,23 +95,20 @@ def run(settings: RetrievalSettings) -> StageReport:
         report.failed.update(before["failed"])
         report.skipped = report.detail["metrics"]["queries"]
         report.finish().publish()
-        print(table(report.detail["metrics"]))
+        print(table(report.detail))
         return report
     model, vectors = model_from(content), dataset.word_vectors()
     asked = read_queries(settings.clips)
-    if settings.split is not None:
-        splits = read_split(settings.split)
-        asked = [query for query in asked if splits.get(query.clip.video_id) == "heldout"]
-    stored = set(dataset.video_ids)
-    queries = [query for query in asked if query.clip.video_id in stored]
-    if len(queries) < len(asked):
-        report.failed["video not in the data set"] = len(asked) - len(queries)
-        report.notes.append(
-            f"{len(asked) - len(queries)} clips are of videos that the data set lacks: left out on both sides"
-        )
+    chosen, frozen = set(dataset.manifest.ids(settings.split)), set(dataset.video_ids)
+    queries = [query for query in asked if query.clip.video_id in chosen]
+    lacking = sum(query.clip.video_id not in frozen for query in asked)
+    if lacking:
+        report.failed["video not in the manifest"] = lacking
+        report.notes.append(f"{lacking} clips are of videos that the manifest lacks: left out on both sides")
     if not queries:
         raise InputError(
-            f"{settings.clips}: no clip of a video of {dataset.folder} to query; check --split and --clips"
+            f"{settings.clips}: no clip of a video in split {settings.split} of {dataset.path}; "
+            "check --split and --clips"
         )
     late = [q for q in queries if q.clip.start >= dataset.video(q.clip.video_id, trained.streams).duration]
     if late:
@@ -153,23 +150,26 @@ def run(settings: RetrievalSettings) -> StageReport:
         "metrics": metrics.as_json(),
         "missing": {"text": int((~present["text"]).sum()), "video": int((~present["video"]).sum())},
         "clips digest": digest_of_json([[q.clip.video_id, q.clip.start, q.clip.end, q.text] for q in queries]),
-        "dataset digest": dataset.digest,
+        "trained on": content["manifest"] | {"videos": content["videos"]},
+        "manifest": {"name": dataset.manifest.name, "digest": dataset.manifest.digest},
         "inputs": inputs,
+        "circumstance": circumstance("cpu"),
         "settings": as_plain(settings),
         "examples": _examples(queries, scores),
     }
     report.finish().publish(settings.out / FILE)
-    print(table(report.detail["metrics"]))
+    print(table(report.detail))
     return report
 
 
 def _inputs(settings: RetrievalSettings, dataset: FeatureDataset) -> dict[str, str]:
     """What the scores follow from, as digests: equal inputs need no second evaluation."""
     checkpoint = settings.checkpoint / CHECKPOINT if settings.checkpoint.is_dir() else settings.checkpoint
-    files = {"checkpoint": checkpoint, "clips": settings.clips, "split": settings.split}
+    files = {"checkpoint": checkpoint, "clips": settings.clips}
     return {
         **{name: sha256_of_file(path) for name, path in files.items() if path is not None and path.is_file()},
-        "dataset": dataset.digest,
+        "manifest": dataset.manifest.digest,
+        "split": settings.split,
         "bootstrap": f"{settings.bootstrap} draws, seed {settings.seed}",
     }
 
@@ -190,8 +190,9 @@ def _examples(
     ]
 
 
-def table(metrics: dict[str, Any]) -> str:
-    """The scores as lines of text, beside chance."""
+def table(detail: dict[str, Any]) -> str:
+    """The scores as lines of text, beside chance, with what they stand on."""
+    metrics, trained = detail["metrics"], detail["trained on"]
     head = f"text -> video, {metrics['queries']} clips of {metrics['videos']} videos"
     lines = [f"{head:<44}{'score':>8}{'95 % interval':>18}{'chance':>9}"]
 
@@ -201,4 +202,6 @@ def table(metrics: dict[str, Any]) -> str:
 
     for k in CUTOFFS:
         lines.append(line(f"R@{k}", metrics["recall"][f"R@{k}"], metrics["chance"][f"R@{k}"], 100.0, " %"))
-    return "\n".join([*lines, line("median rank", metrics["median_rank"], metrics["chance_median_rank"], 1.0, "")])
+    lines.append(line("median rank", metrics["median_rank"], metrics["chance_median_rank"], 1.0, ""))
+    on = f"  trained on {trained['videos']} videos of manifest {trained['name']}, digest {trained['digest'][:12]}"
+    return "\n".join([*lines, on])

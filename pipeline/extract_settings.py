@@ -21,7 +21,10 @@ class ExtractSettings:
     out: Path
     """Data set folder; an existing one with the same settings grows."""
     captions: Path | None = None
-    """caption.json: {video_id: {"start": [s], "end": [s], "text": [str]}}. Without it no words are stored."""
+    """caption.json or raw_caption.json, {video_id: {"start": [s], "end": [s], "text": [str]}}, or a folder of ID.csv
+    with columns start,end,text. Without it no words are stored."""
+    drop_overlaps: bool = False
+    """Leave out captions that repeat an earlier one's text and overlap it in time."""
     ids: Path | None = None
     """csv with a column video_id: only these videos are taken. Default: all there are in --media."""
     streams: tuple[str, ...] = ("resnet152",)
@@ -50,6 +53,17 @@ class ExtractSettings:
     """MiB a shard aims at; small sets are cut into up to 8 shards."""
     time_limit: float = 600.0
     """Seconds of decoding one video may take before its decoder is killed."""
+    part: str = ""
+    """I/N: take only part I of N of the plans, one process each, no cluster software; default: SLURM's array task."""
+    follow: bool = False
+    """Go on while a download fills --media, until every id of --ids is extracted or given up; shards are filled
+    first."""
+    delete_media: bool = False
+    """Delete a video's media once its shard is closed and verified."""
+    ask_again: tuple[str, ...] = ()
+    """Failures of closed shards to try anew in new shards, e.g. timeout,crashed."""
+    poll: float = 30.0
+    """Seconds between looks at media and other processes' work, with --follow or several processes."""
     workers: int = 0
     """Local worker processes; 0: one a core. Ignored by cluster runners."""
     device: str = "auto"
@@ -59,8 +73,10 @@ class ExtractSettings:
         unknown = set(self.streams) - set(STREAMS)
         if unknown or not self.streams:
             raise ValueError(f"streams: {', '.join(sorted(unknown)) or 'none'} is unknown; known: {', '.join(STREAMS)}")
-        if self.shard_size <= 0 or self.workers < 0 or self.time_limit <= 0:
-            raise ValueError("shard_size and time_limit must be above 0, workers at least 0")
+        if min(self.shard_size, self.time_limit, self.poll) <= 0 or self.workers < 0:
+            raise ValueError("shard_size, time_limit and poll must be above 0, workers at least 0")
+        if self.follow and self.ids is None:
+            raise ValueError("follow needs ids: without a list there is no knowing when all are there")
         self.decoding()
 
     def decoding(self) -> DecodeSettings:
@@ -74,8 +90,13 @@ class ExtractSettings:
         return video + (davenet if self.audio_store != "logmel" else 0) + (8000 if self.audio_store != "davenet" else 0)
 
 
-def identity(settings: ExtractSettings, digests: dict[str, str], precision: str) -> dict[str, Any]:
-    """The Identity of docs/data-format.md; `digests`: network -> sha256 of its weights; `precision`: bf16 or fp32."""
+def identity(
+    settings: ExtractSettings, digests: dict[str, str], precision: str, captions: dict[str, str]
+) -> dict[str, Any]:
+    """The Identity of docs/data-format.md.
+
+    `digests`: network -> sha256 of its weights; `precision`: bf16 or fp32; `captions`: of `caption_identity`.
+    """
     return {
         "schema": SCHEMA,
         "feature_fps": settings.feature_fps,
@@ -97,5 +118,5 @@ def identity(settings: ExtractSettings, digests: dict[str, str], precision: str)
             "weights": digests["davenet"],
             "precision": "fp32",
         },
-        "captions": {"source": settings.captions.name if settings.captions else "", "rule": "published"},
+        "captions": captions,
     }

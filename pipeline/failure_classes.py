@@ -71,6 +71,12 @@ _TABLE = (
         "the media folder can't take more; make room or choose another --out",
     ),
     FailureClass(
+        "media-budget",
+        "stop",
+        advice="the media have reached --media-budget, and no `mcn extract --follow --delete-media` is at work to free "
+        "it; start one, or raise the budget",
+    ),
+    FailureClass(
         "network",
         "stop",
         (

@@ -9,11 +9,12 @@ import dataclasses
 import json
 import os
 import socket
+import sys
 import threading
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,7 @@ from pipeline.files import fsync_folder
 from pipeline.records import Outcome
 
 _CHECKSUM = "crc32"
+_SUM_BEGINS = b'"crc32":"'
 _LONGEST_MESSAGE = 500
 
 
@@ -73,20 +75,19 @@ class LedgerWriter:
         self.close()
 
 
-def read_ledger(folder: Path, stage: str | None = None, torn: Counter[str] | None = None) -> Iterator[Outcome]:
-    """Every whole line of every file in `folder` (of one stage, if given), files in the order of their names.
+def read_ledger(
+    folder: Path, stage: str | None = None, torn: Counter[str] | None = None, wanted: Collection[str] | None = None
+) -> Iterator[Outcome]:
+    """Every whole line of every file in `folder` (of one stage, of `wanted` videos, if given), files by name.
 
     Lines that are cut short, altered or not of this form are dropped and counted in `torn` by file name. A folder that
-    is not there has no lines.
+    is not there has no lines. `wanted` should be a set: lines of other videos are passed over before they are parsed.
     """
+    wanted_bytes = None if wanted is None else {video_id.encode() for video_id in wanted}
     for path in sorted(folder.glob(f"{stage or '*'}-*.jsonl")):
-        try:
-            lines = path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise InputError(f"{path}: can't be read: {error.strerror}") from None
-        for line in lines:
+        for line in _lines(path):
+            if wanted_bytes is not None and _video_id(line) not in wanted_bytes:
+                continue
             outcome = decode_line(line)
             if outcome is None:
                 if line and torn is not None:
@@ -95,7 +96,24 @@ def read_ledger(folder: Path, stage: str | None = None, torn: Counter[str] | Non
                 yield outcome
 
 
-@dataclass
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file without their line feeds; the last may be torn."""
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                yield line.removesuffix(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def _video_id(line: bytes) -> bytes:
+    """The id in a line: its last field, since fields are sorted by name."""
+    return line[line.rfind(b'"video_id":"') + 12 : -2]
+
+
+@dataclass(slots=True)
 class VideoState:
     """Where a video stands in one stage."""
 
@@ -104,17 +122,21 @@ class VideoState:
     """Attempts so far that ended as `failed`."""
 
 
-def latest_states(folder: Path, stage: str, torn: Counter[str] | None = None) -> dict[str, VideoState]:
-    """The latest outcome of each video in `stage`: that of the highest attempt.
+def latest_states(
+    folder: Path, stage: str, torn: Counter[str] | None = None, wanted: Collection[str] | None = None
+) -> dict[str, VideoState]:
+    """The latest outcome of each video (of `wanted`, if given) in `stage`: that of the highest attempt.
 
     Two hosts may make the same attempt at once; then `done` counts before anything else, and after that the later time.
     """
     states: dict[str, VideoState] = {}
-    for outcome in read_ledger(folder, stage, torn):
-        state = states.setdefault(outcome.video_id, VideoState(outcome))
-        state.failures += outcome.outcome == "failed"
-        if _order(outcome) > _order(state.latest):
+    for outcome in read_ledger(folder, stage, torn, wanted):
+        state = states.get(outcome.video_id)
+        if state is None:
+            state = states[outcome.video_id] = VideoState(outcome)
+        elif _order(outcome) > _order(state.latest):
             state.latest = outcome
+        state.failures += outcome.outcome == "failed"
     return states
 
 
@@ -130,11 +152,20 @@ def _encode(outcome: Outcome) -> bytes:
 
 def decode_line(line: bytes) -> Outcome | None:
     """The outcome that a ledger line holds, or None if the line is not whole."""
+    # The sum stands between `attempt` and `detail`: cut out of the bytes, what is left is what was summed.
+    at = line.find(_SUM_BEGINS)
+    after = at + len(_SUM_BEGINS) + 10
+    if at < 0 or line[after - 2 : after] != b'",':
+        return None
+    if line[at + len(_SUM_BEGINS) : after - 2] != b"%08x" % zlib.crc32(line[after:], zlib.crc32(line[:at])):
+        return None
     try:
         fields = json.loads(line)
-        checksum = fields.pop(_CHECKSUM)
-        if checksum != f"{zlib.crc32(_json(fields)):08x}":
-            return None
+        del fields[_CHECKSUM]
+        # Words that are the same in most lines are kept once.
+        fields["stage"], fields["outcome"], fields["reason"] = map(
+            sys.intern, (fields["stage"], fields["outcome"], fields["reason"])
+        )
         return Outcome(**fields)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

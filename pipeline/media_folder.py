@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,18 +21,38 @@ def media_path(media: Path, video_id: str, suffix: str = ".mp4") -> Path:
 
 def fetched_path(media: Path, video_id: str) -> Path | None:
     """The file that `media_path` has given this video, whatever its suffix, or None. Looks at no other folder."""
-    for suffix in sorted(MEDIA_SUFFIXES):
+    for suffix in sorted(MEDIA_SUFFIXES, key=lambda suffix: (suffix != ".mp4", suffix)):
         path = media_path(media, video_id, suffix)
         if path.is_file():
             return path
     return None
 
 
+class MediaPaths(Mapping[str, Path]):
+    """Video id -> its file, in the order of the ids. Folders and suffixes are shared: a million files take 150 MB."""
+
+    def __init__(self, places: dict[str, tuple[str, str]]) -> None:
+        self._places = places
+
+    def __getitem__(self, video_id: str) -> Path:
+        folder, suffix = self._places[video_id]
+        return Path(folder, video_id + suffix)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 @dataclass
 class MediaFolder:
     """The media files under a folder."""
 
-    paths: dict[str, Path]
+    paths: Mapping[str, Path]
     """Video id -> its file."""
     duplicates: dict[str, list[Path]] = field(default_factory=dict)
     """Video id -> all its files, where there are several; `paths` has the first by name."""
@@ -46,23 +66,46 @@ def find_media(folder: Path) -> MediaFolder:
     Hidden files and folders, unfinished `.part` files and files of other kinds are passed over. Raises InputError if
     the folder is missing or can't be read.
     """
-    found: dict[str, list[Path]] = {}
+    places: dict[str, tuple[str, str]] = {}
+    shared: dict[tuple[str, str], tuple[str, str]] = {}
     result = MediaFolder({})
-    for path in _files(folder):
-        if path.suffix.lower() not in MEDIA_SUFFIXES:
+    for parent, name in _files(folder):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() not in MEDIA_SUFFIXES:
             continue
-        if is_media_name(path.stem):
-            found.setdefault(path.stem, []).append(path)
+        if not is_media_name(stem):
+            result.misnamed.append(Path(parent, name))
+        elif stem in places:
+            first = Path(places[stem][0], stem + places[stem][1])
+            result.duplicates.setdefault(stem, [first]).append(Path(parent, name))
         else:
-            result.misnamed.append(path)
-    result.paths = {video_id: paths[0] for video_id, paths in sorted(found.items())}
-    result.duplicates = {video_id: paths for video_id, paths in sorted(found.items()) if len(paths) > 1}
+            places[stem] = shared.setdefault((parent, suffix), (parent, suffix))
+    result.paths = MediaPaths({video_id: places[video_id] for video_id in sorted(places)})
+    result.duplicates = dict(sorted(result.duplicates.items()))
     return result
 
 
-def _files(folder: Path) -> Iterator[Path]:
+class MediaFinder:
+    """Finds one video's file at a time: where a download puts it, or else by a scan of the folder, made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._scanned: Mapping[str, Path] | None = None
+
+    def find(self, video_id: str) -> Path | None:
+        """The video's file, or None. InputError if the folder is missing or can't be read."""
+        path = fetched_path(self._folder, video_id)
+        if path is None and self._scanned is None:
+            self._scanned = find_media(self._folder).paths
+        if path is None and self._scanned is not None and video_id in self._scanned:
+            path = self._scanned[video_id]
+        return path if path is not None and path.is_file() else None
+
+
+def _files(folder: Path) -> Iterator[tuple[str, str]]:
+    """Folder and name of every file that isn't hidden."""
     if folder.is_file():
-        yield folder
+        yield str(folder.parent), folder.name
         return
 
     def refuse(error: OSError) -> None:
@@ -72,4 +115,4 @@ def _files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith("."):
-                yield Path(parent, name)
+                yield parent, name

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def learning_curves(metrics: Path) -> str:
     return text[text.index("<svg") :]
 
 
-def _pictured(clip: dict[str, Any], media: dict[str, Path]) -> dict[str, Any]:
+def _pictured(clip: dict[str, Any], media: Mapping[str, Path]) -> dict[str, Any]:
     middle = (clip["start"] + clip["end"]) / 2
     path = media.get(clip["video_id"])
     return clip | {"picture": thumbnail(path, middle) if path else ""}

@@ -3,25 +3,15 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.files import AlreadyThereError, digest_of_json, read_json, write_json
-from pipeline.records import Caption, ShardPlan
+from pipeline.records import ShardPlan
 
 SMALL_SET_SHARDS = 8
 """A set too small to fill shards is still cut into this many, so that several workers share it."""
-
-
-@dataclass(frozen=True)
-class PlanFile:
-    """A plan with all a worker needs of it."""
-
-    plan: ShardPlan
-    captions: dict[str, tuple[Caption, ...]]
-    digest: str
 
 
 def hash_order(video_id: str) -> str:
@@ -50,26 +40,13 @@ def cut_into_shards(seconds: Mapping[str, float], shard_seconds: float) -> list[
     return [tuple(shard) for shard in shards if shard]
 
 
-def write_plans(folder: Path, shards: Sequence[Sequence[str]], captions: Mapping[str, Sequence[Caption]]) -> list[str]:
+def write_plans(folder: Path, shards: Sequence[Sequence[str]]) -> list[str]:
     """Add a plan per shard after those already in `folder`; returns their names."""
     names = []
     number = 1 + max((int(name) for name in plan_names(folder)), default=-1)
     for video_ids in shards:
         name = f"{number:06d}"
-        content: dict[str, Any] = {
-            "schema": 1,
-            "name": name,
-            "video_ids": list(video_ids),
-            "captions": {
-                video_id: {
-                    "start": [caption.start for caption in captions[video_id]],
-                    "end": [caption.end for caption in captions[video_id]],
-                    "text": [caption.text for caption in captions[video_id]],
-                }
-                for video_id in video_ids
-                if captions.get(video_id)
-            },
-        }
+        content: dict[str, Any] = {"schema": 1, "name": name, "video_ids": list(video_ids)}
         try:
             write_json(folder / f"{name}.json", content | {"digest": digest_of_json(content)}, exclusive=True)
         except AlreadyThereError:
@@ -87,15 +64,11 @@ def plan_names(folder: Path) -> list[str]:
     return sorted(stem for stem, extension in names if extension == ".json" and stem.isdigit())
 
 
-def read_plan(folder: Path, name: str) -> PlanFile:
+def read_plan(folder: Path, name: str) -> ShardPlan:
     """Read plan `name`; InputError if it is missing or its digest doesn't match."""
     path = folder / f"{name}.json"
     content = read_json(path)
     digest = content.pop("digest", None) if isinstance(content, dict) else None
     if digest is None or digest != digest_of_json(content):
         raise InputError(f"{path}: its digest doesn't match: the plan was changed; restore it from a copy")
-    captions = {
-        video_id: tuple(Caption(*line) for line in zip(entry["start"], entry["end"], entry["text"], strict=True))
-        for video_id, entry in content["captions"].items()
-    }
-    return PlanFile(ShardPlan(name, tuple(content["video_ids"])), captions, digest)
+    return ShardPlan(name, tuple(content["video_ids"]), digest)

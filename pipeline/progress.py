@@ -44,12 +44,12 @@ class Progress:
             )
 
 
-class _LineCount:
-    """Counts the lines of a growing ledger by its new bytes alone."""
+class _NewLines:
+    """Counts the lines that a ledger grows by; what is there already isn't read."""
 
     def __init__(self, folder: Path, stage: str) -> None:
         self._folder, self._stage = folder, stage
-        self._read: dict[Path, int] = {}
+        self._read = {path: path.stat().st_size for path in folder.glob(f"{stage}-*.jsonl")}
         self._lines = 0
 
     def count(self) -> int:
@@ -65,14 +65,13 @@ class _LineCount:
 @contextmanager
 def ledger_progress(folder: Path, stage: str, total: int, label: str) -> Iterator[None]:
     """Show how many of `total` videos got a new line in the ledger, whoever writes it, while the block runs."""
-    lines = _LineCount(folder, stage)
-    before = lines.count()
+    lines = _NewLines(folder, stage)
     stop = threading.Event()
     with Progress(label, total, "video") as progress:
 
         def watch() -> None:
             while not stop.wait(POLL_EVERY_S):
-                progress.to(min(total, lines.count() - before))
+                progress.to(min(total, lines.count()))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

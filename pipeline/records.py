@@ -16,19 +16,18 @@ class Caption:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoRecord:
-    """One line of the HowTo100M list, with its captions where known."""
+    """One line of the HowTo100M list."""
 
     video_id: str
     category_1: str = ""
     category_2: str = ""
     rank: str = ""
     task_id: str = ""
-    captions: tuple[Caption, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one attempt at one video in one stage."""
 
@@ -51,6 +50,8 @@ class ShardPlan:
 
     name: str
     video_ids: tuple[str, ...]
+    digest: str
+    """sha256 of the plan's content (docs/data-format.md)."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class StageReport:
     """Announcements a reader must not miss (random weights, a slower path, data left out)."""
     complete: bool = True
     """Whether the work asked for is there: decides the exit status."""
+    stopped: bool = False
+    """A signal asked to stop: what is done is saved, the same command goes on. The exit status is then 75."""
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic, repr=False)
 
@@ -47,6 +49,7 @@ class StageReport:
             "waiting": self.waiting,
             "seconds": round(self.seconds, 3),
             "complete": self.complete,
+            "stopped": self.stopped,
             "detail": self.detail,
             "notes": self.notes,
         }
@@ -60,7 +63,8 @@ class StageReport:
             f"{self.failed.total()} failed{waiting} in {self.seconds:.1f} s{rate}"
         )
         reasons = [f"  failed, {reason}: {count}" for reason, count in sorted(self.failed.items())]
-        return [head, *reasons, *(f"  note: {note}" for note in self.notes)]
+        stopped = ["  stopped by a signal: all of this is saved, the same command goes on"] if self.stopped else []
+        return [head, *reasons, *(f"  note: {note}" for note in self.notes), *stopped]
 
     def publish(self, path: Path | None = None, stream: TextIO | None = None) -> None:
         """Print the summary and, with `path`, write it there as JSON."""

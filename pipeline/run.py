@@ -15,8 +15,9 @@ from pipeline.errors import InputError, suggest
 from pipeline.files import write_json, write_text
 from pipeline.page import write_page
 from pipeline.report import StageReport
+from pipeline.stopping import asked_to_stop
 
-SECTIONS = ("sample", "download", "extract", "train", "evaluate")
+SECTIONS = ("sample", "download", "extract", "freeze", "train", "evaluate")
 KEYS = ("out", "schemes", "seeds", *SECTIONS)
 
 
@@ -85,15 +86,22 @@ class RunSettings:
             source = {"captions": str(sample / "caption.json"), "ids": str(sample / "HowTo100M_v1.csv")} if made else {}
             folders = {"media": str(out / "media"), "out": str(out / "dataset")}
             plan.append(("extract", folders | source | split | given["extract"]))
+        listed = given.get("extract", {}).get("ids") or given.get("download", {}).get("ids")
+        ids = {"ids": str(sample / "HowTo100M_v1.csv")} if made else {"ids": listed} if listed else {}
+        frozen = {"dataset": str(out / "dataset"), "name": "run", "media": str(out / "media")} | ids | split
+        frozen |= given.get("freeze", {})
+        manifest = str(Path(frozen["dataset"]) / "manifests" / f"{frozen['name']}.json")
+        if "freeze" in given or ("train" in given and "manifest" not in given["train"]):
+            plan.append(("freeze", frozen))
         for scheme, seed in ((scheme, seed) for scheme in self.schemes for seed in self.seeds):
             model = str(out / "models" / f"{Path(scheme).stem}-seed{seed}")
             if "train" in given:
-                chosen = {"dataset": str(out / "dataset"), "out": model, "scheme": scheme, "seed": seed}
-                plan.append(("train", chosen | split | given["train"]))
+                chosen = {"manifest": manifest, "out": model, "scheme": scheme, "seed": seed}
+                plan.append(("train", chosen | given["train"]))
             if "evaluate" in given:
                 clips = {"clips": str(sample / "steps.csv")} if made else {}
-                places = {"checkpoint": model, "out": model, "dataset": str(out / "dataset")}
-                plan.append(("evaluate retrieval", places | clips | split | given["evaluate"]))
+                places = {"checkpoint": model, "out": model}
+                plan.append(("evaluate retrieval", places | clips | given["evaluate"]))
         return plan
 
 
@@ -129,6 +137,10 @@ def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> StageRepor
         seconds = time.monotonic() - started
         print(f"   {name} took {seconds:.1f} s", flush=True)
         stages.append(stage.as_json() | {"wall_seconds": round(seconds, 1), "asked": as_plain(stage_settings)})
+        if stage.stopped or asked_to_stop():
+            report.stopped = True
+            report.complete = False
+            break
         if not stage.complete:
             report.failed[name] += 1
             report.complete = False
@@ -142,7 +154,7 @@ def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> StageRepor
         "scores": [
             {
                 key: stage["detail"][key]
-                for key in ("scheme", "space", "direction", "metrics", "dataset digest", "clips digest")
+                for key in ("scheme", "space", "direction", "metrics", "trained on", "manifest", "clips digest")
             }
             | {"checkpoint": stage["asked"]["checkpoint"]}
             for stage in evaluated

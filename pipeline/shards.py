@@ -1,8 +1,6 @@
-"""Shards and parts in HDF5, by docs/data-format.md: written aside, verified against what went in, renamed."""
+"""Writing shards and parts in HDF5, by docs/data-format.md: aside, verified against what went in, renamed."""
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.feature_file import DAVENET_WIDTH, LOGMEL_BANDS, SCHEMA, Array, FeatureFile, columns, digests_of
 from pipeline.files import write_aside
-from pipeline.records import Caption, VideoFeatures, Words
+from pipeline.records import VideoFeatures
+from pipeline.shard_check import verify
 
-SCHEMA = 1
+__all__ = ["FLOAT16_MAX", "SCHEMA", "FeatureFile", "Origin", "to_float16", "verify", "write_part", "write_shard"]
+
 FLOAT16_MAX = 65504.0
-DAVENET_WIDTH, LOGMEL_BANDS = 1024, 40
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -39,45 +37,6 @@ def to_float16(values: NDArray[np.float32], what: str) -> NDArray[np.float16]:
     if not np.isfinite(values).all() or (values.size and np.abs(values).max() > FLOAT16_MAX):
         raise ValueError(f"{what}: a value is NaN or beyond 65,504, which half precision can't hold")
     return values.astype(np.float16)
-
-
-def _columns(video: VideoFeatures) -> dict[str, tuple[str, Array]]:
-    """Digest name -> (dataset, the video's own array in it), words excepted: their ids depend on the table."""
-    texts = b"".join(caption.text.encode() for caption in video.captions)
-    empty = np.zeros((0, LOGMEL_BANDS), np.float16)
-    columns: dict[str, tuple[str, Array]] = {
-        "duration": ("videos/duration", np.array([video.duration], np.float64)),
-        "logmel_start": ("videos/logmel_start", np.array([video.logmel_start], np.float64)),
-        "decoder": ("videos/decoder", np.array([video.decoder.encode()])),
-        "video_mask": ("rows/video_mask", video.video_mask.astype(np.uint8)),
-        "audio_mask": ("audio/mask", video.audio_mask.astype(np.uint8)),
-        "logmel": ("logmel/frames", empty if video.logmel is None else video.logmel),
-        "times": ("captions/times", np.array([(c.start, c.end) for c in video.captions], np.float64).reshape(-1, 2)),
-        "text": ("captions/text", np.frombuffer(texts, np.uint8)),
-    }
-    if video.audio is not None:
-        columns["davenet"] = ("audio/davenet", video.audio)
-    for stream, rows in video.video.items():
-        columns[stream] = (f"rows/{stream}", rows)
-    return columns
-
-
-def _texts(video: VideoFeatures) -> dict[str, str]:
-    """Digest name -> the video's own text in a dataset of fixed-length texts."""
-    return {"id": video.video_id, "decoder": video.decoder}
-
-
-def _digests(video: VideoFeatures) -> dict[str, bytes]:
-    digests = {
-        name: hashlib.sha256(np.ascontiguousarray(a).tobytes()).digest() for name, (_, a) in _columns(video).items()
-    }
-    # A fixed-length text is padded to the file's longest, which is none of the video's own.
-    digests |= {name: hashlib.sha256(text.encode()).digest() for name, text in _texts(video).items()}
-    words = hashlib.sha256()
-    for index in range(len(video.captions)):
-        words.update(b"".join(word.encode() + b"\0" for word in video.words.of_caption(index)) + b"\0")
-    lengths = np.array([len(caption.text.encode()) for caption in video.captions], np.int64)
-    return digests | {"words": words.digest(), "text_lengths": hashlib.sha256(lengths.tobytes()).digest()}
 
 
 class _Growing:
@@ -139,6 +98,7 @@ def _write(
                 "identity": json.dumps(identity, sort_keys=True),
                 "circumstance": json.dumps(origin.circumstance, sort_keys=True),
                 "plan": origin.plan,
+                "digest": "",
             }.items():
                 file.attrs[name] = text
             count, rows = len(sizes), sum(size.rows for size in sizes)
@@ -172,15 +132,19 @@ def _write(
             growing = _Growing(file)
             digests: dict[str, list[bytes]] = {}
             for video in videos():
-                for dataset, values in _columns(video).values():
+                for dataset, values in columns(video).values():
                     growing.append(dataset, values)
                 growing.append(
                     "captions/words", np.array([position[video.words.table[i]] for i in video.words.ids], np.int32)
                 )
-                for name, digest in _digests(video).items():
+                for name, digest in digests_of(video).items():
                     digests.setdefault(name, []).append(digest)
             for name, of_videos in digests.items():
                 file[f"digests/{name}"] = np.frombuffer(b"".join(of_videos), "V32")
+        with FeatureFile(aside) as written:
+            seal = written.seal()
+        with h5py.File(aside, "r+", locking=False) as file:
+            file.attrs["digest"] = seal
         problems = verify(aside)
         if problems:
             raise OSError(f"{path}: what was written can't be read back: {problems[0]}")
@@ -209,180 +173,3 @@ def write_shard(path: Path, parts: Sequence[Path], origin: Origin) -> None:
                 yield from file.videos()
 
     _write(path, "shard", origin, sizes, videos)
-
-
-class FeatureFile:
-    """Reads a shard or a part. Opened at first use, again in each process (HDF5 handles don't survive a fork).
-
-    Raises InputError when the file is missing or isn't what docs/data-format.md describes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: h5py.File | None = None
-        self._process = -1
-
-    def __enter__(self) -> "FeatureFile":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_file": None, "_process": -1}
-
-    def close(self) -> None:
-        """Close the file; the next use opens it again."""
-        if self._file is not None and self._process == os.getpid():
-            self._file.close()
-        self._file = None
-
-    @property
-    def _open(self) -> h5py.File:
-        if self._file is None or self._process != os.getpid():
-            try:
-                self._file = h5py.File(self.path, "r", locking=False)
-            except OSError as error:
-                state = (
-                    "no such file"
-                    if not self.path.exists()
-                    else f"not a whole HDF5 file ({str(error).splitlines()[0]})"
-                )
-                raise InputError(f"{self.path}: {state}; extract the data set again to have it made anew") from None
-            self._process = os.getpid()
-            schema = self._file.attrs.get("schema")
-            if schema != SCHEMA:
-                self.close()
-                raise InputError(f"{self.path}: schema {schema}, this program reads {SCHEMA}")
-        return self._file
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The Identity under which the rows were made."""
-        return dict(json.loads(self._open.attrs["identity"]))
-
-    @property
-    def circumstance(self) -> dict[str, Any]:
-        """What is only recorded: versions, device, host, time."""
-        return dict(json.loads(self._open.attrs["circumstance"]))
-
-    @property
-    def video_ids(self) -> list[str]:
-        """Ids in stored order."""
-        return [video_id.decode() for video_id in self._open["videos/id"][:]]
-
-    @property
-    def plan(self) -> str:
-        """Digest of the plan this shard closes; empty in a part."""
-        return str(self._open.attrs["plan"])
-
-    def caption_counts(self) -> list[int]:
-        """Captions of each video, in stored order."""
-        return [int(count) for count in np.diff(self._open["captions/offsets"][:])]
-
-    def table(self) -> tuple[str, ...]:
-        """The file's words, sorted; the ids of `VideoFeatures.words` point into it."""
-        offsets, text = self._open["words/offsets"][:], self._open["words/text"][:].tobytes()
-        return tuple(text[a:b].decode() for a, b in zip(offsets, offsets[1:], strict=False))
-
-    def videos(
-        self, streams: Sequence[str] | None = None, audio: bool = True, logmel: bool = True
-    ) -> Iterator[VideoFeatures]:
-        """All videos in stored order; see `video`."""
-        table = self.table()
-        for index, video_id in enumerate(self.video_ids):
-            yield self.video(index, video_id, table, streams, audio, logmel)
-
-    def video(
-        self,
-        index: int,
-        video_id: str,
-        table: tuple[str, ...],
-        streams: Sequence[str] | None = None,
-        audio: bool = True,
-        logmel: bool = True,
-    ) -> VideoFeatures:
-        """Video number `index`: one contiguous read a dataset.
-
-        `streams` None means all; `audio` and `logmel` say whether to read those.
-        """
-        file = self._open
-        identity = self.identity
-        first, last = file["rows/offsets"][index : index + 2]
-        audio_first, audio_last = file["audio/offsets"][index : index + 2]
-        logmel_first, logmel_last = file["logmel/offsets"][index : index + 2]
-        caption_first, caption_last = file["captions/offsets"][index : index + 2]
-        text_offsets = file["captions/text_offsets"][caption_first : caption_last + 1]
-        word_offsets = file["captions/word_offsets"][caption_first : caption_last + 1]
-        text = file["captions/text"][text_offsets[0] : text_offsets[-1]].tobytes()
-        times = file["captions/times"][caption_first:caption_last]
-        captions = tuple(
-            Caption(float(start), float(end), text[a - text_offsets[0] : b - text_offsets[0]].decode())
-            for (start, end), a, b in zip(times, text_offsets, text_offsets[1:], strict=False)
-        )
-        return VideoFeatures(
-            video_id=video_id,
-            duration=float(file["videos/duration"][index]),
-            feature_fps=identity["feature_fps"],
-            video={
-                name: file[f"rows/{name}"][first:last] for name in (identity["streams"] if streams is None else streams)
-            },
-            video_mask=file["rows/video_mask"][first:last].astype(bool),
-            audio=file["audio/davenet"][audio_first:audio_last] if audio and "davenet" in file["audio"] else None,
-            audio_mask=file["audio/mask"][audio_first:audio_last].astype(bool),
-            logmel=file["logmel/frames"][logmel_first:logmel_last] if logmel else None,
-            logmel_start=float(file["videos/logmel_start"][index]),
-            captions=captions,
-            words=Words(
-                table, file["captions/words"][word_offsets[0] : word_offsets[-1]], word_offsets - word_offsets[0]
-            ),
-            decoder=file["videos/decoder"][index].decode(),
-            audio_rate=identity["audio"]["rate"],
-        )
-
-
-def _misfits(file: h5py.File) -> Iterator[str]:
-    """What can be told from sizes alone: every index starts at 0, never falls, and ends where its dataset ends."""
-    streams = json.loads(file.attrs["identity"])["streams"]
-    owned = {
-        "rows/offsets": ["rows/video_mask", *(f"rows/{stream}" for stream in streams)],
-        "audio/offsets": ["audio/mask", *(["audio/davenet"] if "davenet" in file["audio"] else [])],
-        "logmel/offsets": ["logmel/frames"],
-        "captions/offsets": ["captions/times"],
-        "captions/text_offsets": ["captions/text"],
-        "captions/word_offsets": ["captions/words"],
-        "words/offsets": ["words/text"],
-    }
-    for name, datasets in owned.items():
-        offsets = file[name][:]
-        if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
-            yield f"{name} is no index"
-        elif wrong := [dataset for dataset in datasets if len(file[dataset]) != offsets[-1]]:
-            yield f"{name} ends at {offsets[-1]}, but {wrong[0]} holds {len(file[wrong[0]])}"
-    for name in ("rows/video_mask", "audio/mask"):
-        if (file[name][:] > 1).any():
-            yield f"{name} holds values other than 0 and 1"
-    for name in ("rows/offsets", "audio/offsets", "logmel/offsets", "captions/offsets"):
-        if len(file[name]) != len(file["videos/id"]) + 1:
-            yield f"{name} has {len(file[name])} entries for {len(file['videos/id'])} videos"
-
-
-def verify(path: Path) -> list[str]:
-    """Read a part or shard whole and compare it with its own digests; one line per problem, none if it is sound."""
-    problems: list[str] = []
-    try:
-        with FeatureFile(path) as file:
-            opened = file._open
-            problems += [f"{path}: {problem}" for problem in _misfits(opened)]
-            for index, video in enumerate(file.videos()):
-                for name, digest in _digests(video).items():
-                    if opened[f"digests/{name}"][index].tobytes() != digest:
-                        problems.append(f"{path}: {name} of video {video.video_id} doesn't match its sha256")
-                for name, rows in {**video.video, "davenet": video.audio, "logmel": video.logmel}.items():
-                    if rows is not None and not np.isfinite(rows).all():
-                        problems.append(f"{path}: {name} of video {video.video_id} holds NaN or infinity")
-    except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
-        problems.append(f"{path}: not a whole shard: {str(error).splitlines()[0]}")
-    except InputError as error:
-        problems.append(str(error))
-    return problems

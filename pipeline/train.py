@@ -1,4 +1,4 @@
-"""`mcn train`: an MCN on the clips of a data set. A plain loop; devices and precision by Lightning Fabric."""
+"""`mcn train`: an MCN on the clips of a manifest. A plain loop; devices and precision by Lightning Fabric."""
 
 import csv
 import dataclasses
@@ -38,16 +38,21 @@ from models import (
     total_loss,
 )
 from pipeline.checkpoint import FILE, load_checkpoint, save_checkpoint
+from pipeline.circumstance import circumstance
 from pipeline.clip_sampling import PermutedCaptions, draw_clips, epoch_batches
 from pipeline.config import as_plain, from_mapping, load_yaml
 from pipeline.dataset import FeatureDataset, collate
 from pipeline.errors import InputError, suggest
-from pipeline.files import digest_of_json, write_json, write_text
+from pipeline.files import write_json, write_text
+from pipeline.lease import locked
+from pipeline.manifest import TRAIN
 from pipeline.progress import Progress
 from pipeline.report import StageReport
-from pipeline.words import read_split
+from pipeline.stopping import asked_to_stop
 
 SAVE_EVERY_S = 30.0
+VIDEOS = "videos.txt"
+"""Beside the checkpoint: the ids it was trained on, one a line."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,10 @@ class TrainSettings:
         },
     }
 
-    dataset: Path
-    """Data set folder made by `mcn extract`."""
+    manifest: Path
+    """Manifest made by `mcn freeze`, DATASET/manifests/NAME.json: its split `train` is trained on."""
     out: Path
     """Folder for the checkpoint, metrics and settings; training goes on from a checkpoint there."""
-    split: Path | None = None
-    """csv video_id,split: only split `train` is seen. Default: every video of the data set."""
     preset: Literal["default", "sample"] = "default"
     """Starting point: the owner's settings, or the sample's (at most 90 s on two cores)."""
     scheme: str = "shared"
@@ -158,12 +161,12 @@ class _Run:
     def __init__(self, settings: TrainSettings) -> None:
         self.settings = settings
         self.scheme = find_scheme(settings.scheme)
-        self.dataset = FeatureDataset(settings.dataset)
+        self.dataset = FeatureDataset(settings.manifest)
         self.vectors = self.dataset.word_vectors()
         self.notes: list[str] = []
         if self._needs_audio() and not self._stores_audio():
             raise InputError(
-                f"{settings.dataset}: no DaveNet rows (--audio-store logmel), scheme {self.scheme.name} needs them; "
+                f"{self.dataset.folder}: no DaveNet rows (--audio-store logmel), scheme {self.scheme.name} needs them; "
                 "extract with --audio-store both"
             )
         self.video_ids = self._training_videos()
@@ -208,17 +211,14 @@ class _Run:
         return self.dataset.identity["audio"]["store"] != "logmel"
 
     def _training_videos(self) -> list[str]:
-        settings, present = self.settings, self.dataset.video_ids
-        if settings.split is not None:
-            splits = read_split(settings.split)
-            present = [video_id for video_id in present if splits.get(video_id) == "train"]
+        settings, present = self.settings, self.dataset.manifest.ids(TRAIN)
         silent = self.dataset.without_captions() & set(present)
         if silent:
             self.notes.append(f"{len(silent)} videos without captions can't be drawn from and are left out")
         present = sorted(set(present) - silent)
         if len(present) < settings.batch_videos:
             raise InputError(
-                f"{settings.dataset}: {len(present)} videos to train on make no batch of {settings.batch_videos}; "
+                f"{settings.manifest}: {len(present)} videos to train on make no batch of {settings.batch_videos}; "
                 "lower --batch-videos or extract more"
             )
         return present
@@ -306,7 +306,8 @@ class _Run:
                 "scheme": scheme_to_dict(self.scheme),
                 "identity": self.dataset.identity,
                 "words": self.dataset.description["words"],
-                "videos": digest_of_json(self.video_ids),
+                "manifest": {"name": self.dataset.manifest.name, "digest": self.dataset.manifest.digest},
+                "videos": len(self.video_ids),
             },
         )
         self.save_metrics()
@@ -324,7 +325,7 @@ class _Run:
         content = load_checkpoint(self.settings.out)
         for name, value in as_plain(self.settings).items():
             before = content["settings"].get(name)
-            if name not in ("out", "dataset", "split", "device") and before != value:
+            if name not in ("out", "manifest", "device") and before != value:
                 raise InputError(
                     f"{self.settings.out / FILE}: made with {name} {before!r}, asked for {value!r}; take another --out"
                 )
@@ -332,10 +333,11 @@ class _Run:
             raise InputError(f"{self.settings.out / FILE}: made on another data set; choose another --out")
         if content["scheme"] != scheme_to_dict(self.scheme):
             raise InputError(f"{self.settings.out / FILE}: made with another scheme; choose another --out")
-        if content["videos"] != digest_of_json(self.video_ids):
+        frozen = {"name": self.dataset.manifest.name, "digest": self.dataset.manifest.digest}
+        if content["manifest"] != frozen:
             raise InputError(
-                f"{self.settings.out / FILE}: made on other training videos (a grown data set, another --split); "
-                "choose another --out"
+                f"{self.settings.out / FILE}: trained on manifest {_shown(content['manifest'])}, asked for "
+                f"{_shown(frozen)}; choose another --out"
             )
         self.module.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
@@ -352,16 +354,22 @@ def run(settings: TrainSettings) -> StageReport:
     except ValueError as error:  # sizes that the model or k-means refuses, a device that isn't there
         raise InputError(f"mcn train: {str(error).splitlines()[0]}") from None
     report.notes = training.notes
+    with locked(settings.out / "lock.json", f"training in {settings.out}"):
+        return _run(settings, training, report)
+
+
+def _run(settings: TrainSettings, training: _Run, report: StageReport) -> StageReport:
     if (settings.out / FILE).exists():
         training.resume()
     report.skipped = training.epoch
     if training.epoch < settings.epochs:
         write_json(settings.out / "settings.json", as_plain(settings))
+        write_text(settings.out / VIDEOS, "".join(f"{video_id}\n" for video_id in training.video_ids))
         if training.epoch == 0 and settings.standardise:
             try:
                 training.module.fit_standardisation(clips for clips, _ in training.batches(0))
             except ValueError as error:
-                raise InputError(f"{settings.dataset}: {error}; train without --standardise") from None
+                raise InputError(f"{settings.manifest}: {error}; train without --standardise") from None
         _train(training)
     training.save_metrics()
     report.done = training.epoch - report.skipped
@@ -369,11 +377,14 @@ def run(settings: TrainSettings) -> StageReport:
         "checkpoint": str(settings.out / FILE),
         "scheme": training.scheme.name,
         "videos": len(training.video_ids),
-        "dataset digest": training.dataset.digest,
+        "manifest": {"name": training.dataset.manifest.name, "digest": training.dataset.manifest.digest},
+        "circumstance": circumstance(str(training.fabric.device)),
         "parameters": sum(parameter.numel() for parameter in training.module.parameters()),
         "last": training.history[-1],
         "settings": as_plain(settings),
     }
+    report.stopped = training.epoch < settings.epochs
+    report.complete = not report.stopped
     report.finish().publish(settings.out / "train.json")
     return report
 
@@ -392,11 +403,18 @@ def _train(training: _Run) -> None:
             training.history.append({"epoch": training.epoch, **means})
             for name, value in means.items():
                 board.add_scalar(name, value, training.epoch)
-            if time.monotonic() - saved > SAVE_EVERY_S or training.epoch == settings.epochs:
+            stopping = asked_to_stop()
+            if stopping or time.monotonic() - saved > SAVE_EVERY_S or training.epoch == settings.epochs:
                 training.save()
                 saved = time.monotonic()
             progress.to(training.epoch, f"loss {means['total']:.3f}")
+            if stopping:
+                break
     board.close()
+
+
+def _shown(manifest: dict[str, str]) -> str:
+    return f"{manifest['name']}, digest {manifest['digest'][:12]}"
 
 
 def settings_of(content: dict[str, Any]) -> TrainSettings:

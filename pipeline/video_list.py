@@ -1,6 +1,7 @@
 """Which videos there are: the published `HowTo100M_v1.csv` or any csv with a `video_id` column."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,36 @@ def read_video_list(path: Path) -> list[VideoRecord]:
     the file and line of what is wrong.
     """
     records: dict[str, VideoRecord] = {}
+    for row in _rows(path):
+        details: dict[str, Any] = {name: row[name] for name in DETAILS if name in row}
+        records.setdefault(row["video_id"], VideoRecord(row["video_id"], **details))
+    return list(records.values())
+
+
+def read_video_ids(path: Path) -> list[str]:
+    """The ids alone, each once, in the list's order; InputError as for `read_video_list`."""
+    return list(dict.fromkeys(row["video_id"] for row in _rows(path)))
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """The list's lines by column, ids checked."""
+    empty = True
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if "video_id" not in (reader.fieldnames or ()):
+            reader = csv.reader(file)
+            names = next(reader, [])
+            if "video_id" not in names:
                 raise InputError(f"{path} line 1: no column video_id among its names")
-            for row in reader:
+            for fields in reader:
+                if not fields:
+                    continue
                 where = f"{path} line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise InputError(f"{where}: not the {len(reader.fieldnames or ())} fields that line 1 names")
-                video_id = check_video_id(row["video_id"], where)
-                details: dict[str, Any] = {name: row[name] for name in DETAILS if name in row}
-                records.setdefault(video_id, VideoRecord(video_id, **details))
+                if len(fields) != len(names):
+                    raise InputError(f"{where}: not the {len(names)} fields that line 1 names")
+                row = dict(zip(names, fields, strict=True))
+                check_video_id(row["video_id"], where)
+                empty = False
+                yield row
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; a csv with a column video_id is wanted") from None
     except OSError as error:
@@ -39,7 +58,6 @@ def read_video_list(path: Path) -> list[VideoRecord]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8") from None
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.reader.line_num}: not a csv line: {error}") from None
-    if not records:
+        raise InputError(f"{path} line {reader.line_num}: not a csv line: {error}") from None
+    if empty:
         raise InputError(f"{path}: lists no video; wanted: a line per video below the header")
-    return list(records.values())

@@ -1,16 +1,16 @@
 """The data set's word vectors: given, or trained on the training captions; frozen at the first run as words.kv."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from gensim.models import KeyedVectors
 
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, save_vectors, train_vectors, vectors_digest, words
+from pipeline.caption_store import Captions
 from pipeline.errors import InputError
 from pipeline.files import write_aside
-from pipeline.records import Caption
 
 
 def read_split(path: Path) -> dict[str, str]:
@@ -34,12 +34,29 @@ def read_split(path: Path) -> dict[str, str]:
     return splits
 
 
-def freeze_words(
-    path: Path, captions: Mapping[str, Sequence[Caption]], given: Path | None, split: Path | None
-) -> tuple[str, str]:
+class _Sentences:
+    """The captions' words, a caption at a time, videos by id; may be gone through again and again."""
+
+    def __init__(self, captions: Captions, chosen: frozenset[str] | None) -> None:
+        self._captions, self._chosen = captions, chosen
+        self.captions = self.videos = 0
+
+    def __iter__(self) -> Iterator[list[str]]:
+        self.captions = self.videos = 0
+        for video_id, lines in self._captions.items():
+            if self._chosen is None or video_id in self._chosen:
+                self.videos += 1
+                for line in lines:
+                    if found := words(line.text):
+                        self.captions += 1
+                        yield found
+
+
+def freeze_words(path: Path, captions: Captions | None, given: Path | None, split: Path | None) -> tuple[str, str]:
     """Write word vectors to `path`; returns their digest and an announcement ("" for none).
 
-    `given`: a file of vectors; else they are trained on the captions of `split`'s training videos, or of all.
+    `given`: a file of vectors; else they are trained on all captions of the source, or of `split`'s training videos,
+    whether these videos are at hand or not: a data set that grows needs no others later.
     """
     try:
         vectors = load_vectors(given) if given is not None else None
@@ -48,16 +65,15 @@ def freeze_words(
     if vectors is not None:
         _save(vectors, path)
         return vectors_digest(vectors), ""
+    chosen = None
     if split is not None:
-        splits = read_split(split)
-        captions = {video_id: lines for video_id, lines in captions.items() if splits.get(video_id) == "train"}
-    sentences = [words(caption.text) for lines in captions.values() for caption in lines]
-    sentences = [sentence for sentence in sentences if sentence]
-    if not sentences:
+        chosen = frozenset(video_id for video_id, side in read_split(split).items() if side == "train")
+    sentences = _Sentences(captions, chosen) if captions is not None else None
+    if sentences is None or not any(sentences):
         return "", "no captions to train word vectors on: the data set has no words.kv, text can't be trained on"
     vectors = train_vectors(sentences)
     _save(vectors, path)
-    source = f"{len(sentences)} captions of {len(captions)} videos"
+    source = f"{sentences.captions} captions of {sentences.videos} videos"
     kind = "the training split" if split is not None else "all videos: give --split to leave held-out videos out"
     return vectors_digest(vectors), f"word vectors were trained on {source} ({kind}), {len(vectors)} words"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -22,61 +21,6 @@ from pipeline.ledger import latest_states
 from pipeline.shards import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SMALL: dict[str, Any] = {"streams": ("efficientnet-lite0",), "precision": "fp32", "workers": 1, "time_limit": 60.0}
-
-
-def make_video(path: Path, seconds: float, pattern: str, sound: bool = True) -> None:
-    audio = ["-f", "lavfi", "-i", f"sine=frequency={300 + 40 * len(pattern)}:duration={seconds}"] if sound else []
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-f", "lavfi"]
-    command += ["-i", f"{pattern}=size=320x180:rate=30:duration={seconds}", *audio, "-pix_fmt", "yuv420p", str(path)]
-    subprocess.run(command, check=True)
-
-
-@pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("media")
-    patterns = [("testsrc2", 2.0), ("rgbtestsrc", 1.5), ("smptebars", 2.2), ("testsrc", 1.0)]
-    for index, (pattern, seconds) in enumerate(patterns):
-        make_video(folder / f"video-{index:05d}.mp4", seconds, pattern)
-    make_video(folder / "without-snd.mp4", 1.2, "testsrc2", sound=False)
-    (folder / "zero-length.mp4").touch()
-    (folder / "not-a-video.mp4").write_bytes(b"hello" * 1000)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("captions") / "caption.json"
-    lines = {"start": [0.0, 0.8], "end": [1.0, 1.4], "text": ["Chop the red onion", "stir it's hot"]}
-    path.write_text(json.dumps({f"video-{index:05d}": lines for index in range(3)}))
-    return path
-
-
-@pytest.fixture
-def settings(media: Path, captions: Path, tmp_path: Path) -> Callable[..., ExtractSettings]:
-    def make(out: str = "dataset", **changes: Any) -> ExtractSettings:
-        return ExtractSettings(**{"media": media, "captions": captions, "out": tmp_path / out} | SMALL | changes)
-
-    return make
-
-
-def datasets(folder: Path) -> dict[str, bytes]:
-    """Shard and dataset name -> bytes, for every dataset of every shard."""
-    found: dict[str, bytes] = {}
-    for path in sorted((folder / "shards").glob("*.h5")):
-        with h5py.File(path) as file:
-            for group in file.values():
-                for name, dataset in group.items():
-                    found[f"{path.name}:{group.name}/{name}"] = dataset[:].tobytes()
-    return found
-
-
-@pytest.fixture(scope="module")
-def local(media: Path, captions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One undisturbed local run."""
-    out = tmp_path_factory.mktemp("local") / "dataset"
-    assert run(ExtractSettings(media=media, captions=captions, out=out, **SMALL)).complete
-    return out
 
 
 def test_good_videos_are_stored_and_bad_ones_cost_a_line_each(local: Path) -> None:
@@ -108,11 +52,11 @@ def test_good_videos_are_stored_and_bad_ones_cost_a_line_each(local: Path) -> No
 
 
 def test_a_second_run_computes_nothing(local: Path, settings: Callable[..., ExtractSettings]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (local / "shards").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (local / "shards").glob("*.h5")}
     again = settings()
     report = run(ExtractSettings(**{**again.__dict__, "out": local}))
     assert report.complete and report.done == 0 and report.skipped == 5
-    assert {path: path.stat().st_mtime_ns for path in (local / "shards").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in (local / "shards").glob("*.h5")} == before
 
 
 def test_other_settings_are_refused_by_name(local: Path, settings: Callable[..., ExtractSettings]) -> None:
@@ -131,7 +75,7 @@ def test_new_videos_make_new_shards_and_leave_old_ones_alone(
     for name in ("video-00000.mp4", "video-00002.mp4"):
         os.link(settings().media / name, tmp_path / "media" / name)
     assert run(growing).done == 2
-    old = {path.name: path.read_bytes() for path in (growing.out / "shards").iterdir()}
+    old = {path.name: path.read_bytes() for path in (growing.out / "shards").glob("*.h5")}
     for name in ("video-00001.mp4", "video-00003.mp4", "without-snd.mp4"):
         os.link(settings().media / name, tmp_path / "media" / name)
     assert run(growing).done == 3
@@ -139,7 +83,7 @@ def test_new_videos_make_new_shards_and_leave_old_ones_alone(
 
     def rows(folder: Path) -> dict[bytes, bytes]:
         found = {}
-        for path in (folder / "shards").iterdir():
+        for path in (folder / "shards").glob("*.h5"):
             with h5py.File(path) as file:
                 offsets = file["rows/offsets"][:]
                 for index, video_id in enumerate(file["videos/id"][:]):
@@ -150,7 +94,7 @@ def test_new_videos_make_new_shards_and_leave_old_ones_alone(
 
 
 def test_killed_at_its_first_part_it_resumes_to_the_same_datasets(
-    settings: Callable[..., ExtractSettings], local: Path, tmp_path: Path
+    settings: Callable[..., ExtractSettings], local: Path, tmp_path: Path, datasets: Callable[[Path], dict[str, bytes]]
 ) -> None:
     interrupted = settings(out="interrupted")
     flags = ["--media", interrupted.media, "--captions", interrupted.captions, "--out", interrupted.out]
@@ -167,7 +111,9 @@ def test_killed_at_its_first_part_it_resumes_to_the_same_datasets(
     assert datasets(interrupted.out) == datasets(local)
 
 
-def test_several_worker_processes_give_the_same_datasets(settings: Callable[..., ExtractSettings], local: Path) -> None:
+def test_several_worker_processes_give_the_same_datasets(
+    settings: Callable[..., ExtractSettings], local: Path, datasets: Callable[[Path], dict[str, bytes]]
+) -> None:
     shared = settings(out="several", workers=2)
     assert run(shared).complete
     assert datasets(shared.out) == datasets(local)
@@ -186,7 +132,9 @@ def test_an_error_of_a_worker_is_one_line(
     assert message.startswith("mcn: ") and "parts" in message and "can't be written" in message
 
 
-def test_dask_cluster_gives_the_same_datasets(settings: Callable[..., ExtractSettings], local: Path) -> None:
+def test_dask_cluster_gives_the_same_datasets(
+    settings: Callable[..., ExtractSettings], local: Path, datasets: Callable[[Path], dict[str, bytes]]
+) -> None:
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
         spread = settings(out="dask")
@@ -195,7 +143,14 @@ def test_dask_cluster_gives_the_same_datasets(settings: Callable[..., ExtractSet
     assert datasets(spread.out) == datasets(local)
 
 
-def test_a_worker_runs_from_the_sdist_alone(media: Path, captions: Path, local: Path, tmp_path: Path) -> None:
+def test_a_worker_runs_from_the_sdist_alone(
+    media: Path,
+    captions: Path,
+    small: dict[str, Any],
+    local: Path,
+    tmp_path: Path,
+    datasets: Callable[[Path], dict[str, bytes]],
+) -> None:
     """What Beam ships (`--setup_file`): built, unpacked elsewhere, run there."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     build = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path), "sdist", "-d", str(tmp_path)]
@@ -211,7 +166,7 @@ def test_a_worker_runs_from_the_sdist_alone(media: Path, captions: Path, local: 
         "import pipeline, sys; from pathlib import Path; from beam_jobs.extract import ExtractSettings, run\n"
         "root, media, captions, out = map(Path, sys.argv[1:])\n"
         "assert Path(pipeline.__file__).is_relative_to(root), pipeline.__file__\n"
-        f"run(ExtractSettings(media=media, captions=captions, out=out, **{SMALL!r}))\n"
+        f"run(ExtractSettings(media=media, captions=captions, out=out, **{small!r}))\n"
     )
     command = [sys.executable, "-c", script, str(root), str(media), str(captions), str(out)]
     subprocess.run(command, cwd=tmp_path, check=True, env=environment | {"PYTHONPATH": str(root)}, capture_output=True)

@@ -11,7 +11,11 @@ from gensim.models import KeyedVectors
 
 from extractors.text import save_vectors, vectors_digest
 from pipeline.files import write_json
+from pipeline.freeze import FreezeSettings
+from pipeline.freeze import run as freeze
+from pipeline.manifest import manifest_path
 from pipeline.plans import hash_order, read_plan, write_plans
+from pipeline.receipts import make_receipt
 from pipeline.records import Caption, VideoFeatures, Words
 from pipeline.shards import Origin, write_part, write_shard
 
@@ -81,7 +85,7 @@ def _dataset(
     shards: int = 2,
     identity: dict[str, Any] | None = None,
 ) -> Path:
-    """A data set folder as extraction leaves it."""
+    """A data set folder as extraction leaves it, with manifest `all`, in which every video is trained on."""
     if identity is None:
         identity = _identity({name: rows.shape[1] for name, rows in videos[0].video.items()})
     by_id = {video.video_id: video for video in videos}
@@ -93,15 +97,17 @@ def _dataset(
         save_vectors(vectors, folder / "words.kv")
         digest = vectors_digest(vectors)
     write_json(folder / "dataset.json", {"identity": identity, "words": digest, "settings": {}, "announcements": []})
-    for name in write_plans(folder / "plans", cuts, {i: video.captions for i, video in by_id.items()}):
+    for name in write_plans(folder / "plans", cuts):
         plan = read_plan(folder / "plans", name)
-        parts = [folder / "parts" / name / f"{video_id}.h5" for video_id in plan.plan.video_ids]
+        parts = [folder / "parts" / name / f"{video_id}.h5" for video_id in plan.video_ids]
         for part in parts:
             write_part(part, by_id[part.stem], Origin(name, identity, {}))
         write_shard(folder / "shards" / f"{name}.h5", parts, Origin(name, identity, {}, plan.digest))
         for part in parts:
             part.unlink()
         parts[0].parent.rmdir()
+        make_receipt(folder, name, {})
+    freeze(FreezeSettings(folder, "all", heldout_videos=0, heldout_tasks=0))
     return folder
 
 
@@ -117,7 +123,7 @@ class Planted:
     """A data set in which what is said, shown and heard belong together."""
 
     folder: Path
-    split: Path
+    manifest: Path
     clips: Path
     videos: dict[str, VideoFeatures]
     vectors: KeyedVectors
@@ -150,10 +156,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     dataset = _dataset(folder / "dataset", list(videos.values()), vectors)
     split = folder / "split.csv"
     split.write_text("video_id,split\n" + "".join(f"{i},{i.rstrip('0123456789')}\n" for i in videos))
+    freeze(FreezeSettings(dataset, "planted", split=split))
     clips = folder / "clips.csv"
     lines = [f"{i},{c.start},{c.end},{c.text}\n" for i, v in videos.items() for c in v.captions]
     clips.write_text("video_id,start,end,text\n" + "".join(lines))
-    return Planted(dataset, split, clips, videos, vectors, actions)
+    return Planted(dataset, manifest_path(dataset, "planted"), clips, videos, vectors, actions)
 
 
 @pytest.fixture(scope="session")

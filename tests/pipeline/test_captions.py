@@ -1,37 +1,81 @@
-"""Captions: odd lines are counted and left out, hostile structure is refused with its key."""
+"""Captions read as a stream: equal to json.load's, odd lines counted, a broken file told."""
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline.captions import CaptionFile, read_captions
+from pipeline import captions as module
+from pipeline.captions import (
+    LONGEST_TEXT,
+    caption_identity,
+    drop_overlapping_repeats,
+    read_caption_csv,
+    read_caption_file,
+)
 from pipeline.errors import InputError
 from pipeline.records import Caption
 
 
-def read(tmp_path: Path, content: Any, wanted: tuple[str, ...] = ("a", "b")) -> CaptionFile:
+def read(tmp_path: Path, content: Any) -> tuple[dict[str, tuple[Caption, ...]], Counter[str]]:
     path = tmp_path / "caption.json"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return read_captions(path, wanted)
+    left_out: Counter[str] = Counter()
+    return dict(read_caption_file(path, left_out)), left_out
 
 
-def test_captions_of_the_videos_asked_for_come_in_the_order_of_time(tmp_path: Path) -> None:
-    found = read(
+def test_captions_come_in_the_order_of_time(tmp_path: Path) -> None:
+    found, left_out = read(
         tmp_path,
         {
             "a": {"start": [3.5, 0, 3.5], "end": [4, 2.5, 3.75], "text": ["third", "größe 日本", "second"]},
-            "c": {"start": [0], "end": [1], "text": ["not asked for"]},
             "b": {"start": [], "end": [], "text": []},
         },
     )
-    assert found.captions == {
+    assert found == {
         "a": (Caption(0.0, 2.5, "größe 日本"), Caption(3.5, 3.75, "second"), Caption(3.5, 4.0, "third")),
         "b": (),
     }
-    assert not found.left_out
-    assert all(isinstance(time, float) for caption in found.captions["a"] for time in (caption.start, caption.end))
+    assert not left_out
+    assert all(isinstance(time, float) for caption in found["a"] for time in (caption.start, caption.end))
+
+
+texts = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=30).filter(str.strip)
+entries = st.lists(st.tuples(st.integers(0, 999), texts), max_size=5).map(
+    lambda lines: {
+        "start": [start for start, _ in lines],
+        "end": [start + 0.5 for start, _ in lines],
+        "text": [text for _, text in lines],
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.text("abcXYZ-_9", min_size=1, max_size=11), entries, max_size=6),
+    st.sampled_from([None, 0, 2]),
+    st.booleans(),
+    st.integers(1, 40),
+)
+def test_whatever_the_blocks_it_is_what_json_load_reads(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any], indent: int | None, ascii_only: bool, block: int
+) -> None:
+    path = tmp_path_factory.mktemp("captions") / "caption.json"
+    path.write_text(json.dumps(content, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK", block)
+        left_out: Counter[str] = Counter()
+        found = dict(read_caption_file(path, left_out))
+    wanted = {
+        video_id: sorted(zip(entry["start"], entry["end"], entry["text"], strict=True), key=lambda line: line[:2])
+        for video_id, entry in json.loads(path.read_text(encoding="utf-8")).items()
+    }
+    assert {i: [(c.start, c.end, c.text) for c in lines] for i, lines in found.items()} == wanted and not left_out
 
 
 def test_odd_lines_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -39,86 +83,116 @@ def test_odd_lines_are_left_out_and_counted(tmp_path: Path) -> None:
         (0, 1, "kept", None),
         (0, 1, None, "text is not a string"),
         (0, 1, 5, "text is not a string"),
+        (0, 1, math.nan, "text is not a string"),
         (0, 1, ["x"], "text is not a string"),
         (0, 1, "", "empty text"),
         (0, 1, " \n\t", "empty text"),
-        ("0", 1, "x", "time is not a number"),
+        ("zero", 1, "x", "time is not a number"),
         (0, None, "x", "time is not a number"),
+        (0, math.nan, "x", "time is not a number"),
+        (0, math.inf, "x", "time is not a number"),
+        (0, 10**400, "x", "time is not a number"),
         (True, 2, "x", "time is not a number"),
         (2, 1, "x", "reversed or negative time"),
         (1, 1, "x", "reversed or negative time"),
         (-0.5, 1, "x", "reversed or negative time"),
-        (2, 3, "kept too", None),
+        ("2.0", "3", "kept too", None),
     ]
-    starts, ends, texts, reasons = map(list, zip(*lines, strict=True))
-    entry = {"start": starts, "end": ends, "text": texts}
-    found = read(tmp_path, {"a": entry, "other": entry})
-    assert [caption.text for caption in found.captions["a"]] == ["kept", "kept too"]
-    assert found.left_out == {reason: reasons.count(reason) for reason in set(reasons) - {None}}
-    assert found.left_out.total() + 2 == len(lines)
+    starts, ends, said, reasons = map(list, zip(*lines, strict=True))
+    found, left_out = read(tmp_path, {"a": {"start": starts, "end": ends, "text": said}})
+    assert [caption.text for caption in found["a"]] == ["kept", "kept too"] and found["a"][1].start == 2.0
+    assert left_out == {reason: reasons.count(reason) for reason in set(reasons) - {None}}
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [
-        None,
-        3,
-        "text",
-        [],
-        {},
-        {"start": [0], "end": [1]},
-        {"start": 0, "end": [1], "text": ["x"]},
-        {"start": [0], "end": [1], "text": "x"},
-        {"start": {"0": 0}, "end": [1], "text": ["x"]},
-    ],
-)
-def test_a_structure_that_is_not_the_published_one_is_refused_with_its_key(tmp_path: Path, entry: Any) -> None:
+def test_odd_videos_are_counted_and_cost_no_other(tmp_path: Path) -> None:
     good = {"start": [0], "end": [1], "text": ["x"]}
-    with pytest.raises(InputError, match=r"caption\.json: key 'b': wanted \{"):
-        read(tmp_path, {"a": good, "b": entry})
-    assert read(tmp_path, {"a": good, "b": entry}, wanted=("a",)).captions.keys() == {"a"}
+    odd = {"three": 3, "list": [good], "short": good | {"end": []}, "half": {"start": [0], "end": [1]}, "no": None}
+    found, left_out = read(tmp_path, {"first": good, **odd, "../../etc": good, "": good, "last": good})
+    assert {video_id for video_id, lines in found.items() if lines} == {"first", "last"}
+    assert left_out == {
+        "video without lists start, end and text": 4,
+        "video whose lists differ in length": 1,
+        "video whose name can't be an id": 2,
+    }
+    twice = b'{"a": %s, "a": {"start": [5], "end": [6], "text": ["y"]}}' % json.dumps(good).encode()
+    found, left_out = read(tmp_path, twice)
+    assert found == {"a": (Caption(0, 1, "x"),)} and left_out == {"video listed a second time": 1}
 
 
-def test_lists_of_different_lengths_are_refused_with_their_key(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="key 'a': 2 starts, 1 ends and 3 texts; the same number is wanted"):
-        read(tmp_path, {"a": {"start": [0, 1], "end": [1], "text": ["x", "y", "z"]}})
+def test_odd_characters_and_long_lines_are_mended_and_counted(tmp_path: Path) -> None:
+    said_oddly = b'["b\\u0000ell\\u0007", "half \\ud800 pair", "\xff\xfe", "%s"]'
+    entry = b'{"a": {"start": [0, 1, 2, 3], "end": [1, 2, 3, 4], "text": ' + said_oddly + b"}}"
+    found, left_out = read(tmp_path, b"\xef\xbb\xbf" + entry % (b"z" * 100_000))
+    said = [caption.text for caption in found["a"]]
+    assert said[:3] == ["b ell ", "half   pair", "\ufffd\ufffd"] and said[3] == "z" * LONGEST_TEXT
+    assert all(text.encode() for text in said)
+    assert left_out == {
+        "control characters in a text that is kept": 2,
+        "characters that aren't UTF-8": 2,
+        f"text cut at {LONGEST_TEXT} characters": 1,
+    }
 
 
-@pytest.mark.parametrize("content", [b"[]", b'[{"a": 1}]', b"3", b'"a"', b"null"])
-def test_anything_but_an_object_is_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(InputError, match="wanted one object"):
-        read(tmp_path, content)
+@pytest.mark.parametrize("cut", range(1, 60, 3))
+def test_a_file_cut_short_is_told_with_the_last_key(tmp_path: Path, cut: int) -> None:
+    whole = json.dumps({"first": {"start": [0], "end": [1], "text": ["x"]}, "second": {"start": [], "end": []}})
+    path = tmp_path / "caption.json"
+    path.write_text(whole[:-cut])
+    with pytest.raises(
+        InputError, match=r"caption\.json: not valid JSON.*(near its start|key '(first|second)').*fetch it"
+    ):
+        list(read_caption_file(path, Counter()))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b'{"a": {"start": [0], "end": [1], "text": ["x"]}',
-        b"nope",
-        b'{"a": "\xff"}',
-        b'{"a":' + b"[" * 3000,
-    ],
-    ids=lambda value: str(value[:20]),
-)
-def test_broken_json_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(InputError, match=r"caption\.json: not valid JSON near its start") as refused:
-        read(tmp_path, content)
-    assert "\n" not in str(refused.value) and len(str(refused.value)) < 600
+@pytest.mark.parametrize("content", ["[]", "3", '"x"', '{"a" 3}', '{"a": 1,}', '{"a": 1} 2', "{1: 2}", "[" * 5000, ""])
+def test_what_is_no_object_of_videos_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "caption.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"caption\.json: (wanted one object|not valid JSON)"):
+        list(read_caption_file(path, Counter()))
+    with pytest.raises(InputError, match="no such file"):
+        list(read_caption_file(tmp_path / "none.json", Counter()))
 
 
-def test_a_fault_far_into_a_large_file_is_placed_by_the_last_key_before_it(tmp_path: Path) -> None:
-    entry = {"start": [0], "end": [1], "text": ["x" * 1000]}
-    whole = json.dumps({f"v{n:03d}": entry for n in range(300)}).encode()
-    with pytest.raises(InputError, match=r"some way after key 'v(1[2-9]|2[0-4])\d'"):
-        read(tmp_path, whole[: 250 * 1050] + b"!" + whole[250 * 1050 :])
-    with pytest.raises(InputError, match="some way after key 'v2"):
-        read(tmp_path, whole[:-20])
+def test_an_entry_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_ENTRY", 1000)
+    monkeypatch.setattr(module, "_BLOCK", 100)
+    path = tmp_path / "caption.json"
+    path.write_text('{"a": {"start": [' + "0, " * 5000)
+    with pytest.raises(InputError, match="an entry of more than"):
+        list(read_caption_file(path, Counter()))
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file; the captions' caption.json is wanted"):
-        read_captions(tmp_path / "none.json", ())
-    with pytest.raises(InputError, match="can't be read"):
-        read_captions(tmp_path, ())
+def test_a_csv_of_one_video_is_the_same_captions(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('start,end,text\n3.5,4,"third, quoted"\n0,2.5,größe\nx,1,y\n1\n5,4,z\n', encoding="utf-8")
+    left_out: Counter[str] = Counter()
+    assert read_caption_csv(path, left_out) == (Caption(0, 2.5, "größe"), Caption(3.5, 4, "third, quoted"))
+    assert left_out == {"time is not a number": 1, "empty text": 1, "reversed or negative time": 1}
+    path.write_text("begin,end,text\n")
+    with pytest.raises(InputError, match=r"a\.csv line 1: columns start,end,text are wanted"):
+        read_caption_csv(path, left_out)
+
+
+def test_captions_that_roll_up_the_screen_are_joined() -> None:
+    rolling = (
+        Caption(0, 4, "a b"),
+        Caption(2, 6, "c d"),
+        Caption(3, 8, "a  b"),
+        Caption(9, 10, "a b"),
+        Caption(9.5, 11, "e"),
+    )
+    assert drop_overlapping_repeats(rolling) == (Caption(0, 8, "a b"), Caption(2, 6, "c d"), *rolling[3:])
+    assert drop_overlapping_repeats(rolling[3:]) == rolling[3:] and drop_overlapping_repeats(()) == ()
+
+
+def test_the_identity_names_the_source(tmp_path: Path) -> None:
+    path = tmp_path / "raw_caption.json"
+    path.write_text("{}")
+    found = caption_identity(path, True)
+    assert found["source"] == "raw_caption.json" and found["format"] == "json" and found["overlaps"] == "dropped"
+    path.write_text("{} ")
+    assert caption_identity(path, True)["sha256"] != found["sha256"]
+    assert caption_identity(tmp_path, False)["format"] == "csv" and caption_identity(None, False)["format"] == ""
+    with pytest.raises(InputError, match="no such file"):
+        caption_identity(tmp_path / "none.json", False)

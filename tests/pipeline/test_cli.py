@@ -76,17 +76,20 @@ def test_the_overview_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> N
     [
         (["trian"], "unknown stage 'trian'; did you mean 'train'?"),
         (["evaluate"], "did you mean 'evaluate retrieval'?"),
-        (["xyz"], "known: download, evaluate retrieval, extract, run, sample, train"),
-        (["train", "--dataset", "d", "--out", "o", "--epoch", "3"], "'--epoch'; did you mean '--epochs'?"),
-        (["train", "--dataset", "d", "--out", "o", "more"], "unknown argument 'more'"),
-        (["train", "--dataset"], "expected one argument; see mcn train --help"),
-        (["train", "--out", "o"], "--dataset is needed: Data set folder"),
-        (["train", "--dataset", "d"], "--out is needed"),
+        (["xyz"], "known: doctor, download, estimate, evaluate retrieval, extract, forget, freeze, inspect"),
+        (["train", "--manifest", "d", "--out", "o", "--epoch", "3"], "'--epoch'; did you mean '--epochs'?"),
+        (["train", "--manifest", "d", "--out", "o", "more"], "unknown argument 'more'"),
+        (["train", "--manifest"], "expected one argument; see mcn train --help"),
+        (["train", "--out", "o"], "--manifest is needed: Manifest made by"),
+        (["train", "--manifest", "d"], "--out is needed"),
         (["run"], "CONFIG.yaml"),
-        (["train", "--dataset", "d", "--out", "o", "--epochs", "many"], "epochs: a whole number is wanted, not 'many'"),
-        (["train", "--dataset", "d", "--out", "o", "--epochs", "0"], "epochs must be above 0, not 0"),
-        (["train", "--dataset", "d", "--out", "o", "--preset", "sampel"], "did you mean 'sample'?"),
-        (["train", "--dataset", "d", "--out", "o", "--precision", "fp16"], "'fp16' is not allowed; did you mean"),
+        (
+            ["train", "--manifest", "d", "--out", "o", "--epochs", "many"],
+            "epochs: a whole number is wanted, not 'many'",
+        ),
+        (["train", "--manifest", "d", "--out", "o", "--epochs", "0"], "epochs must be above 0, not 0"),
+        (["train", "--manifest", "d", "--out", "o", "--preset", "sampel"], "did you mean 'sample'?"),
+        (["train", "--manifest", "d", "--out", "o", "--precision", "fp16"], "'fp16' is not allowed; did you mean"),
         (["extract", "--media", "m", "--out", "o", "--runer=FlinkRunner"], "'--runer'; did you mean '--runner'?"),
         (["extract", "--media", "m", "--out", "o", "--runner=FlinkRuner"], "did you mean 'FlinkRunner'?"),
         (["extract", "--media", "m", "--out", "o", "--feature_fp", "1"], "did you mean '--feature-fps'?"),
@@ -107,13 +110,13 @@ def test_yaml_keys_are_checked_like_flags(refused: Refused, tmp_path: Path) -> N
     command = ("train", "--config", path, "--out", tmp_path / "out")
     for text, named in {
         "batch_video: 3": "unknown setting 'batch_video'; did you mean 'batch_videos'?",
-        "dataset: [a]": "dataset: a path is wanted, not ['a']",
-        "dataset: d\nepochs: 1.5": "epochs: a whole number is wanted, not 1.5",
-        "dataset: 'd": "line 1: not valid YAML",
-        "- dataset": "settings are wanted as `name: value` lines",
-        "dataset: d\nseed: 2026-13-45": "not valid YAML",
+        "manifest: [a]": "manifest: a path is wanted, not ['a']",
+        "manifest: d\nepochs: 1.5": "epochs: a whole number is wanted, not 1.5",
+        "manifest: 'd": "line 1: not valid YAML",
+        "- manifest": "settings are wanted as `name: value` lines",
+        "manifest: d\nseed: 2026-13-45": "not valid YAML",
         "preset: [sample]": "preset: ['sample'] is unknown",
-        "": "--dataset is needed",
+        "": "--manifest is needed",
     }.items():
         path.write_text(text)
         line = refused(*command)
@@ -158,9 +161,11 @@ def test_a_bad_list_is_refused_with_its_line(
     ("text", "named"),
     [
         (None, "no such file"),
-        ('{"abcdefghijk": {"start": [0], "end": [1], "text": ["a"]}, "lmn', "not valid JSON near its start"),
-        ('{"abcdefghijk": {"start": [0], "end": [1]}}', "key 'abcdefghijk': wanted {\"start\""),
-        ('{"abcdefghijk": {"start": [0], "end": [1, 2], "text": ["a"]}}', "1 starts, 2 ends and 1 texts"),
+        (
+            '{"abcdefghijk": {"start": [0], "end": [1], "text": ["a"]}, "lmn',
+            "not valid JSON at or after key 'abcdefghijk'",
+        ),
+        ('{"abcdefghijk": {"start": [0] "end"', "not valid JSON"),
         ('[{"abcdefghijk": {}}]', "wanted one object"),
     ],
     ids=str,
@@ -172,7 +177,7 @@ def test_bad_captions_are_refused_with_their_key(
     if text is not None:
         path.write_text(text)
     line = refused("extract", "--media", media, "--captions", path, "--out", tmp_path / "out")
-    assert str(path) in line and named in line
+    assert str(path) in line and named in line and not (tmp_path / "out" / "dataset.json").exists()
 
 
 def test_weights_of_a_wrong_kind_are_refused(refused: Refused, tmp_path: Path, media: Path) -> None:
@@ -201,7 +206,7 @@ def test_an_output_that_can_not_be_written_is_refused(
     file = tmp_path / "file"
     file.write_text("in the way")
     line = refused(
-        *("train", "--dataset", planted.folder, "--split", planted.split, "--out", file / below, "--device", "cpu"),
+        *("train", "--manifest", planted.manifest, "--out", file / below, "--device", "cpu"),
         *("--batch-videos", 4, "--clips-per-video", 2, "--width", 8, "--clusters", 4, "--epochs", 1),
     )
     assert str(file) in line and "can't be written" in line and "choose another --out" in line
@@ -211,16 +216,17 @@ def test_an_output_that_can_not_be_written_is_refused(
 @pytest.mark.parametrize(
     ("file", "content", "named"),
     [
-        ("dataset.json", None, "no data set there"),
+        ("dataset.json", None, "dataset.json: no such file"),
         ("dataset.json", b"{", "not a JSON file"),
         ("dataset.json", b"[]", "holds no Identity"),
         ("words.kv", None, "words.kv"),
         ("words.kv", b"2 4\nab", "words.kv"),
         ("words.kv", b"1 1\na \0\0\0\0\n", "not the vectors this data set was made with"),
         ("shards/000000.h5", b"", "not a whole HDF5 file"),
-        ("split.csv", b"video_id\nabc\n", "line 1: columns video_id,split are wanted"),
-        ("split.csv", b"video_id,split\na,train\nb,test\n", "line 3: split must be train or heldout, not 'test'"),
-        ("split.csv", None, "split.csv: no such file"),
+        ("manifests/planted.json", None, "planted.json: no such file"),
+        ("manifests/planted.json", b"{", "not a JSON file"),
+        ("manifests/planted.json", b"[]", "not a manifest"),
+        ("manifests/planted.json", b'{"schema": 9, "digest": ""}', "schema 9, this program reads 1"),
     ],
 )
 def test_a_broken_data_set_is_refused(
@@ -230,12 +236,11 @@ def test_a_broken_data_set_is_refused(
 
     folder = tmp_path / "dataset"
     shutil.copytree(planted.folder, folder)
-    shutil.copy(planted.split, folder / "split.csv")
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)
     line = refused(
-        *("train", "--dataset", folder, "--split", folder / "split.csv", "--out", tmp_path / "out"),
+        *("train", "--manifest", folder / "manifests" / "planted.json", "--out", tmp_path / "out"),
         *("--batch-videos", 4, "--device", "cpu", "--width", 8),
     )
     assert named in line and not (tmp_path / "out").exists()
@@ -251,7 +256,7 @@ def test_a_broken_data_set_is_refused(
         (b"video_id,start,end,text\na,zero,1,b\n", "line 2"),
         (b"video_id,start,end,text\na,0,1\n", "line 2"),
         (b"video_id,start,end,text\n\xff,0,1,b\n", "can't be read as csv"),
-        (b"video_id,start,end,text\nnowhere,0,1,b\n", "no clip of a video of"),
+        (b"video_id,start,end,text\nnowhere,0,1,b\n", "no clip of a video in split heldout of"),
     ],
     ids=str,
 )
@@ -264,7 +269,7 @@ def test_bad_clips_are_refused_with_their_line(
     if not model.exists():
         run(
             TrainSettings(
-                *(planted.folder, model, planted.split), device="cpu", batch_videos=4, clips_per_video=4, width=8,
+                *(planted.manifest, model), device="cpu", batch_videos=4, clips_per_video=4, width=8,
                 clusters=4, queue_rows=16, epochs=1,
             )
         )  # fmt: skip
@@ -286,7 +291,7 @@ def test_a_checkpoint_that_is_none_is_refused(refused: Refused, tmp_path: Path) 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any]) -> list[str]:
     monkeypatch.setattr(importlib.import_module("pipeline.train"), "run", answer)
-    return ["train", "--dataset", "d", "--out", "o"]
+    return ["train", "--manifest", "d", "--out", "o"]
 
 
 @pytest.mark.parametrize("complete", [True, False])

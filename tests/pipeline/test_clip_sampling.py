@@ -38,7 +38,7 @@ def test_over_epochs_every_video_is_dropped_as_often_as_any_other() -> None:
 
 @pytest.fixture(scope="module")
 def dataset(planted: Any) -> FeatureDataset:
-    return FeatureDataset(planted.folder)
+    return FeatureDataset(planted.manifest)
 
 
 def drawn(dataset: FeatureDataset, planted: Any, video_id: str = "train000003", **changed: Any) -> list[ClipFeatures]:

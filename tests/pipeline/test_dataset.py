@@ -1,13 +1,12 @@
 """The data set as training sees it: rows of a clip, words with vectors, batches."""
 
 import dataclasses
-import hashlib
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -156,9 +155,8 @@ def test_a_batch_is_padded_with_zeros_and_says_so() -> None:
 
 
 def test_a_data_set_gives_every_video_of_every_shard(planted: Any) -> None:
-    dataset = FeatureDataset(planted.folder)
+    dataset = FeatureDataset(planted.manifest)
     assert dataset.video_ids == sorted(planted.videos)
-    assert dataset.digest == hashlib.sha256("\n".join(sorted(planted.videos)).encode()).hexdigest()
     for video_id, wanted in planted.videos.items():
         found = dataset.video(video_id, ("resnet152",))
         np.testing.assert_array_equal(found.video["resnet152"], wanted.video["resnet152"])
@@ -176,34 +174,47 @@ def test_a_data_set_gives_every_video_of_every_shard(planted: Any) -> None:
 def test_what_fits_is_kept_in_memory_and_the_rest_read_again(planted: Any) -> None:
     video_id, other = sorted(planted.videos)[:2]
     size = sum(array.nbytes for array in (planted.videos[video_id].video["resnet152"], planted.videos[video_id].audio))
-    dataset = FeatureDataset(planted.folder, cache_bytes=size)
+    dataset = FeatureDataset(planted.manifest, cache_bytes=size)
     assert dataset.video(video_id, ("resnet152",)) is dataset.video(video_id, ("resnet152",))
     assert dataset.video(other, ("resnet152",)) is not dataset.video(other, ("resnet152",))
 
 
-def test_folders_that_are_no_data_set_are_refused(tmp_path: Path, planted: Any) -> None:
-    with pytest.raises(InputError, match="no data set there.*mcn extract --out"):
-        FeatureDataset(tmp_path)
-    (tmp_path / "dataset.json").write_bytes((planted.folder / "dataset.json").read_bytes())
-    with pytest.raises(InputError, match="holds no closed shard"):
-        FeatureDataset(tmp_path)
+def test_a_manifest_without_its_data_set_is_refused(tmp_path: Path, planted: Any) -> None:
+    with pytest.raises(InputError, match=r"none\.json: no such file"):
+        FeatureDataset(tmp_path / "manifests" / "none.json")
+    moved = tmp_path / "manifests" / "planted.json"
+    moved.parent.mkdir()
+    moved.write_bytes(planted.manifest.read_bytes())
+    with pytest.raises(InputError, match=r"dataset\.json: no such file"):
+        FeatureDataset(moved)
+    description = json.loads((planted.folder / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps(description | {"words": "0" * 64}))
+    with pytest.raises(InputError, match="frozen of another data set"):
+        FeatureDataset(moved)
 
 
-def test_a_shard_of_another_identity_is_refused(
-    tmp_path: Path, make_video: Callable[..., Any], make_dataset: Callable[..., Path]
+@pytest.mark.parametrize("fault", ["gone", "replaced", "cut"])
+def test_a_shard_that_is_not_the_one_frozen_is_refused(
+    tmp_path: Path, make_video: Callable[..., Any], make_dataset: Callable[..., Path], fault: str
 ) -> None:
     folder = make_dataset(tmp_path / "dataset", [make_video("video000000")], shards=1)
-    with h5py.File(folder / "shards" / "000000.h5", "r+") as file:
-        file.attrs["identity"] = file.attrs["identity"].replace('"feature_fps": 1', '"feature_fps": 2')
-    with pytest.raises(InputError, match=r"000000\.h5: its Identity isn't the data set's"):
-        FeatureDataset(folder)
+    path = folder / "shards" / "000000.h5"
+    if fault == "gone":
+        path.unlink()
+    elif fault == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        other = make_dataset(tmp_path / "other", [make_video("video000000", seed=1)], shards=1)
+        path.write_bytes((other / "shards" / "000000.h5").read_bytes())
+    with pytest.raises(InputError, match=r"000000\.h5"):
+        FeatureDataset(folder / "manifests" / "all.json")
 
 
 def test_a_data_set_without_word_vectors_says_so(
     tmp_path: Path, make_video: Callable[..., Any], make_dataset: Callable[..., Path]
 ) -> None:
     folder = make_dataset(tmp_path / "dataset", [make_video("video000000")], shards=1)
-    dataset = FeatureDataset(folder)
+    dataset = FeatureDataset(folder / "manifests" / "all.json")
     with pytest.raises(InputError, match="no word vectors"):
         dataset.word_vectors()
     assert dataset.video("video000000", ("resnet152",)).captions == ()
@@ -213,5 +224,5 @@ def test_videos_without_captions_are_known_without_reading_rows(
     tmp_path: Path, make_video: Callable[..., Any], make_dataset: Callable[..., Path]
 ) -> None:
     videos = [make_video(f"video{n:06d}", [(0, 1, "a")] if n % 3 else ()) for n in range(7)]
-    dataset = FeatureDataset(make_dataset(tmp_path / "dataset", videos))
+    dataset = FeatureDataset(make_dataset(tmp_path / "dataset", videos) / "manifests" / "all.json")
     assert dataset.without_captions() == {"video000000", "video000003", "video000006"}

@@ -23,13 +23,13 @@ def model(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model hardly trained, so that its ranks are all over the place."""
     out = tmp_path_factory.mktemp("evaluate") / "model"
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2}
-    run(TrainSettings(planted.folder, out, planted.split, device="cpu", scheme="disjoint", **sizes))
+    run(TrainSettings(planted.manifest, out, device="cpu", scheme="disjoint", **sizes))
     return out
 
 
 @pytest.fixture
 def asked(planted: Any, model: Path, tmp_path: Path) -> RetrievalSettings:
-    return RetrievalSettings(model, planted.clips, tmp_path / "out", split=planted.split, bootstrap=20)
+    return RetrievalSettings(model, planted.clips, tmp_path / "out", bootstrap=20)
 
 
 def scores_by_hand(known: Any, folder: Path, space: str, rows: list[np.ndarray], texts: list[str]) -> torch.Tensor:
@@ -70,7 +70,7 @@ def test_the_report_is_written_beside_the_scores(asked: RetrievalSettings, capsy
     report = evaluate.run(asked)
     written = json.loads((asked.out / "retrieval.json").read_text())
     assert written["detail"]["metrics"] == json.loads(json.dumps(report.detail["metrics"]))
-    assert {"dataset digest", "clips digest"} <= written["detail"].keys()
+    assert {"manifest", "trained on", "clips digest"} <= written["detail"].keys()
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:1] == ["R@1"] and line.endswith("6.2 %") for line in lines)
     assert any(line.split()[:2] == ["median", "rank"] and line.endswith("8.5") for line in lines)
@@ -88,7 +88,7 @@ def test_texts_of_unknown_words_count_as_misses(planted: Any, asked: RetrievalSe
     # The other twelve queries rank as before; the four stand last.
     ranks = 16 * found["metrics"]["mean_rank"] - 4 * 16
     assert 12 <= ranks <= 16 * known["metrics"]["mean_rank"] - 4
-    assert found["clips digest"] != known["clips digest"] and found["dataset digest"] == known["dataset digest"]
+    assert found["clips digest"] != known["clips digest"] and found["manifest"] == known["manifest"]
 
 
 def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
@@ -102,15 +102,15 @@ def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
     vectors = make_vectors(list("abcd"))
     folder = make_dataset(tmp_path / "dataset", videos, vectors)
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
-    run(TrainSettings(folder, tmp_path / "model", device="cpu", seed=3, **sizes))
+    run(TrainSettings(folder / "manifests" / "all.json", tmp_path / "model", device="cpu", seed=3, **sizes))
     clips = [(video, caption) for video in videos for caption in video.captions]
     texts = ["zzz" if n == 5 else caption.text for n, (_, caption) in enumerate(clips)]
     lines = [f"{v.video_id},{c.start},{c.end},{text}\n" for (v, c), text in zip(clips, texts, strict=True)]
     path = tmp_path / "clips.csv"
     path.write_text("video_id,start,end,text\n" + "".join(lines) + "elsewhere00,0,1,a\n")
-    report = evaluate.run(RetrievalSettings(tmp_path / "model", path, tmp_path / "out", bootstrap=10))
+    report = evaluate.run(RetrievalSettings(tmp_path / "model", path, tmp_path / "out", split="all", bootstrap=10))
     assert report.detail["missing"] == {"text": 1, "video": 4} and report.done == 8
-    assert report.failed == {"video not in the data set": 1} and "left out on both sides" in report.notes[0]
+    assert report.failed == {"video not in the manifest": 1} and "left out on both sides" in report.notes[0]
 
     rows = [video.video["resnet152"][int(caption.start) : int(caption.end)] for video, caption in clips]
     scores = scores_by_hand(vectors, tmp_path / "model", "shared", rows, [text.replace("zzz", "a") for text in texts])
@@ -129,7 +129,7 @@ def test_another_data_set_and_a_scheme_without_text_are_refused(
     words = planted.vectors.index_to_key
     other = make_dataset(tmp_path / "other", list(planted.videos.values()), make_vectors(words, seed=9))
     with pytest.raises(InputError, match="trained on another data set"):
-        evaluate.run(dataclasses.replace(asked, dataset=other))
+        evaluate.run(dataclasses.replace(asked, manifest=other / "manifests" / "all.json"))
     content = load_checkpoint(model)
     content["scheme"]["spaces"] = [s for s in content["scheme"]["spaces"] if s["name"] == "video-audio"]
     kept = {name: value for name, value in content["model"].items() if "video-text" not in name}
@@ -147,7 +147,7 @@ def test_the_data_set_may_have_moved(planted: Any, asked: RetrievalSettings, tmp
     moved = tmp_path / "moved"
     shutil.copytree(planted.folder, moved)
     assert (
-        evaluate.run(dataclasses.replace(asked, dataset=moved)).detail["metrics"]
+        evaluate.run(dataclasses.replace(asked, manifest=moved / "manifests" / "planted.json")).detail["metrics"]
         == (evaluate.run(asked).detail["metrics"])
     )
 

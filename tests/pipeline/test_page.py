@@ -65,7 +65,8 @@ def results(tmp_path: Path) -> dict[str, Any]:
     examples = [clip(0, text="<script>alert(1)</script> & more")] + [clip(n) for n in range(1, 40)]
     examples = [e | {"found": [clip(n, right=n == 1) for n in range(3)]} for e in examples]
     detail = {
-        "direction": "text -> video", "space": "joint", "scheme": "shared", "dataset digest": "d" * 64,
+        "direction": "text -> video", "space": "joint", "scheme": "shared",
+        "trained on": {"name": "run", "digest": "d" * 64, "videos": 9},
         "clips digest": "c" * 64, "examples": examples,
         "metrics": {
             "queries": 40, "videos": 7, "recall": {"R@1": score}, "chance": {"R@1": 0.025},

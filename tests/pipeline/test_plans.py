@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.plans import SMALL_SET_SHARDS, cut_into_shards, plan_names, read_plan, write_plans
-from pipeline.records import Caption
+from pipeline.records import ShardPlan
 
 
 def by_hash(video_ids: list[str]) -> list[str]:
@@ -57,39 +57,31 @@ def test_videos_of_unknown_length_count_alike() -> None:
 
 
 def test_a_plan_holds_what_the_page_says(tmp_path: Path) -> None:
-    captions = {"bbb": (Caption(0.5, 1.5, "größe"), Caption(2.0, 3.0, "x")), "ccc": (), "zzz": (Caption(0, 1, "no"),)}
-    assert write_plans(tmp_path, [["bbb", "aaa"], ["ccc"]], captions) == ["000000", "000001"]
+    assert write_plans(tmp_path, [["bbb", "aaa"], ["ccc"]]) == ["000000", "000001"]
     content = json.loads((tmp_path / "000000.json").read_text())
     digest = content.pop("digest")
-    assert content == {
-        "schema": 1,
-        "name": "000000",
-        "video_ids": ["bbb", "aaa"],
-        "captions": {"bbb": {"start": [0.5, 2.0], "end": [1.5, 3.0], "text": ["größe", "x"]}},
-    }
+    assert content == {"schema": 1, "name": "000000", "video_ids": ["bbb", "aaa"]}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     assert digest == hashlib.sha256(canonical).hexdigest()
-    plan = read_plan(tmp_path, "000000")
-    assert plan.plan.video_ids == ("bbb", "aaa") and plan.captions == {"bbb": captions["bbb"]} and plan.digest == digest
-    assert read_plan(tmp_path, "000001").captions == {}
+    assert read_plan(tmp_path, "000000") == ShardPlan("000000", ("bbb", "aaa"), digest)
 
 
 def test_growth_leaves_the_plans_there_are_alone(tmp_path: Path) -> None:
     first = {f"first{n:06d}": 3.0 for n in range(20)}
-    names = write_plans(tmp_path, cut_into_shards(first, 1e9), {})
+    names = write_plans(tmp_path, cut_into_shards(first, 1e9))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     second = {f"second{n:05d}": 3.0 for n in range(5)}
-    more = write_plans(tmp_path, cut_into_shards(second, 1e9), {})
+    more = write_plans(tmp_path, cut_into_shards(second, 1e9))
     assert not set(names) & set(more) and plan_names(tmp_path) == names + more
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
-    ids = [i for name in plan_names(tmp_path) for i in read_plan(tmp_path, name).plan.video_ids]
+    ids = [i for name in plan_names(tmp_path) for i in read_plan(tmp_path, name).video_ids]
     assert len(ids) == len(set(ids)) and set(ids) == first.keys() | second.keys()
     (tmp_path / f"{names[0]}.json").unlink()
-    assert write_plans(tmp_path, [["late"]], {}) == [f"{len(names + more):06d}"], "a name is never given twice"
+    assert write_plans(tmp_path, [["late"]]) == [f"{len(names + more):06d}"], "a name is never given twice"
 
 
 def test_files_being_written_are_no_plans(tmp_path: Path) -> None:
-    write_plans(tmp_path, [["a"]], {})
+    write_plans(tmp_path, [["a"]])
     for name in (".000001.json.12345678.aside", "000002.json.bak", "notes.json", "000003.txt"):
         (tmp_path / name).write_text("{}")
     assert plan_names(tmp_path) == ["000000"] and plan_names(tmp_path / "none") == []
@@ -97,10 +89,10 @@ def test_files_being_written_are_no_plans(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"aaa"', '"aab"'), ('"x y"', '"x z"'), ("0.5", "0.6"), ('"schema": 1', '"schema": 2'), ('"digest"', '"digestt"')],
+    [('"aaa"', '"aab"'), ('"000000"', '"000001"'), ('"schema": 1', '"schema": 2'), ('"digest"', '"digestt"')],
 )
 def test_a_changed_plan_is_refused(tmp_path: Path, old: str, new: str) -> None:
-    write_plans(tmp_path, [["aaa"]], {"aaa": (Caption(0.5, 1.5, "x y"),)})
+    write_plans(tmp_path, [["aaa"]])
     path = tmp_path / "000000.json"
     text = path.read_text()
     assert old in text

@@ -30,12 +30,12 @@ def study(tmp_path: Path, planted: Any) -> Path:
     """Train and evaluate two schemes on the planted data set."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "dataset").symlink_to(planted.folder)
-    places = {"clips": str(planted.clips), "split": str(planted.split), "bootstrap": 10}
+    places = {"clips": str(planted.clips), "bootstrap": 10}
     content = {
         "out": str(tmp_path / "out"),
         "schemes": ["shared", "disjoint"],
         "seeds": [3],
-        "train": TRAIN | {"split": str(planted.split)},
+        "train": TRAIN | {"manifest": str(planted.manifest)},
         "evaluate": places,
     }
     return written(tmp_path, content)
@@ -81,7 +81,7 @@ def test_a_run_stops_at_the_first_stage_whose_work_is_not_there(
         return report
 
     def evaluated(settings: evaluate.RetrievalSettings) -> StageReport:
-        keys = ("scheme", "space", "direction", "metrics", "dataset digest", "clips digest")
+        keys = ("scheme", "space", "direction", "metrics", "trained on", "manifest", "clips digest")
         return StageReport("evaluate retrieval", detail=dict.fromkeys(keys, "x"))
 
     monkeypatch.setattr(train, "run", incomplete)
@@ -114,14 +114,15 @@ def test_paths_from_stage_to_stage_are_filled_in(tmp_path: Path) -> None:
     content = {"out": "o", "sample": {}, "download": {}, "extract": {}, "train": {}, "evaluate": {}}
     plan = RunSettings.load(written(tmp_path, content)).plan()
     stages = dict(plan)
-    assert [name for name, _ in plan] == ["sample", "download", "extract", "train", "evaluate retrieval"]
+    assert [name for name, _ in plan] == ["sample", "download", "extract", "freeze", "train", "evaluate retrieval"]
     assert stages["download"]["ids"] == stages["extract"]["ids"] == f"{stages['sample']['out']}/HowTo100M_v1.csv"
     assert stages["extract"]["media"] == stages["download"]["out"] == "o/media"
-    assert stages["train"]["dataset"] == stages["extract"]["out"] == stages["evaluate retrieval"]["dataset"]
+    assert stages["freeze"]["dataset"] == stages["extract"]["out"] and stages["freeze"]["media"] == "o/media"
+    assert stages["train"]["manifest"] == "o/dataset/manifests/run.json"
     assert stages["evaluate retrieval"]["checkpoint"] == stages["train"]["out"] == "o/models/shared-seed1"
-    assert {stages[name]["split"] for name in ("extract", "train", "evaluate retrieval")} == {"o/sample/split.csv"}
-    given = RunSettings.load(written(tmp_path, content | {"train": {"dataset": "mine"}})).plan()
-    assert dict(given)["train"]["dataset"] == "mine"
+    assert {stages[name]["split"] for name in ("extract", "freeze")} == {"o/sample/split.csv"}
+    given = RunSettings.load(written(tmp_path, content | {"train": {"manifest": "mine"}})).plan()
+    assert dict(given)["train"]["manifest"] == "mine"
 
 
 def test_settings_can_be_overridden_from_the_command_line(tmp_path: Path) -> None:
@@ -172,4 +173,4 @@ def test_overrides_that_fit_nothing_are_refused(tmp_path: Path, override: str) -
 def test_every_section_is_a_stage_of_the_command() -> None:
     from pipeline.cli import COMMANDS
 
-    assert {name.split()[0] for name in COMMANDS} - {"run"} == set(run.SECTIONS)
+    assert set(run.SECTIONS) <= {name.split()[0] for name in COMMANDS}

@@ -18,6 +18,8 @@ from pipeline import checkpoint, evaluate, train
 from pipeline.checkpoint import load_checkpoint, model_from
 from pipeline.errors import InputError
 from pipeline.evaluate import RetrievalSettings
+from pipeline.freeze import FreezeSettings
+from pipeline.freeze import run as freeze
 from pipeline.train import TrainSettings, run, settings_of
 
 SMALL: dict[str, Any] = {
@@ -37,7 +39,7 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def settings(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> TrainSettings:
     out = tmp_path_factory.mktemp("train") / "model"
-    return TrainSettings(dataset=planted.folder, out=out, split=planted.split, epochs=3, **SMALL)
+    return TrainSettings(manifest=planted.manifest, out=out, epochs=3, **SMALL)
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def uninterrupted(settings: TrainSettings) -> dict[str, Any]:
 
 
 def retrieval(planted: Any, model: Path) -> dict[str, Any]:
-    asked = RetrievalSettings(checkpoint=model, clips=planted.clips, out=model, split=planted.split, bootstrap=50)
+    asked = RetrievalSettings(checkpoint=model, clips=planted.clips, out=model, bootstrap=50)
     return dict(evaluate.run(asked).detail["metrics"])
 
 
@@ -145,12 +147,12 @@ def test_a_kill_while_saving_leaves_the_last_checkpoint_whole(
 ) -> None:
     save, seen = torch.save, 0
 
-    def torn(content: Any, path: Path) -> None:
+    def torn(content: Any, file: Any) -> None:
         nonlocal seen
         seen += 1
-        save(content, path)
+        save(content, file)
         if seen == 2:
-            os.truncate(path, path.stat().st_size // 2)
+            file.truncate(file.tell() // 2)
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -204,14 +206,16 @@ def test_going_on_with_other_videos_or_another_data_set_is_refused(
     make_dataset: Callable[..., Path],
     make_vectors: Callable[..., Any],
 ) -> None:
-    fewer = tmp_path / "split.csv"
-    fewer.write_text(planted.split.read_text().replace("train000003,train", "train000003,heldout"))
-    with pytest.raises(InputError, match="other training videos.*another --out"):
-        run(dataclasses.replace(settings, split=fewer))
+    freeze(FreezeSettings(planted.folder, "others", heldout_videos=0.3, heldout_tasks=0))
+    others = planted.folder / "manifests" / "others.json"
+    with pytest.raises(
+        InputError, match="trained on manifest planted, digest .* asked for others, digest .*another --out"
+    ):
+        run(dataclasses.replace(settings, manifest=others))
     words = planted.vectors.index_to_key
     other = make_dataset(tmp_path / "other", list(planted.videos.values()), make_vectors(words, seed=1))
     with pytest.raises(InputError, match="another data set"):
-        run(dataclasses.replace(settings, dataset=other))
+        run(dataclasses.replace(settings, manifest=other / "manifests" / "all.json"))
 
 
 @pytest.mark.parametrize("scheme", BUILTIN_SCHEMES)
@@ -390,10 +394,11 @@ def test_videos_without_captions_and_without_sound_are_told_of(
     videos = [make_video(f"plain{n:06d}", captions, seed=n, sound=False) for n in range(4)]
     videos.append(make_video("mute0000000", (), sound=False))
     folder = make_dataset(tmp_path / "dataset", videos, make_vectors(list("abcd")))
-    mute = dataclasses.replace(small, dataset=folder, split=None, epochs=1, streams=("resnet152", "efficientnet-lite0"))
+    manifest, streams = folder / "manifests" / "all.json", ("resnet152", "efficientnet-lite0")
+    mute = dataclasses.replace(small, manifest=manifest, epochs=1, streams=streams)
     report = run(mute)
     assert report.detail["videos"] == 4
     assert report.notes == ["1 videos without captions can't be drawn from and are left out"]
     assert model_from(load_checkpoint(small.out)).settings.video_streams == (24, 12)
-    with pytest.raises(InputError, match=r"dataset: audio: .*train without --standardise"):
+    with pytest.raises(InputError, match=r"all\.json: audio: .*train without --standardise"):
         run(dataclasses.replace(mute, out=tmp_path / "standard", standardise=True))

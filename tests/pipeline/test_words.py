@@ -1,6 +1,8 @@
 """The data set's word vectors: from the training split alone, frozen at the first run."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,22 @@ from pipeline.errors import InputError
 from pipeline.records import Caption
 from pipeline.words import check_given, freeze_words, read_split
 
-CAPTIONS = {
+
+@dataclass
+class Given:
+    """Captions by id, in the order that a store gives them."""
+
+    captions: dict[str, tuple[Caption, ...]]
+
+    def items(self) -> list[tuple[str, tuple[Caption, ...]]]:
+        return sorted(self.captions.items())
+
+
+CAPTIONS: Any = Given({
     "aaaaaaaaaaa": (Caption(0, 1, "Cut the onion"), Caption(1, 2, "it's raw, the onion")),
     "bbbbbbbbbbb": (Caption(0, 1, "secret words"),),
     "ccccccccccc": (),
-}
+})  # fmt: skip
 
 
 @pytest.fixture
@@ -44,7 +57,7 @@ def test_without_a_split_all_captions_count_and_it_is_said(tmp_path: Path) -> No
 
 def test_vectors_of_a_run_that_never_got_a_data_set_are_made_anew(tmp_path: Path) -> None:
     """A run killed before dataset.json was written may have seen other captions, perhaps held-out ones."""
-    more = CAPTIONS | {"ddddddddddd": (Caption(0, 1, "something new"),)}
+    more: Any = Given(CAPTIONS.captions | {"ddddddddddd": (Caption(0, 1, "something new"),)})
     freeze_words(tmp_path / "words.kv", more, None, None)
     assert "new" in load(tmp_path / "words.kv").key_to_index
     digest, _ = freeze_words(tmp_path / "words.kv", CAPTIONS, None, None)
@@ -71,8 +84,9 @@ def test_given_vectors_are_taken_as_they_are(tmp_path: Path) -> None:
 
 
 def test_no_captions_leave_no_vectors_and_say_so(tmp_path: Path, split: Path) -> None:
-    for captions, of_split in (({}, None), ({"bbbbbbbbbbb": CAPTIONS["bbbbbbbbbbb"]}, split)):
-        digest, note = freeze_words(tmp_path / "words.kv", captions, None, of_split)
+    for captions, of_split in ((None, None), ({}, None), ({"bbbbbbbbbbb": CAPTIONS.captions["bbbbbbbbbbb"]}, split)):
+        given: Any = None if captions is None else Given(captions)
+        digest, note = freeze_words(tmp_path / "words.kv", given, None, of_split)
         assert digest == "" and "no captions to train word vectors on" in note
     assert not (tmp_path / "words.kv").exists()
 

@@ -1,0 +1,210 @@
+"""Reading shards and parts (docs/data-format.md): one video at a time, one contiguous read a dataset."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.files import digest_of_json
+from pipeline.records import Caption, VideoFeatures, Words
+
+SCHEMA = 1
+DAVENET_WIDTH, LOGMEL_BANDS = 1024, 40
+ATTRIBUTES = ("schema", "kind", "name", "identity", "circumstance", "plan", "digest")
+"""Of the root of every file."""
+
+Array = NDArray[Any]
+
+
+def columns(video: VideoFeatures) -> dict[str, tuple[str, Array]]:
+    """Digest name -> (dataset, the video's own array in it), words excepted: their ids depend on the table."""
+    texts = b"".join(caption.text.encode() for caption in video.captions)
+    empty = np.zeros((0, LOGMEL_BANDS), np.float16)
+    columns: dict[str, tuple[str, Array]] = {
+        "duration": ("videos/duration", np.array([video.duration], np.float64)),
+        "logmel_start": ("videos/logmel_start", np.array([video.logmel_start], np.float64)),
+        "decoder": ("videos/decoder", np.array([video.decoder.encode()])),
+        "video_mask": ("rows/video_mask", video.video_mask.astype(np.uint8)),
+        "audio_mask": ("audio/mask", video.audio_mask.astype(np.uint8)),
+        "logmel": ("logmel/frames", empty if video.logmel is None else video.logmel),
+        "times": ("captions/times", np.array([(c.start, c.end) for c in video.captions], np.float64).reshape(-1, 2)),
+        "text": ("captions/text", np.frombuffer(texts, np.uint8)),
+    }
+    if video.audio is not None:
+        columns["davenet"] = ("audio/davenet", video.audio)
+    for stream, rows in video.video.items():
+        columns[stream] = (f"rows/{stream}", rows)
+    return columns
+
+
+def texts_of(video: VideoFeatures) -> dict[str, str]:
+    """Digest name -> the video's own text in a dataset of fixed-length texts."""
+    return {"id": video.video_id, "decoder": video.decoder}
+
+
+def digests_of(video: VideoFeatures) -> dict[str, bytes]:
+    """Digest name -> sha256 of the video's own bytes (docs/data-format.md)."""
+    digests = {
+        name: hashlib.sha256(np.ascontiguousarray(a).tobytes()).digest() for name, (_, a) in columns(video).items()
+    }
+    # A fixed-length text is padded to the file's longest, which is none of the video's own.
+    digests |= {name: hashlib.sha256(text.encode()).digest() for name, text in texts_of(video).items()}
+    words = hashlib.sha256()
+    for index in range(len(video.captions)):
+        words.update(b"".join(word.encode() + b"\0" for word in video.words.of_caption(index)) + b"\0")
+    lengths = np.array([len(caption.text.encode()) for caption in video.captions], np.int64)
+    return digests | {"words": words.digest(), "text_lengths": hashlib.sha256(lengths.tobytes()).digest()}
+
+
+class FeatureFile:
+    """Reads a shard or a part. Opened at first use, again in each process (HDF5 handles don't survive a fork).
+
+    Raises InputError when the file is missing or isn't what docs/data-format.md describes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: h5py.File | None = None
+        self._process = -1
+
+    def __enter__(self) -> "FeatureFile":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_file": None, "_process": -1}
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        if self._file is not None and self._process == os.getpid():
+            self._file.close()
+        self._file = None
+
+    @property
+    def _open(self) -> h5py.File:
+        if self._file is None or self._process != os.getpid():
+            try:
+                self._file = h5py.File(self.path, "r", locking=False)
+            except OSError as error:
+                state = (
+                    "no such file"
+                    if not self.path.exists()
+                    else f"not a whole HDF5 file ({str(error).splitlines()[0]})"
+                )
+                raise InputError(f"{self.path}: {state}; extract the data set again to have it made anew") from None
+            self._process = os.getpid()
+            schema = self._file.attrs.get("schema")
+            if schema != SCHEMA:
+                self.close()
+                raise InputError(f"{self.path}: schema {schema}, this program reads {SCHEMA}")
+        return self._file
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The Identity under which the rows were made."""
+        return dict(json.loads(self._open.attrs["identity"]))
+
+    @property
+    def circumstance(self) -> dict[str, Any]:
+        """What is only recorded: versions, device, host, time."""
+        return dict(json.loads(self._open.attrs["circumstance"]))
+
+    @property
+    def video_ids(self) -> list[str]:
+        """Ids in stored order."""
+        return [video_id.decode() for video_id in self._open["videos/id"][:]]
+
+    @property
+    def plan(self) -> str:
+        """Digest of the plan this shard closes; empty in a part."""
+        return str(self._open.attrs["plan"])
+
+    def caption_counts(self) -> list[int]:
+        """Captions of each video, in stored order."""
+        return [int(count) for count in np.diff(self._open["captions/offsets"][:])]
+
+    def durations(self) -> list[float]:
+        """Seconds of each video, in stored order."""
+        return [float(seconds) for seconds in self._open["videos/duration"][:]]
+
+    def content_digest(self) -> str:
+        """sha256 over the videos' own digests: equal for equal datasets, whatever the Circumstance."""
+        total = hashlib.sha256()
+        for name in sorted(self._open["digests"]) if "digests" in self._open else ():
+            total.update(name.encode() + b"\0" + self._open[f"digests/{name}"][:].tobytes())
+        return total.hexdigest()
+
+    def seal(self) -> str:
+        """sha256 over the root's other attributes and the content: what attribute `digest` must hold."""
+        attributes = self._open.attrs
+        stated = {name: str(attributes[name]) for name in ATTRIBUTES if name != "digest"}
+        return digest_of_json(stated | {"content": self.content_digest()})
+
+    def table(self) -> tuple[str, ...]:
+        """The file's words, sorted; the ids of `VideoFeatures.words` point into it."""
+        offsets, text = self._open["words/offsets"][:], self._open["words/text"][:].tobytes()
+        return tuple(text[a:b].decode() for a, b in zip(offsets, offsets[1:], strict=False))
+
+    def videos(
+        self, streams: Sequence[str] | None = None, audio: bool = True, logmel: bool = True
+    ) -> Iterator[VideoFeatures]:
+        """All videos in stored order; see `video`."""
+        table = self.table()
+        for index, video_id in enumerate(self.video_ids):
+            yield self.video(index, video_id, table, streams, audio, logmel)
+
+    def video(
+        self,
+        index: int,
+        video_id: str,
+        table: tuple[str, ...],
+        streams: Sequence[str] | None = None,
+        audio: bool = True,
+        logmel: bool = True,
+    ) -> VideoFeatures:
+        """Video number `index`: one contiguous read a dataset.
+
+        `streams` None means all; `audio` and `logmel` say whether to read those.
+        """
+        file = self._open
+        identity = self.identity
+        first, last = file["rows/offsets"][index : index + 2]
+        audio_first, audio_last = file["audio/offsets"][index : index + 2]
+        logmel_first, logmel_last = file["logmel/offsets"][index : index + 2]
+        caption_first, caption_last = file["captions/offsets"][index : index + 2]
+        text_offsets = file["captions/text_offsets"][caption_first : caption_last + 1]
+        word_offsets = file["captions/word_offsets"][caption_first : caption_last + 1]
+        text = file["captions/text"][text_offsets[0] : text_offsets[-1]].tobytes()
+        times = file["captions/times"][caption_first:caption_last]
+        captions = tuple(
+            Caption(float(start), float(end), text[a - text_offsets[0] : b - text_offsets[0]].decode())
+            for (start, end), a, b in zip(times, text_offsets, text_offsets[1:], strict=False)
+        )
+        return VideoFeatures(
+            video_id=video_id,
+            duration=float(file["videos/duration"][index]),
+            feature_fps=identity["feature_fps"],
+            video={
+                name: file[f"rows/{name}"][first:last] for name in (identity["streams"] if streams is None else streams)
+            },
+            video_mask=file["rows/video_mask"][first:last].astype(bool),
+            audio=file["audio/davenet"][audio_first:audio_last] if audio and "davenet" in file["audio"] else None,
+            audio_mask=file["audio/mask"][audio_first:audio_last].astype(bool),
+            logmel=file["logmel/frames"][logmel_first:logmel_last] if logmel else None,
+            logmel_start=float(file["videos/logmel_start"][index]),
+            captions=captions,
+            words=Words(
+                table, file["captions/words"][word_offsets[0] : word_offsets[-1]], word_offsets - word_offsets[0]
+            ),
+            decoder=file["videos/decoder"][index].decode(),
+            audio_rate=identity["audio"]["rate"],
+        )

@@ -1,0 +1,62 @@
+"""Figures of an estimate: each says where it comes from, and a sum of which a part is unknown is unknown."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Origin = Literal["measured", "cited", "given", "arithmetic", "unknown"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number and its origin."""
+
+    stage: str
+    name: str
+    """What is counted, with its unit."""
+    value: float | None
+    """None where it is unknown."""
+    origin: Origin
+    """`measured`: by a probe here, or of this run so far. `cited`: from a source that is named. `given`: in the study
+    or by a flag. `arithmetic`: from other figures, as `source` says."""
+    source: str
+
+
+class Figures:
+    """Figures in the order they were added."""
+
+    def __init__(self) -> None:
+        self.all: list[Figure] = []
+
+    def add(self, stage: str, name: str, value: float | None, origin: Origin, source: str) -> Figure:
+        """Add a figure; without a value its origin is `unknown`."""
+        self.all.append(Figure(stage, name, value, origin if value is not None else "unknown", source))
+        return self.all[-1]
+
+    def sum(self, stage: str, name: str, how: Callable[..., float], source: str, *of: Figure) -> Figure:
+        """Add what `how` makes of the values of `of`; unknown where one of them is, naming the first such."""
+        lacking = next((figure for figure in of if figure.value is None), None)
+        if lacking is not None:
+            return self.add(stage, name, None, "unknown", f"needs {lacking.stage}: {lacking.name}")
+        return self.add(stage, name, how(*(figure.value for figure in of)), "arithmetic", source)
+
+    def table(self) -> str:
+        """All figures as lines of text."""
+        rows = [("stage", "figure", "value", "origin", "from")]
+        rows += [(f.stage, f.name, number(f.value), str(f.origin), f.source) for f in self.all]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines, stage = [], ""
+        for row in rows:
+            shown = row[0] if row[0] != stage else ""
+            stage = row[0]
+            lines.append(
+                f"{shown:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}"
+            )
+        return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """For people: three digits that count, or all of those before the point."""
+    if value is None:
+        return "?"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

@@ -1,0 +1,132 @@
+"""`mcn verify --repair`: removes what is bad, keeps what is sound, computes the rest anew.
+
+Run as a program it saves a damaged shard's sound videos as parts: HDF5 may crash on such a file, and takes that process
+alone with it.
+"""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline import shard_check
+from pipeline.dataset_folder import read_description
+from pipeline.errors import InputError
+from pipeline.extract_settings import ExtractSettings
+from pipeline.extraction import ShardWorker
+from pipeline.feature_file import FeatureFile, digests_of
+from pipeline.files import write_text
+from pipeline.freeze import reasons_of
+from pipeline.media_folder import MediaFinder
+from pipeline.plans import read_plan
+from pipeline.preparation import prepare_weights
+from pipeline.receipts import make_receipt, read_receipt, shard_path, write_receipt
+from pipeline.recomputation import settings_of
+from pipeline.shards import Origin, write_part
+from pipeline.verify import Findings
+
+WITHOUT_MEDIA = "repair-ids.csv"
+
+
+def repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
+    """Mend parts, receipts and shards; returns notes for the summary. Interrupted, the next call goes on.
+
+    A shard is removed only when all its videos lie in sound parts or have media.
+    """
+    notes = []
+    for part in findings.bad_parts:
+        part.unlink(missing_ok=True)
+    if findings.bad_parts:
+        notes.append(f"{len(findings.bad_parts)} bad parts are removed; `mcn extract` computes them anew")
+    for name in findings.bad_receipts:
+        make_receipt(dataset, name, reasons_of(dataset / "ledger", "extract"))
+    if not findings.bad_shards:
+        return notes
+    settings = settings_of(dataset, media)
+    without = _without_media(dataset, sorted(findings.bad_shards), settings)
+    ready = [name for name in sorted(findings.bad_shards) if not without[name]]
+    lacking = sorted(video_id for ids in without.values() for video_id in ids)
+    if lacking:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([["video_id"], *([video_id] for video_id in lacking)])
+        write_text(dataset / WITHOUT_MEDIA, table.getvalue())
+        notes.append(
+            f"{len(lacking)} videos have no media in {settings.media}, so that their shards are left as they are: get "
+            f"them by `mcn download --ids {dataset / WITHOUT_MEDIA} --ask-again extracted`, then repair again"
+        )
+    if not ready:
+        return notes
+    counts = {"done": 0, "skipped": 0}
+    with ShardWorker(settings, prepare_weights(settings)) as worker:
+        for name in ready:
+            shard = shard_path(dataset, name)
+            bad = shard.with_name(f".{shard.name}.bad")
+            if shard.exists():
+                shard.replace(bad)
+            made = worker.extract(name)
+            if not shard.exists():
+                raise InputError(f"{shard}: couldn't be closed ({dict(made)}); the damaged one is kept as {bad}")
+            counts = {outcome: counts[outcome] + made[outcome] for outcome in counts}
+            bad.unlink(missing_ok=True)
+    notes.append(
+        f"{len(ready)} shards were made anew: {counts['skipped']} videos kept, {counts['done']} computed from media"
+    )
+    return notes
+
+
+def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -> dict[str, list[str]]:
+    """Save each shard's sound videos as parts; shard -> ids that have then neither a part nor media."""
+    finder = MediaFinder(settings.media) if settings.media.exists() else None
+    without: dict[str, list[str]] = {}
+    reasons = reasons_of(dataset / "ledger", "extract")
+    for name in names:
+        plan = read_plan(dataset / "plans", name)
+        _save_sound_videos(dataset, name)
+        receipt = read_receipt(dataset, name)
+        left_out = receipt.left_out if receipt is not None and receipt.plan == plan.digest else None
+        if left_out is None:
+            # The receipt is lost too: what the ledger calls failed was left out. It says so to the worker.
+            left_out = {video_id: reasons[video_id] for video_id in plan.video_ids if video_id in reasons}
+            write_receipt(dataset, name, plan.digest, left_out)
+        wanted = [video_id for video_id in plan.video_ids if video_id not in left_out]
+        lacking = [i for i in wanted if not (dataset / "parts" / name / f"{i}.h5").exists()]
+        without[name] = [i for i in lacking if finder is None or finder.find(i) is None]
+    return without
+
+
+def _save_sound_videos(dataset: Path, name: str) -> None:
+    if shard_path(dataset, name).exists():
+        command = [sys.executable, "-m", "pipeline.repair", str(dataset), name]
+        try:
+            subprocess.run(command, stderr=subprocess.DEVNULL, env=shard_check.environment(), timeout=3600)
+        except subprocess.TimeoutExpired:
+            pass  # what it saved until then is saved
+
+
+def save_sound_videos(dataset: Path, name: str) -> int:
+    """Write a part of every video of a damaged shard whose own digests match; returns how many."""
+    identity = read_description(dataset)["identity"]
+    planned = set(read_plan(dataset / "plans", name).video_ids)
+    saved = 0
+    with FeatureFile(shard_path(dataset, name)) as file:
+        circumstance = file.circumstance if file._open.attrs.get("digest") == file.seal() else {}
+        table = file.table()
+        for index, video_id in enumerate(file.video_ids):
+            part = dataset / "parts" / name / f"{video_id}.h5"
+            if video_id not in planned or part.exists():
+                continue
+            try:
+                video = file.video(index, video_id, table)
+                wanted = {key: file._open[f"digests/{key}"][index].tobytes() for key in digests_of(video)}
+                if digests_of(video) == wanted and set(video.video) == set(identity["streams"]):
+                    write_part(part, video, Origin(name, identity, circumstance))
+                    saved += 1
+            except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError):
+                continue
+    return saved
+
+
+if __name__ == "__main__":
+    print(json.dumps(save_sound_videos(Path(sys.argv[1]), sys.argv[2])))

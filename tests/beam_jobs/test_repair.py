@@ -1,0 +1,124 @@
+"""Damage to a data set, mended from the media that it was made of."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+
+from pipeline.cli import main
+from pipeline.ledger import read_ledger
+
+Datasets = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture
+def copy(local: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(local, tmp_path / "dataset"))
+
+
+def verify(dataset: Path, *flags: object) -> int:
+    return main(["verify", str(dataset), *map(str, flags)])
+
+
+def damage(path: Path, dataset: str, place: int = 0) -> None:
+    """Change one value of a shard, and nothing else."""
+    with h5py.File(path, "r+") as file:
+        file[dataset][place] = file[dataset][place] + 1
+
+
+def test_a_sound_data_set_is_complete(copy: Path, media: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = copy.parent / "ids.csv"
+    ids.write_text("video_id\nvideo-00000\nzero-length\nneverlisted\n")
+    assert verify(copy, "--ids", ids) == 0
+    report = json.loads((copy / "verify.json").read_text())
+    assert report["detail"]["coverage"] == {"never planned": 1, "stored": 1, "zero-length": 1}
+    assert report["detail"]["videos"] == 5 and report["detail"]["problems"] == []
+    assert "ids, never planned: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fault", ["value", "cut", "gone", "empty", "swapped", "receipt", "both", "part"])
+def test_each_fault_is_found_and_mended_to_the_same_datasets(
+    copy: Path, local: Path, datasets: Datasets, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = next(path for path in sorted((copy / "shards").glob("*.h5")) if _videos(path) == 2)
+    other = next(path for path in sorted((copy / "shards").glob("*.h5")) if path != shard)
+    computed = _done(copy)
+    if fault == "value":
+        damage(shard, "rows/efficientnet-lite0")
+    elif fault == "cut":
+        shard.write_bytes(shard.read_bytes()[:-1000])
+    elif fault == "gone":
+        shard.unlink()
+    elif fault == "empty":
+        shard.write_bytes(b"")
+    elif fault == "swapped":
+        shard.write_bytes(other.read_bytes())
+    elif fault == "receipt":
+        shard.with_suffix(".json").write_text("{}")
+    elif fault == "both":
+        shard.with_suffix(".json").unlink()
+        damage(shard, "logmel/frames")
+    else:
+        part = copy / "parts" / "000099" / "x.h5"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"half a part")
+    assert verify(copy) == 1
+    line = capsys.readouterr().out
+    kind = {"receipt": "receipt:", "part": "part:"}.get(fault, "shard:")
+    assert kind in line and "mend it: mcn verify" in line
+    assert verify(copy, "--repair") == 0
+    assert datasets(copy) == datasets(local)
+    for receipt in sorted((local / "shards").glob("*.json")):
+        kept, made = (json.loads((folder / "shards" / receipt.name).read_text()) for folder in (local, copy))
+        assert all(kept[key] == made[key] for key in ("video_ids", "left_out", "content", "plan", "seconds"))
+    assert not list((copy / "shards").glob(".*")) and not list((copy / "parts").glob("0*/*"))
+    # Only what was bad is computed anew: one of the two videos, where the other's bytes were sound.
+    anew = {"value": 1, "both": 1, "gone": 2, "empty": 2, "cut": 2, "swapped": 2}.get(fault, 0)
+    assert 0 <= _done(copy) - computed <= anew and (fault == "cut" or _done(copy) - computed == anew)
+    assert verify(copy) == 0
+
+
+def test_without_media_nothing_is_removed_and_the_ids_are_listed(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = sorted((copy / "shards").glob("*.h5"))[0]
+    damage(shard, "rows/efficientnet-lite0")
+    before = shard.read_bytes()
+    (tmp_path / "empty").mkdir()
+    assert verify(copy, "--repair", "--media", tmp_path / "empty") == 1
+    assert shard.read_bytes() == before
+    assert len((copy / "repair-ids.csv").read_text().split()) == 2
+    assert "1 videos have no media" in capsys.readouterr().out
+
+
+def test_stored_rows_are_compared_with_rows_computed_anew(
+    copy: Path, media: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(copy, "--sample", 3, "--media", media) == 0
+    assert "3 videos were computed anew: 3 are equal to the bit" in capsys.readouterr().out
+    swapped = copy.parent / "media"
+    shutil.copytree(media, swapped)
+    shutil.copy(media / "video-00000.mp4", swapped / "video-00003.mp4")
+    assert verify(copy, "--sample", 5, "--media", swapped) == 1
+    assert "sample: video video-00003: computed anew it differs in" in capsys.readouterr().out
+
+
+def test_a_manifest_whose_shard_is_gone_is_told(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["freeze", str(copy), "study"]) == 0
+    shard = sorted((copy / "shards").glob("*.h5"))[0]
+    shard.with_suffix(".json").unlink()
+    shard.unlink()
+    assert verify(copy) == 1
+    assert f"manifest: {copy}/manifests/study.json: its shard {shard.stem} is gone" in capsys.readouterr().out
+
+
+def _videos(shard: Path) -> int:
+    with h5py.File(shard) as file:
+        return len(file["videos/id"])
+
+
+def _done(dataset: Path) -> int:
+    return sum(line.outcome == "done" for line in read_ledger(dataset / "ledger", "extract"))

@@ -1,0 +1,113 @@
+"""Several processes on one data set: nothing twice, the dead's work taken over, signals heeded."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.extract import ExtractSettings, run
+from pipeline.ledger import read_ledger
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+Datasets = Callable[[Path], dict[str, bytes]]
+
+
+def start(settings: ExtractSettings, *more: str) -> "subprocess.Popen[str]":
+    flags = ["--media", settings.media, "--captions", settings.captions, "--out", settings.out, "--workers", 1]
+    flags += ["--streams", "efficientnet-lite0", "--precision", "fp32", "--poll", "0.5", *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "extract", *map(str, flags)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    while not condition() and process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
+    assert condition(), process.communicate()[0]
+
+
+def attempts(folder: Path) -> Counter[str]:
+    return Counter(o.video_id for o in read_ledger(folder / "ledger", "extract") if o.outcome == "done")
+
+
+@pytest.mark.parametrize("parts", [("", ""), ("1/2", "2/2")], ids=["by leases", "by parts"])
+def test_two_processes_share_the_work_and_do_nothing_twice(
+    settings: Callable[..., ExtractSettings], local: Path, datasets: Datasets, parts: tuple[str, str]
+) -> None:
+    shared = settings(out="shared")
+    processes = [start(shared, *(["--part", part] if part else [])) for part in parts]
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert datasets(shared.out) == datasets(local)
+    assert set(attempts(shared.out).values()) == {1}
+    # By leases, the one that starts first may have done all before the other has loaded its networks.
+    ledgers = {path.name for path in (shared.out / "ledger").glob("extract-*.jsonl")}
+    assert len(ledgers) == 2 or parts == ("", "")
+    assert not list((shared.out / "leases").glob("0*.json"))
+
+
+def test_a_killed_process_is_taken_over(
+    settings: Callable[..., ExtractSettings], local: Path, datasets: Datasets
+) -> None:
+    shared = settings(out="taken")
+    first = start(shared)
+    wait_for(lambda: list(shared.out.glob("parts/*/*.h5")), first)
+    second = start(shared)
+    wait_for(lambda: len(list(shared.out.glob("leases/0*.json"))) > 1 or list(shared.out.glob("shards/*.h5")), second)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    output, _ = second.communicate(timeout=200)
+    assert second.returncode == 0, output
+    assert datasets(shared.out) == datasets(local)
+    assert set(attempts(shared.out).values()) == {1}, "a finished part is not computed again"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_finishes_the_video_in_hand_and_exits_75(
+    settings: Callable[..., ExtractSettings], local: Path, datasets: Datasets, number: signal.Signals, workers: str
+) -> None:
+    stopped = settings(out="stopped")
+    process = start(stopped, "--workers", workers)
+    wait_for(lambda: list(stopped.out.glob("parts/*/*.h5")), process)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 75, output
+    assert "stopped by a signal" in output and json.loads((stopped.out / "extract.json").read_text())["stopped"]
+    done = attempts(stopped.out)
+    assert 0 < len(done) and len(list((stopped.out / "shards").glob("*.h5"))) < len(
+        list((local / "shards").glob("*.h5"))
+    )
+    assert not list((stopped.out / "leases").glob("*")), "leases are given back"
+    again = start(stopped)
+    output, _ = again.communicate(timeout=200)
+    assert again.returncode == 0, output
+    assert datasets(stopped.out) == datasets(local) and set(attempts(stopped.out).values()) == {1}
+
+
+def test_another_live_process_on_the_only_plan_is_waited_for(
+    settings: Callable[..., ExtractSettings], tmp_path: Path, media: Path
+) -> None:
+    ids = tmp_path / "ids.csv"
+    (tmp_path / "media").mkdir()
+    os.link(media / "video-00000.mp4", tmp_path / "media" / "video-00000.mp4")
+    ids.write_text("video_id\nvideo-00000\n")
+    one = settings(out="one", media=tmp_path / "media", ids=ids)
+    processes = [start(one, "--ids", str(ids)) for _ in range(2)]
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert attempts(one.out) == {"video-00000": 1}
+    assert run(one).skipped == 1
