@@ -70,6 +70,13 @@ COMMANDS = {
         "mcn freeze runs/demo/dataset study --ids runs/demo/sample/HowTo100M_v1.csv",
         positional=("dataset", "name"),
     ),
+    "forget": Command(
+        "pipeline.forget",
+        "ForgetSettings",
+        "take videos out of media, shards, manifests and reports, and keep them out",
+        "mcn forget abcdefghijk --run runs/demo",
+        positional=("ids",),
+    ),
     "verify": Command(
         "pipeline.verify",
         "VerifySettings",

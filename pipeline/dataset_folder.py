@@ -7,6 +7,15 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.files import AlreadyThereError, read_json, write_json
 
+FORGETTING = "forgetting.json"
+"""Journal of a `mcn forget` at work or interrupted."""
+
+
+def refuse_half_forgotten(folder: Path) -> None:
+    """InputError while videos of the data set are half forgotten."""
+    if (folder / FORGETTING).exists():
+        raise InputError(f"{folder}: a `mcn forget` was interrupted; finish it first: mcn forget --dataset {folder}")
+
 
 def settle(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
     """Make `folder/dataset.json` from `description`, or check that the one there has the same `identity`.

@@ -20,7 +20,7 @@ from pipeline.files import digest_of_json, read_json, sha256_of_file
 from pipeline.records import Clip
 from pipeline.report import StageReport
 from pipeline.retrieval import CUTOFFS, retrieval_metrics
-from pipeline.train import settings_of
+from pipeline.train import VIDEOS, settings_of
 
 FILE = "retrieval.json"
 
@@ -110,6 +110,11 @@ def run(settings: RetrievalSettings) -> StageReport:
             f"{settings.clips}: no clip of a video in split {settings.split} of {dataset.path}; "
             "check --split and --clips"
         )
+    seen = {query.clip.video_id for query in queries} & _trained_on(settings.checkpoint)
+    if seen:
+        report.notes.append(
+            f"the model was trained on {len(seen)} of these videos, e.g. {min(seen)}: no held-out score"
+        )
     late = [q for q in queries if q.clip.start >= dataset.video(q.clip.video_id, trained.streams).duration]
     if late:
         report.notes.append(
@@ -160,6 +165,12 @@ def run(settings: RetrievalSettings) -> StageReport:
     report.finish().publish(settings.out / FILE)
     print(table(report.detail))
     return report
+
+
+def _trained_on(checkpoint: Path) -> set[str]:
+    """The training ids that `mcn train` wrote beside a checkpoint; none where only the checkpoint was kept."""
+    path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / VIDEOS
+    return set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()
 
 
 def _inputs(settings: RetrievalSettings, dataset: FeatureDataset) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline import stopping
 from pipeline.config import as_plain
+from pipeline.dataset_folder import refuse_half_forgotten
 from pipeline.errors import InputError
 from pipeline.extract_settings import ExtractSettings
 from pipeline.extraction import STAGE, lease_path
@@ -52,6 +53,7 @@ class ExtractionRounds:
         self._lock = self.folder / "leases" / "planning.json"
         if not settings.media.exists():
             raise InputError(f"{settings.media}: no such folder; --media wants the folder of downloaded videos")
+        refuse_half_forgotten(self.folder)
         take_stock(settings)
         with locked(self._lock, f"preparing {self.folder}", patient=True):
             self._prepared = prepare(settings)

@@ -3,13 +3,14 @@
 import csv
 import hashlib
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset_folder import read_description
+from pipeline.dataset_folder import read_description, refuse_half_forgotten
 from pipeline.errors import InputError
 from pipeline.files import AlreadyThereError, digest_of_json, sha256_of_file, write_json
 from pipeline.ledger import latest_states
@@ -49,6 +50,7 @@ class FreezeSettings:
     def __post_init__(self) -> None:
         if not (0 <= self.heldout_videos < 1 and 0 <= self.heldout_tasks < 1):
             raise ValueError("heldout_videos and heldout_tasks are shares from 0 to below 1")
+        manifest_path(self.dataset, self.name)
 
 
 def run(settings: FreezeSettings) -> StageReport:
@@ -71,18 +73,21 @@ def run(settings: FreezeSettings) -> StageReport:
         report.notes += _changes(path, before, manifest)
         manifest = before
         report.skipped = len(before.video_ids)
-    report.failed.update({reason: len(ids) for reason, ids in manifest.missing.items()})
     report.detail = {
         "manifest": str(path),
         "digest": manifest.digest,
         "splits": {name: len(ids) for name, ids in manifest.splits.items()},
+        "missing": {reason: len(ids) for reason, ids in manifest.missing.items()},
         "left out": {reason: len(ids) for reason, ids in manifest.left_out.items()},
         "shards": len(manifest.shards),
         "list": manifest.listed,
     }
-    report.finish().publish(path.with_name(f"{settings.name}.freeze.json"))
+    report.finish().publish(settings.dataset / "freeze.json")
     sides = ", ".join(f"{len(ids)} {name}" for name, ids in manifest.splits.items())
     print(f"manifest: {path}, {sides}, digest {manifest.digest[:12]}")
+    for what in ("missing", "left out"):
+        for reason, count in report.detail[what].items():
+            print(f"  {what}, {reason}: {count}")
     return report
 
 
@@ -95,53 +100,67 @@ def _changes(path: Path, before: Manifest, now: Manifest) -> list[str]:
             )
     if (before.identity, before.words) != (now.identity, now.words):
         raise InputError(f"{path}: of another data set; freeze another name")
-    if before.digest == now.digest:
-        return []
-    more, fewer = set(now.video_ids) - set(before.video_ids), set(before.video_ids) - set(now.video_ids)
-    lost = f" and lost {len(fewer)}" if fewer else ""
-    return [f"frozen before: the data set has gained {len(more)} videos{lost} since; freeze another name to use them"]
+    there, here = _sides_by_id(before), _sides_by_id(now)
+    more, fewer = len(here.keys() - there.keys()), len(there.keys() - here.keys())
+    moved = sum(here.get(video_id, side) != side for video_id, side in there.items())
+    counts = {"videos gained": more, "videos lost": fewer, "videos on another side (another --ids)": moved}
+    changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return [f"{path}: stays as it was; since then {changes}: freeze another name to use this"] if changes else []
+
+
+def _sides_by_id(manifest: Manifest) -> dict[str, str]:
+    return {video_id: side for side, ids in manifest.splits.items() for video_id in ids}
 
 
 def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
+    refuse_half_forgotten(settings.dataset)
     description = read_description(settings.dataset)
     found = list(receipts(settings.dataset, lambda: reasons_of(settings.dataset / "ledger", "extract")))
     gone = forgotten(settings.dataset)
-    stored = _stored(found)
-    records = read_video_list(settings.ids) if settings.ids is not None else []
+    stored = {video_id for video_id in _stored(found) if not is_forgotten(video_id, gone)}
+    # Of a million lines the ids and tasks alone are kept.
+    listed = {} if settings.ids is None else {r.video_id: sys.intern(r.task_id) for r in read_video_list(settings.ids)}
     notes = []
     excluded = {video_id for path in settings.exclude for video_id in _ids_in(path)}
     left_out = {"benchmark": stored & excluded, "unlisted": set[str]()}
     usable = stored - excluded
     if settings.ids is not None:
-        left_out["unlisted"] = usable - {record.video_id for record in records}
+        left_out["unlisted"] = usable - listed.keys()
         usable -= left_out["unlisted"]
     if settings.split is not None:
         splits = read_split(settings.split)
         left_out["unlisted"] |= {video_id for video_id in usable if video_id not in splits}
         sides = {name: [i for i in usable if splits.get(i) == name] for name in (TRAIN, HELD_OUT)}
     else:
-        tasks = {record.video_id: record.task_id for record in records if record.task_id}
-        if settings.heldout_tasks and not tasks:
+        if settings.heldout_tasks and not any(listed.values()):
             notes.append("no tasks are known (--ids with a column task_id gives them): none are held out as a whole")
-        sides = _sides(settings, usable, tasks)
-    missing = _missing(settings, {record.video_id for record in records} - stored - excluded, found, gone)
-    circumstances = circumstances_of(found)
+        sides = _sides(settings, usable, listed)
+    absent = listed.keys() - stored - excluded
+    # The manifest doesn't bring a forgotten id back, not even as a missing one.
+    remembered = {video_id for video_id in absent if not is_forgotten(video_id, gone)}
+    if len(remembered) < len(absent):
+        notes.append(f"{len(absent) - len(remembered)} listed videos were forgotten and are not in the manifest")
+    missing = _missing(settings, remembered, found)
+    chosen = {video_id for ids in sides.values() for video_id in ids}
+    needed = [receipt for receipt in found if not chosen.isdisjoint(receipt.video_ids)]
+    circumstances = circumstances_of(needed)
     if len(circumstances) > 1:
         notes.append(
-            f"its shards were made under {len(circumstances)} Circumstances (see it): rows may differ slightly"
+            f"its shards were made under {len(circumstances)} Circumstances (processor, device, libraries; the "
+            "manifest lists them): rows may differ slightly"
         )
     return (
         Manifest(
             name=settings.name,
             identity=digest_of_json(description["identity"]),
             words=description["words"],
-            listed={"source": settings.ids.name, "sha256": sha256_of_file(settings.ids), "ids": len(records)}
+            listed={"source": settings.ids.name, "sha256": sha256_of_file(settings.ids), "ids": len(listed)}
             if settings.ids is not None
             else None,
             splits={name: tuple(sorted(ids)) for name, ids in sides.items()},
             left_out={reason: tuple(sorted(ids)) for reason, ids in left_out.items() if ids},
             missing={reason: tuple(sorted(ids)) for reason, ids in sorted(missing.items())},
-            shards={r.name: {"content": r.content, "videos": len(r.video_ids)} for r in found if r.video_ids},
+            shards={r.name: {"content": r.content, "videos": len(r.video_ids)} for r in needed},
             rule={
                 "seed": settings.seed,
                 "heldout_videos": settings.heldout_videos,
@@ -184,9 +203,7 @@ def _share(kind: str, name: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _missing(
-    settings: FreezeSettings, absent: set[str], found: Iterable[Receipt], gone: Collection[str]
-) -> dict[str, list[str]]:
+def _missing(settings: FreezeSettings, absent: set[str], found: Iterable[Receipt]) -> dict[str, list[str]]:
     """Why listed ids are in no shard: the extraction's reason, else the download's."""
     left_out = {video_id: reason for receipt in found for video_id, reason in receipt.left_out.items()}
     extracted = reasons_of(settings.dataset / "ledger", "extract", absent)
@@ -194,9 +211,7 @@ def _missing(
     missing: dict[str, list[str]] = defaultdict(list)
     for video_id in absent:
         state = downloads.get(video_id)
-        if is_forgotten(video_id, gone):
-            reason = "forgotten"
-        elif video_id in left_out or video_id in extracted:
+        if video_id in left_out or video_id in extracted:
             reason = left_out.get(video_id) or extracted[video_id]
         elif state is None:
             reason = "not tried" if settings.media else "not in the data set"

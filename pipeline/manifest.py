@@ -66,7 +66,8 @@ class Manifest:
 
     def as_json(self) -> dict[str, Any]:
         """What the file holds, its digest apart."""
-        return {"schema": SCHEMA} | asdict(self)
+        content = {"schema": SCHEMA} | asdict(self)
+        return content | {"list": content.pop("listed")}
 
 
 def manifest_path(dataset: Path, name: str) -> Path:
@@ -78,15 +79,21 @@ def manifest_path(dataset: Path, name: str) -> Path:
 
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest; InputError if it is missing, isn't one, or was changed."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; make a manifest with `mcn freeze DATASET NAME`")
     content = read_json(path)
     try:
         digest, schema = content.pop("digest"), content.pop("schema")
         if schema != SCHEMA:
             raise InputError(f"{path}: schema {schema}, this program reads {SCHEMA}")
+        content["listed"] = content.pop("list")
         for key in ("splits", "left_out", "missing"):
             content[key] = _tuples(content[key])
         manifest = Manifest(**content | {"circumstances": tuple(content["circumstances"])})
         found = manifest.digest
+        named = all(name.isdigit() and isinstance(shard["content"], str) for name, shard in manifest.shards.items())
+        if not (named and all(isinstance(video_id, str) for video_id in manifest.video_ids)):
+            raise ValueError
     except (KeyError, TypeError, AttributeError, ValueError):
         raise InputError(f"{path}: not a manifest; make one with `mcn freeze DATASET NAME`") from None
     if found != digest:

@@ -86,11 +86,9 @@ class RunSettings:
             source = {"captions": str(sample / "caption.json"), "ids": str(sample / "HowTo100M_v1.csv")} if made else {}
             folders = {"media": str(out / "media"), "out": str(out / "dataset")}
             plan.append(("extract", folders | source | split | given["extract"]))
-        listed = given.get("extract", {}).get("ids") or given.get("download", {}).get("ids")
-        ids = {"ids": str(sample / "HowTo100M_v1.csv")} if made else {"ids": listed} if listed else {}
-        frozen = {"dataset": str(out / "dataset"), "name": "run", "media": str(out / "media")} | ids | split
-        frozen |= given.get("freeze", {})
-        manifest = str(Path(frozen["dataset"]) / "manifests" / f"{frozen['name']}.json")
+        frozen = self._freeze(split)
+        folder = convert(frozen["dataset"], Path, f"{self.source}: freeze: dataset")
+        manifest = str(folder / "manifests" / f"{frozen['name']}.json")
         if "freeze" in given or ("train" in given and "manifest" not in given["train"]):
             plan.append(("freeze", frozen))
         for scheme, seed in ((scheme, seed) for scheme in self.schemes for seed in self.seeds):
@@ -103,6 +101,21 @@ class RunSettings:
                 places = {"checkpoint": model, "out": model}
                 plan.append(("evaluate retrieval", places | clips | given["evaluate"]))
         return plan
+
+    def _freeze(self, split: dict[str, str]) -> dict[str, Any]:
+        """Settings of the stage between extraction and training: what these two stages say already is filled in."""
+        download, extract = self.stages.get("download", {}), self.stages.get("extract", {})
+        listed = extract.get("ids") or download.get("ids")
+        if "sample" in self.stages and not listed:
+            listed = str(self.out / "sample" / "HowTo100M_v1.csv")
+        places = {
+            "dataset": extract.get("out") or str(self.out / "dataset"),
+            "media": extract.get("media") or download.get("out") or str(self.out / "media"),
+            "name": "run",
+        }
+        ids = {"ids": listed} if listed else {}
+        given = {"split": extract["split"]} if extract.get("split") else {}
+        return places | ids | split | given | self.stages.get("freeze", {})
 
 
 def _refuse_folders_own(train: dict[str, Any], where: str) -> None:

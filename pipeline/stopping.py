@@ -1,7 +1,7 @@
 """SIGTERM and SIGUSR1 ask long work to finish what is in hand, save and end with status 75.
 
-The processes that this one starts meanwhile ignore them: workers and decoders are not torn from their video when a batch
-system signals a whole process group.
+The processes that this one starts meanwhile ignore them: workers and decoders are not torn from their video when a
+batch system signals a whole process group.
 """
 
 import os
