@@ -1,16 +1,20 @@
-# Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first.
+# Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first. `make endurance` disturbs a
+# run in every way, for an hour.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 WEIGHTS ?= random:0
 VENV := .venv
 MCN := $(VENV)/bin/mcn
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test endurance lint lock clean
 
 demo: $(VENV)/installed
 	$(MCN) run configs/sample.yaml --set extract.weights=$(WEIGHTS)
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term tests
+
+endurance: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m endurance tests
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

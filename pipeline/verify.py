@@ -234,8 +234,6 @@ def _beside(dataset: Path, findings: Findings) -> None:
 def _manifests(dataset: Path, findings: Findings) -> None:
     contents = {receipt.name: receipt.content for receipt in findings.receipts}
     for path in sorted((dataset / "manifests").glob("*.json")):
-        if path.name.endswith(".freeze.json"):
-            continue
         try:
             manifest = read_manifest(path)
         except InputError as error:

@@ -40,6 +40,10 @@ def stage_of(line: str) -> tuple[str, list[str]]:
     return " ".join(words[:count]), words[count:]
 
 
+SLURM_FLAGS = {f"--{name}" for name in "array nodes ntasks cpus-per-task gres time signal requeue open-mode".split()}
+"""Of sbatch, in a script that is shown."""
+
+
 @cache
 def known_flags() -> frozenset[str]:
     """Flags of all stages, and Beam's."""
@@ -55,7 +59,7 @@ def known_flags() -> frozenset[str]:
         options_class._add_argparse_args(beam_parser)
         parsers.append(beam_parser)
     flags = {flag for one in parsers for action in one._actions for flag in action.option_strings}
-    return frozenset(flags | {"--config", "--set", "--debug", "--help"})
+    return frozenset(flags | SLURM_FLAGS | {"--config", "--set", "--debug", "--help"})
 
 
 def test_documents_hold_commands() -> None:

@@ -51,9 +51,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         sections = {stage.split()[0] for stage in stages}
         content = {key: value for key, value in self.settings.items() if key == "out" or key in sections}
-        (self.folder / "run.yaml").write_text(yaml.safe_dump(content))
+        # Beside the folder, which may be a full disk.
+        config = self.folder.with_name(f"{self.folder.name}.yaml")
+        config.write_text(yaml.safe_dump(content))
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", "run", "run.yaml"],
+            [sys.executable, "-m", "pipeline.cli", "run", str(config)],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
             stdout=subprocess.PIPE,

@@ -32,6 +32,15 @@ def test_a_checkpoint_goes_there_and_back_by_file_or_folder(tmp_path: Path, cont
         assert all(torch.equal(found["model"][name], value) for name, value in content["model"].items())
 
 
+def test_equal_content_gives_equal_bytes(tmp_path: Path, content: dict[str, Any]) -> None:
+    for name in ("one", "two"):
+        save_checkpoint(tmp_path / name, content)
+    one, two = ((tmp_path / name / "checkpoint.pt").read_bytes() for name in ("one", "two"))
+    assert one == two
+    save_checkpoint(tmp_path / "two", content | {"epoch": 4})
+    assert (tmp_path / "two" / "checkpoint.pt").read_bytes() != one
+
+
 def test_the_model_comes_back_ready_to_evaluate(tmp_path: Path, content: dict[str, Any]) -> None:
     save_checkpoint(tmp_path, content)
     model = model_from(load_checkpoint(tmp_path))

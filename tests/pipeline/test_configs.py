@@ -53,7 +53,7 @@ def test_the_study_has_the_owners_settings() -> None:
 
 
 def test_the_owners_settings_are_the_defaults() -> None:
-    default = from_mapping(train.TrainSettings, {"dataset": "d", "out": "o"}, "")
+    default = from_mapping(train.TrainSettings, {"manifest": "d", "out": "o"}, "")
     study = from_mapping(train.TrainSettings, dict(RunSettings.load(STUDY).plan())["train"], "")
     for name in ("batch_videos", "clips_per_video", "epochs", "learning_rate", "width", "streams", "precision"):
         assert getattr(default, name) == getattr(study, name), name
@@ -61,11 +61,11 @@ def test_the_owners_settings_are_the_defaults() -> None:
 
 def test_every_preset_makes_settings_of_its_own() -> None:
     for preset in train.TrainSettings.PRESETS:
-        made = from_mapping(train.TrainSettings, {"dataset": "d", "out": "o", "preset": preset}, "")
+        made = from_mapping(train.TrainSettings, {"manifest": "d", "out": "o", "preset": preset}, "")
         assert made.preset == preset
     assert (
         made.width == 256
-        and from_mapping(train.TrainSettings, {"dataset": "d", "out": "o", "preset": "sample", "width": "8"}, "").width
+        and from_mapping(train.TrainSettings, {"manifest": "d", "out": "o", "preset": "sample", "width": "8"}, "").width
         == 8
     )
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.dataset import ClipFeatures, FeatureDataset, clip_rows, collate, cut_clip, grow_clip, vectors_of
 from pipeline.errors import InputError
+from pipeline.freeze import FreezeSettings
+from pipeline.freeze import run as freeze
 from pipeline.records import Caption
 
 DIVISORS = [1, 2, 3, 5, 6, 10, 15, 30]
@@ -177,6 +179,37 @@ def test_what_fits_is_kept_in_memory_and_the_rest_read_again(planted: Any) -> No
     dataset = FeatureDataset(planted.manifest, cache_bytes=size)
     assert dataset.video(video_id, ("resnet152",)) is dataset.video(video_id, ("resnet152",))
     assert dataset.video(other, ("resnet152",)) is not dataset.video(other, ("resnet152",))
+
+
+def test_only_what_was_frozen_is_seen(
+    tmp_path: Path, make_video: Callable[..., Any], make_dataset: Callable[..., Path]
+) -> None:
+    videos = [make_video(f"video{n:06d}", [(0, 1, "a")] if n else (), seed=n) for n in range(6)]
+    folder = make_dataset(tmp_path / "dataset", videos, shards=3)
+    (tmp_path / "benchmark.txt").write_text("video000000\nvideo000004\n")
+    freeze(FreezeSettings(folder, "some", exclude=(tmp_path / "benchmark.txt",), heldout_videos=0.5))
+    dataset = FeatureDataset(folder / "manifests" / "some.json")
+    assert dataset.video_ids == [f"video{n:06d}" for n in (1, 2, 3, 5)] == dataset.manifest.ids("all")
+    assert dataset.without_captions() == set() and dataset.manifest.ids("train") != dataset.video_ids
+    with pytest.raises(KeyError):
+        dataset.video("video000004", ("resnet152",))
+
+
+def test_a_data_set_of_many_shards_keeps_few_files_open(
+    tmp_path: Path, make_video: Callable[..., Any], make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = [make_video(f"video{n:06d}", [(0, 1, f"word{n}")], seed=n) for n in range(5)]
+    folder = make_dataset(tmp_path / "dataset", videos, shards=5)
+    monkeypatch.setattr("pipeline.dataset.TABLES_KEPT", 2)
+
+    def open_files() -> int:
+        return sum(".h5" in str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+
+    dataset = FeatureDataset(folder / "manifests" / "all.json", cache_bytes=0)
+    for video in [*videos, *videos[::-1]]:
+        found = dataset.video(video.video_id, ("resnet152",))
+        assert found.words.of_caption(0) == [video.captions[0].text]
+        assert open_files() == 0
 
 
 def test_a_manifest_without_its_data_set_is_refused(tmp_path: Path, planted: Any) -> None:

@@ -122,7 +122,21 @@ def test_paths_from_stage_to_stage_are_filled_in(tmp_path: Path) -> None:
     assert stages["evaluate retrieval"]["checkpoint"] == stages["train"]["out"] == "o/models/shared-seed1"
     assert {stages[name]["split"] for name in ("extract", "freeze")} == {"o/sample/split.csv"}
     given = RunSettings.load(written(tmp_path, content | {"train": {"manifest": "mine"}})).plan()
-    assert dict(given)["train"]["manifest"] == "mine"
+    assert dict(given)["train"]["manifest"] == dict(given)["evaluate retrieval"]["manifest"] == "mine"
+    assert "freeze" not in dict(given)
+
+
+def test_what_extraction_was_told_is_frozen(tmp_path: Path) -> None:
+    content = {
+        "out": "o", "download": {"ids": "ids.csv", "out": "m"}, "extract": {"out": "d", "split": "split.csv"},
+        "freeze": {"name": "mine", "exclude": ["benchmark.csv"]}, "train": {}, "evaluate": {"clips": "clips.csv"},
+    }  # fmt: skip
+    stages = dict(RunSettings.load(written(tmp_path, content)).plan())
+    assert stages["freeze"] == {
+        "dataset": "d", "media": "m", "name": "mine", "ids": "ids.csv", "split": "split.csv",
+        "exclude": ["benchmark.csv"],
+    }  # fmt: skip
+    assert stages["train"]["manifest"] == stages["evaluate retrieval"]["manifest"] == "d/manifests/mine.json"
 
 
 def test_settings_can_be_overridden_from_the_command_line(tmp_path: Path) -> None:
@@ -149,6 +163,9 @@ def test_settings_can_be_overridden_from_the_command_line(tmp_path: Path) -> Non
         ("out: o\nseeds: [one]", "seeds: a whole number is wanted, not 'one'"),
         ("out: [o]", "out: a path is wanted"),
         ("out: o\ndownload: {}", "--ids is needed"),
+        ("out: o\nfreeze: {name: a/b}", "letters, digits, - _"),
+        ("out: o\nfreeze: {dataset: [d]}", "freeze: dataset: a path is wanted"),
+        ("out: o\nfreeze: {heldout_videos: 2}", "shares from 0 to below 1"),
         ("out: o\nevaluate: {}", "--clips is needed"),
         ("[out, o]", "settings are wanted"),
         ("out: 'o", "line 1: not valid YAML"),
