@@ -42,11 +42,12 @@ FEATURES = {"video": "feature", "audio": "feature"}
                 "coarse": ({"video": "fine", "audio": "fine", "text": "feature"}, {"video-text"}),
             },
         ),
+        ("video-audio", {"video-audio": (FEATURES, {"video-audio"})}),
     ],
 )
 def test_built_in_schemes(name: str, expected: dict[str, Any]) -> None:
     assert layout(builtin_scheme(name)) == expected
-    assert name in BUILTIN_SCHEMES and len(BUILTIN_SCHEMES) == 4
+    assert name in BUILTIN_SCHEMES and len(BUILTIN_SCHEMES) == 5
 
 
 def test_mmv_leads_audio_through_the_videos_head_and_trains_it_only_in_the_fine_space() -> None:
