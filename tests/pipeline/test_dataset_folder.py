@@ -1,9 +1,11 @@
 """A data set's Identity: settled once; every difference is named with both values."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
+from pipeline.captions import caption_identity
 from pipeline.dataset_folder import read_description, settle
 from pipeline.errors import InputError
 from pipeline.extract_settings import ExtractSettings, identity
@@ -14,7 +16,8 @@ DIGESTS = {"resnet152": "aa", "efficientnet-lite0": "bb", "davenet": "cc"}
 
 def described(streams: tuple[str, ...] = ("resnet152",), precision: str = "fp32", **asked: object) -> dict[str, object]:
     settings = ExtractSettings(Path("media"), Path("out"), streams=streams, **asked)  # type: ignore[arg-type]
-    return {"identity": identity(settings, DIGESTS, precision), "words": "dd"}
+    captions = caption_identity(settings.captions, settings.drop_overlaps)
+    return {"identity": identity(settings, DIGESTS, precision, captions), "words": "dd"}
 
 
 def test_the_first_makes_it_and_the_same_settings_meet_it(tmp_path: Path) -> None:
@@ -34,7 +37,7 @@ def test_the_first_makes_it_and_the_same_settings_meet_it(tmp_path: Path) -> Non
         ({"view": "center"}, "streams.resnet152.view is 'full' there, 'center' here"),
         ({"audio_rate": "native"}, "audio.rate is 'rows' there, 'native' here"),
         ({"audio_store": "logmel"}, "audio.store is 'both' there, 'logmel' here"),
-        ({"captions": Path("x/caption.json")}, "captions.source is '' there, 'caption.json' here"),
+        ({"drop_overlaps": True}, "captions.overlaps is 'kept' there, 'dropped' here"),
         ({"streams": ("resnet152", "efficientnet-lite0")}, "streams.efficientnet-lite0 is None there"),
     ],
 )
@@ -44,6 +47,15 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, ob
         settle(tmp_path, described(**change))  # type: ignore[arg-type]
     assert named in str(refused.value) and "use those settings again or another --out" in str(refused.value)
     assert str(refused.value).count(" there, ") == 1
+
+
+def test_other_captions_are_refused_though_their_name_is_the_same(tmp_path: Path) -> None:
+    captions = tmp_path / "caption.json"
+    captions.write_text("{}")
+    settle(tmp_path / "dataset", described(captions=captions))
+    captions.write_text('{"abcdefghijk": {"start": [], "end": [], "text": []}}')
+    with pytest.raises(InputError, match=r"captions\.sha256 is '[0-9a-f]{64}' there, '[0-9a-f]{64}' here; use those"):
+        settle(tmp_path / "dataset", described(captions=captions))
 
 
 def test_every_difference_is_named_at_once(tmp_path: Path) -> None:
@@ -61,7 +73,9 @@ def test_a_description_without_an_identity_is_refused(tmp_path: Path, content: s
 
 
 def test_the_identity_is_that_of_the_page(tmp_path: Path) -> None:
-    settle(tmp_path, described(streams=("resnet152", "efficientnet-lite0"), captions=Path("a/caption.json")))
+    captions = tmp_path / "caption.json"
+    captions.write_bytes(b"{}")
+    settle(tmp_path, described(streams=("resnet152", "efficientnet-lite0"), captions=captions, drop_overlaps=True))
     found = read_json(tmp_path / "dataset.json")["identity"]
     stream = {"network": "resnet152", "weights": "aa", "view": "full", "precision": "fp32", "width": 2048}
     assert found == {
@@ -73,7 +87,13 @@ def test_the_identity_is_that_of_the_page(tmp_path: Path) -> None:
             "efficientnet-lite0": stream | {"network": "efficientnet-lite0", "weights": "bb", "width": 1280},
         },
         "audio": {"sample_rate": 16000, "rate": "rows", "store": "both", "weights": "cc", "precision": "fp32"},
-        "captions": {"source": "caption.json", "rule": "published"},
+        "captions": {
+            "source": "caption.json",
+            "format": "json",
+            "sha256": hashlib.sha256(b"{}").hexdigest(),
+            "rule": "published",
+            "overlaps": "dropped",
+        },
     }
 
 

@@ -1,6 +1,7 @@
 """Training and evaluation on a manifest: what is seen, what is said of it, what is refused."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.evaluate import RetrievalSettings
 from pipeline.freeze import FreezeSettings
 from pipeline.freeze import run as freeze
+from pipeline.manifest import read_manifest
 from pipeline.train import TrainSettings, run
 
 SMALL: dict[str, Any] = {
@@ -98,6 +100,33 @@ def test_splits_without_a_video_are_refused(planted: Any, model: Path, tmp_path:
     with pytest.raises(InputError, match=r"nothing\.json: 0 videos to train on"):
         run(TrainSettings(planted.folder / "manifests" / "nothing.json", tmp_path / "model", **SMALL))
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("key", ["splits", "shards", "rule", "words", "name"])
+def test_a_changed_manifest_is_refused(planted: Any, tmp_path: Path, key: str) -> None:
+    path = tmp_path / "study.json"
+    content = json.loads(planted.manifest.read_text())
+    for value, named in (
+        ("other" if isinstance(content[key], str) else {}, "its digest doesn't match"),
+        (3, r"not a manifest|digest doesn't match"),
+    ):
+        path.write_text(json.dumps(content | {key: value}))
+        with pytest.raises(InputError, match=named):
+            read_manifest(path)
+    del content[key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="not a manifest"):
+        read_manifest(path)
+
+
+def test_a_hostile_manifest_names_no_path(planted: Any, tmp_path: Path) -> None:
+    content = json.loads(planted.manifest.read_text())
+    content["shards"] = {"../../other": content["shards"]["000000"]}
+    body = {key: value for key, value in content.items() if key not in ("digest", "circumstances")}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    (tmp_path / "study.json").write_text(json.dumps(content | {"digest": digest}))
+    with pytest.raises(InputError, match="not a manifest"):
+        read_manifest(tmp_path / "study.json")
 
 
 def test_a_manifest_goes_on_serving_while_the_data_set_grows(
