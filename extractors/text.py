@@ -1,4 +1,9 @@
-"""Captions to words, and words to vectors: the published rule for words, Word2vec by gensim."""
+"""Captions to words, and words to vectors: the published rule for words, Word2vec by gensim.
+
+gensim takes a second and 60 MB to load: only what handles vectors does.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import os
@@ -6,12 +11,14 @@ import re
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gensim.models import KeyedVectors, Word2Vec
 
 from extractors.errors import WeightsError
+
+if TYPE_CHECKING:
+    from gensim.models import KeyedVectors
 
 _WORD = re.compile(r"[\w']+")
 _LARGEST_WIDTH = 10_000
@@ -43,6 +50,8 @@ def train_vectors(
     """
     if not any(sentence for sentence in sentences):
         raise ValueError("word vectors need captions: no sentence has a word")
+    from gensim.models import Word2Vec
+
     model = Word2Vec(
         sentences=sentences,
         vector_size=width,
@@ -61,6 +70,8 @@ def load_vectors(path: Path) -> KeyedVectors:
 
     Nothing in the file is executed: gensim's own .kv is a pickle and is refused. Raises WeightsError.
     """
+    from gensim.models import KeyedVectors
+
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix not in (*_BINARY, *_TEXT):
         raise WeightsError(f"{path}: word vectors end in {', '.join((*_BINARY, *_TEXT))}, with or without .gz")

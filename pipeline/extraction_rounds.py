@@ -23,7 +23,7 @@ from pipeline.lease import Lease, LeaseWatch, locked, read_lease
 from pipeline.ledger import latest_states
 from pipeline.media_budget import DownloadWatch, freeing
 from pipeline.part import find_part
-from pipeline.planning import Stock, plan_videos, take_stock
+from pipeline.planning import Stock, check_inputs, plan_videos, take_stock
 from pipeline.plans import plan_names, read_plan
 from pipeline.preparation import prepare
 from pipeline.processed_media import delete_leftovers
@@ -39,7 +39,7 @@ _OLD_S = 24 * 3600.0
 class ExtractionRounds:
     """Iterating gives (plan names, their videos) to be worked on, round by round; between them it waits if it must.
 
-    InputError as `pipeline.preparation.prepare` and `pipeline.planning.take_stock` raise it.
+    InputError as `pipeline.planning.check_inputs` and `pipeline.preparation.prepare` raise it.
     """
 
     def __init__(self, settings: ExtractSettings, name: str) -> None:
@@ -51,10 +51,9 @@ class ExtractionRounds:
         self._report = StageReport(STAGE)
         self._said = 0.0
         self._lock = self.folder / "leases" / "planning.json"
-        if not settings.media.exists():
-            raise InputError(f"{settings.media}: no such folder; --media wants the folder of downloaded videos")
         refuse_half_forgotten(self.folder)
-        take_stock(settings)
+        # Before weights, which may take long to fetch, and need their memory before a million ids need theirs.
+        check_inputs(settings)
         with locked(self._lock, f"preparing {self.folder}", patient=True):
             self._prepared = prepare(settings)
             self._remove_leftovers()

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,11 +60,11 @@ class MediaFolder:
     """Media files whose name can't be an id."""
 
 
-def find_media(folder: Path) -> MediaFolder:
+def find_media(folder: Path, passed_over: Container[str] = ()) -> MediaFolder:
     """All media under `folder` (flat, nested, or itself a file): a file's stem is its id (1 to 64 of A-Z a-z 0-9 _ -).
 
-    Hidden files and folders, unfinished `.part` files and files of other kinds are passed over. Raises InputError if
-    the folder is missing or can't be read.
+    Those in `passed_over`, hidden files and folders, unfinished `.part` files and files of other kinds are left
+    out. Raises InputError if the folder is missing or can't be read.
     """
     places: dict[str, tuple[str, str]] = {}
     shared: dict[tuple[str, str], tuple[str, str]] = {}
@@ -72,6 +72,8 @@ def find_media(folder: Path) -> MediaFolder:
     for parent, name in _files(folder):
         stem, suffix = os.path.splitext(name)
         if suffix.lower() not in MEDIA_SUFFIXES:
+            continue
+        if stem in passed_over:
             continue
         if not is_media_name(stem):
             result.misnamed.append(Path(parent, name))

@@ -1,19 +1,23 @@
 """From ids and media at hand to new plans: what is planned already stays as it is."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.downloader import settled
 from pipeline.errors import InputError
 from pipeline.extract_settings import ExtractSettings
-from pipeline.ledger import latest_states
+from pipeline.id_set import IdSet
+from pipeline.ledger import latest_states, read_ledger
 from pipeline.media_check import stated_seconds
 from pipeline.media_folder import find_media
 from pipeline.plans import cut_into_shards, hash_order, plan_names, read_plan, write_plans
 from pipeline.receipts import closed_names, read_receipt
 from pipeline.tombstones import forgotten, is_forgotten
-from pipeline.video_list import read_video_ids
+from pipeline.video_list import each_video_id
+
+ATTEMPTS, RECHECK_H = 3, 24.0
+"""What `mcn download` does by default: after that many failures a video isn't waited for."""
 
 
 @dataclass
@@ -22,8 +26,6 @@ class Stock:
 
     new: dict[str, float]
     """Videos with media that no plan has: id -> seconds."""
-    planned: int
-    """Videos in plans."""
     absent: int
     """Listed videos that have neither media nor a plan."""
     unsettled: int
@@ -32,20 +34,50 @@ class Stock:
     """Remarks on odd files."""
 
 
-def planned_ids(dataset: Path, ask_again: Collection[str] = ()) -> set[str]:
+def planned_ids(dataset: Path, ask_again: Collection[str] = ()) -> IdSet:
     """Ids that are not to be planned (again): those in plans, save those left out of closed shards for `ask_again`."""
-    planned: set[str] = set()
     closed = set(closed_names(dataset)) if ask_again else set()
-    for name in plan_names(dataset / "plans"):
-        planned.update(read_plan(dataset / "plans", name).video_ids)
-        if name in closed and (receipt := read_receipt(dataset, name)) is not None:
-            planned -= {video_id for video_id, reason in receipt.left_out.items() if reason in ask_again}
-    return planned
+    again: set[str] = set()
+
+    def plans() -> Iterator[tuple[str, ...]]:
+        for name in plan_names(dataset / "plans"):
+            ids = read_plan(dataset / "plans", name).video_ids
+            # A later plan may have taken up what an earlier shard left out.
+            again.difference_update(ids)
+            if name in closed and (receipt := read_receipt(dataset, name)) is not None:
+                again.update(video_id for video_id, reason in receipt.left_out.items() if reason in ask_again)
+            yield ids
+
+    return IdSet(plans(), but=again)
+
+
+def check_inputs(settings: ExtractSettings) -> None:
+    """InputError when list or media can't be used."""
+    if not settings.media.exists():
+        raise InputError(f"{settings.media}: no such folder; --media wants the folder of downloaded videos")
+    if settings.ids is not None:
+        for _ in each_video_id(settings.ids):
+            pass
+    elif not plan_names(settings.out / "plans") and not find_media(settings.media).paths:
+        raise InputError(f"{settings.media}: holds no video file named by an id; see `mcn download`")
 
 
 def take_stock(settings: ExtractSettings) -> Stock:
-    """Compare list, media and plans. InputError when there is nothing to begin with."""
-    found = find_media(settings.media)
+    """Compare list, media and plans. Of a million planned videos nothing but their ids is held."""
+    planned = planned_ids(settings.out, settings.ask_again)
+    gone = forgotten(settings.out)
+    found = find_media(settings.media, passed_over=planned)
+    asked = found.paths if settings.ids is None else each_video_id(settings.ids)
+    open_ids = dict.fromkeys(video_id for video_id in asked if video_id not in planned)
+    kept_out = [video_id for video_id in open_ids if is_forgotten(video_id, gone)]
+    for video_id in kept_out:
+        del open_ids[video_id]
+    absent = {video_id for video_id in open_ids if video_id not in found.paths}
+    downloads = settings.media / "ledger"
+    stated = _durations(downloads, open_ids.keys() - absent)
+    new = {i: stated.get(i) or stated_seconds(found.paths[i]) for i in open_ids if i not in absent}
+    states = latest_states(downloads, "download", wanted=absent) if absent else {}
+    unsettled = sum(not settled(states.get(video_id), ATTEMPTS, RECHECK_H, ()) for video_id in absent)
     notes = []
     if found.misnamed:
         notes.append(
@@ -55,24 +87,18 @@ def take_stock(settings: ExtractSettings) -> Stock:
     if found.duplicates:
         twice = next(iter(found.duplicates))
         notes.append(f"{len(found.duplicates)} videos are there twice, e.g. {twice}: the first is used")
-    planned = planned_ids(settings.out, settings.ask_again)
-    asked = read_video_ids(settings.ids) if settings.ids is not None else list(found.paths)
-    if settings.ids is None and not asked and not planned:
-        raise InputError(f"{settings.media}: holds no video file named by an id; see `mcn download`")
-    gone = forgotten(settings.out)
-    open_ids = [video_id for video_id in asked if video_id not in planned and not is_forgotten(video_id, gone)]
-    if len(gone) and (kept_out := sum(is_forgotten(video_id, gone) for video_id in asked)):
-        notes.append(f"{kept_out} videos were forgotten and stay out")
-    present = [video_id for video_id in open_ids if video_id in found.paths]
-    absent = [video_id for video_id in open_ids if video_id not in found.paths]
-    states = latest_states(settings.media / "ledger", "download", wanted=set(open_ids)) if open_ids else {}
-    new = {}
-    for video_id in present:
-        stated = states[video_id].latest.detail.get("duration", 0.0) if video_id in states else 0.0
-        new[video_id] = stated or stated_seconds(found.paths[video_id])
-    attempts = 3
-    unsettled = sum(not settled(states.get(video_id), attempts, 24.0, ()) for video_id in absent)
-    return Stock(new, len(planned), len(absent), unsettled, notes)
+    if kept_out:
+        notes.append(f"{len(kept_out)} videos were forgotten and stay out")
+    return Stock(new, len(absent), unsettled, notes)
+
+
+def _durations(ledger: Path, wanted: Collection[str]) -> dict[str, float]:
+    """Seconds of video that downloads have measured."""
+    if not wanted:
+        return {}
+    outcomes = read_ledger(ledger, "download", wanted=wanted)
+    # An attempt that failed has measured nothing, and takes nothing from one that didn't.
+    return {o.video_id: float(seconds) for o in outcomes if (seconds := o.detail.get("duration"))}
 
 
 def plan_videos(settings: ExtractSettings, new: Mapping[str, float], full_only: bool = False) -> list[str]:

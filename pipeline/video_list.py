@@ -32,6 +32,11 @@ def read_video_ids(path: Path) -> list[str]:
     return list(dict.fromkeys(row["video_id"] for row in _rows(path)))
 
 
+def each_video_id(path: Path) -> Iterator[str]:
+    """The ids one by one, repeated where the list repeats them; InputError as for `read_video_list`."""
+    return (row["video_id"] for row in _rows(path))
+
+
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     """The list's lines by column, ids checked."""
     empty = True

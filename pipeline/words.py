@@ -1,16 +1,20 @@
 """The data set's word vectors: given, or trained on the training captions; frozen at the first run as words.kv."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-
-from gensim.models import KeyedVectors
+from typing import TYPE_CHECKING
 
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, save_vectors, train_vectors, vectors_digest, words
 from pipeline.caption_store import Captions
 from pipeline.errors import InputError
 from pipeline.files import write_aside
+
+if TYPE_CHECKING:
+    from gensim.models import KeyedVectors
 
 
 def read_split(path: Path) -> dict[str, str]:
