@@ -111,6 +111,13 @@ COMMANDS = {
         "mcn doctor /tmp",
         positional=("path",),
     ),
+    "status": Command(
+        "pipeline.status",
+        "StatusSettings",
+        "where a data set, a media folder or a run stands: ids, shards, rates, time left, disk; only reads",
+        "mcn status runs/demo",
+        positional=("run",),
+    ),
     "run": Command(
         "pipeline.run",
         "RunSettings",

@@ -150,14 +150,19 @@ def _encode(outcome: Outcome) -> bytes:
     return _json({**fields, _CHECKSUM: f"{zlib.crc32(_json(fields)):08x}"}) + b"\n"
 
 
-def decode_line(line: bytes) -> Outcome | None:
-    """The outcome that a ledger line holds, or None if the line is not whole."""
+def is_whole(line: bytes) -> bool:
+    """Whether a ledger line has the sum of what it says; one that a crash tore has not."""
     # The sum stands between `attempt` and `detail`: cut out of the bytes, what is left is what was summed.
     at = line.find(_SUM_BEGINS)
     after = at + len(_SUM_BEGINS) + 10
     if at < 0 or line[after - 2 : after] != b'",':
-        return None
-    if line[at + len(_SUM_BEGINS) : after - 2] != b"%08x" % zlib.crc32(line[after:], zlib.crc32(line[:at])):
+        return False
+    return line[at + len(_SUM_BEGINS) : after - 2] == b"%08x" % zlib.crc32(line[after:], zlib.crc32(line[:at]))
+
+
+def decode_line(line: bytes) -> Outcome | None:
+    """The outcome that a ledger line holds, or None if the line is not whole."""
+    if not is_whole(line):
         return None
     try:
         fields = json.loads(line)

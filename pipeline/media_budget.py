@@ -18,9 +18,11 @@ from pipeline.lease import LeaseWatch, locked
 SCRATCH = ".part"
 """Folder in the media folder of what isn't media: unfinished files, locks, marks."""
 
+FULL = "full"
+"""Mark in that folder while a download waits for room."""
+
 _MEASURED_EVERY_S = 10.0
 _SAID_EVERY_S = 300.0
-_FULL = "full"
 
 
 def download_lock(media: Path, part: str) -> Path:
@@ -44,7 +46,7 @@ class DownloadWatch:
 
     def goes_on(self) -> bool:
         """Whether a live download has room for more videos."""
-        if (self._folder / _FULL).exists():
+        if (self._folder / FULL).exists():
             return False
         return any(not self._watch.is_dead(path) for path in self._folder.glob("download-*.json"))
 
@@ -74,7 +76,7 @@ class MediaBudget:
         `wait(seconds)` returns True to give up.
         """
         said = 0.0
-        mark = self._media / SCRATCH / _FULL
+        mark = self._media / SCRATCH / FULL
         try:
             while not self.has_room():
                 if not self._somebody_frees():
