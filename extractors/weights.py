@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from extractors.architectures import ARCHITECTURES, Architecture
 from extractors.calibration import random_state
 from extractors.errors import WeightsError
+from extractors.state_dict_file import read_state_dict
 
 NETWORKS = tuple(ARCHITECTURES)
 DEFAULT_WEIGHTS = {name: architecture.default_weights for name, architecture in ARCHITECTURES.items()}
@@ -30,7 +30,6 @@ RESNET152_NAMES = tuple(weights.name for weights in torchvision.models.ResNet152
 
 _RANDOM = re.compile(r"random:(\d{1,9})")
 _DOWNLOAD_TIMEOUT_S = 60
-_WRAPPERS = ("state_dict", "model", "net")
 _PREFIX = re.compile(r"^(module\.)*(DAVEnet\.)?(module\.)*")
 _COUNTER = "num_batches_tracked"
 
@@ -89,24 +88,20 @@ def load_weights(network: str, path: Path) -> Weights:
     tensors.
     """
     architecture = _architecture(network)
-    stored = _tensors(path)
+    stored = read_state_dict(path)
     if network == "davenet" and any(_PREFIX.match(name)[2] for name in stored):  # type: ignore[index]
         stored = {name: value for name, value in stored.items() if _PREFIX.match(name)[2]}  # type: ignore[index]
     stored = {_PREFIX.sub("", name): value for name, value in stored.items()}
     with torch.device("meta"):
         built = architecture.build().state_dict()
     expected = {name: tuple(value.shape) for name, value in built.items() if not name.endswith(_COUNTER)}
-    _check_names(architecture, path, stored, expected)
-    for name, shape in expected.items():
-        if tuple(stored[name].shape) != shape or not stored[name].is_floating_point():
-            raise WeightsError(
-                f"{path}: not weights of {network}: {name} has shape {tuple(stored[name].shape)} and type "
-                f"{stored[name].dtype}, expected {shape} and torch.float32; give a file of {network}"
-            )
-    state = {name: stored[name].detach().to(torch.float32).contiguous() for name in expected}
-    for name, value in state.items():
-        if not bool(torch.isfinite(value).all()):
-            raise WeightsError(f"{path}: {name} holds NaN or infinity; the file is damaged, fetch or make it again")
+    _check_fit(architecture, path, stored, expected)
+    state = {name: stored[name].to(torch.float32).contiguous() for name in expected}
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise WeightsError(
+            f"{path}: NaN or infinity in {', '.join(broken)}; the file is damaged, fetch or make it again"
+        )
     return Weights(network, state, state_digest(state))
 
 
@@ -126,43 +121,29 @@ def _architecture(network: str) -> Architecture:
     return ARCHITECTURES[network]
 
 
-def _check_names(
+def _check_fit(
     architecture: Architecture, path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
-    missing = [name for name in expected if name not in stored]
-    if missing:
+    """WeightsError that names every tensor that misfits, with the shapes it has and should have."""
+    if not expected.keys() & stored.keys():
         raise WeightsError(
-            f"{path}: not weights of {architecture.name}: {len(missing)} of {len(expected)} tensors are missing, first "
-            f"{missing[0]} of shape {expected[missing[0]]}; the file's first is {next(iter(stored), 'none')}"
+            f"{path}: not weights of {architecture.name}: it has none of its {len(expected)} tensors, such as "
+            f"{next(iter(expected))}; the file's first is {next(iter(stored), 'none')}: give another"
         )
+    problems = [f"{name} of shape {shape} is missing" for name, shape in expected.items() if name not in stored]
     for name, value in stored.items():
-        if name not in expected and not name.startswith(architecture.unused) and not name.endswith(_COUNTER):
-            raise WeightsError(
-                f"{path}: not weights of {architecture.name}: {name} of shape {tuple(value.shape)} has no place in it"
-            )
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such weights file") from None
-    except Exception as error:  # A hostile or torn file may raise anything.
-        first_line = (str(error).splitlines() or [""])[0]
+        has = tuple(value.shape)
+        if name not in expected:
+            if not name.startswith(architecture.unused) and not name.endswith(_COUNTER):
+                problems.append(f"{name} of shape {has} has no place in it")
+        elif has != expected[name]:
+            problems.append(f"{name} has shape {has}, expected {expected[name]}")
+        elif not value.is_floating_point():
+            problems.append(f"{name} is of type {value.dtype}, expected torch.float32")
+    if problems:
         raise WeightsError(
-            f"{path}: not a PyTorch file of tensors alone ({type(error).__name__}: {first_line[:120]}); "
-            "save a state dict with torch.save"
-        ) from None
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict):
-        raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a state dict; save model.state_dict()")
-    return {
-        str(name): value
-        for name, value in loaded.items()
-        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-    }
+            f"{path}: not weights of {architecture.name}: {'; '.join(problems)}: give a file of {architecture.name}"
+        )
 
 
 def _torchvision_file(spec: str) -> Path:

@@ -28,7 +28,7 @@ def load_published(model: MCN, state: Mapping[str, Tensor]) -> None:
     """
     state = _without_prefix(state, "module.")
     _check_form(model)
-    names = _own_names(model)
+    names = published_names(model)
     if model.davenet is None or not model.settings.unused_batchnorm:
         unused = _AUDIO if model.davenet is None else _AUDIO + _UNUSED
         state = {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
@@ -50,7 +50,7 @@ def export_published(model: MCN, davenet: ResDavenet | None = None) -> dict[str,
     exported = {f"{_AUDIO}{_UNUSED}{name}": tensor for name, tensor in fresh.items()}
     exported |= {f"{_AUDIO}{name}": tensor for name, tensor in davenet.state_dict().items()}
     own = model.state_dict()
-    return exported | {published: own[name] for published, name in _own_names(model).items()}
+    return exported | {published: own[name] for published, name in published_names(model).items()}
 
 
 def load_published_davenet(davenet: ResDavenet, state: Mapping[str, Tensor]) -> None:
@@ -58,9 +58,7 @@ def load_published_davenet(davenet: ResDavenet, state: Mapping[str, Tensor]) -> 
 
     Raises StateDictError for weights that don't fit.
     """
-    state = _without_prefix(state, "module.")
-    if any(name.startswith(_AUDIO) for name in state):
-        state = {name.removeprefix(_AUDIO): tensor for name, tensor in state.items() if name.startswith(_AUDIO)}
+    state = _davenet_part(state)
     own = davenet.state_dict()
     if not any(name.startswith(_UNUSED) for name in own):
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_UNUSED)}
@@ -68,8 +66,9 @@ def load_published_davenet(davenet: ResDavenet, state: Mapping[str, Tensor]) -> 
     davenet.load_state_dict(state)
 
 
-def _own_names(model: MCN) -> dict[str, str]:
-    """Published name -> this model's name."""
+def published_names(model: MCN) -> dict[str, str]:
+    """Published name -> the model's own, for all its tensors; StateDictError for a model of another form."""
+    _check_form(model)
     space = model.settings.scheme.spaces[0].name
     prefixes = {
         "davenet.": _AUDIO,
@@ -88,6 +87,17 @@ def _own_names(model: MCN) -> dict[str, str]:
         for own, published in prefixes.items()
         if name.startswith(own)
     }
+
+
+def _davenet_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DaveNet's own names and tensors out of a state dict of MCN or AVLnet (`DAVEnet.`) or of DAVEnet alone.
+
+    `module.`, which DataParallel adds, may stand before any part of a name.
+    """
+    state = _without_prefix(state, "module.")
+    if any(name.startswith(_AUDIO) for name in state):
+        state = {name.removeprefix(_AUDIO): tensor for name, tensor in state.items() if name.startswith(_AUDIO)}
+    return _without_prefix(state, "module.")
 
 
 def _check_form(model: MCN) -> None:
@@ -112,5 +122,10 @@ def _check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Non
         raise StateDictError(f"the weights don't fit: {'; '.join(problems)}")
 
 
-def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    stripped: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        while name.startswith(prefix):
+            name = name.removeprefix(prefix)
+        stripped[name] = tensor
+    return stripped

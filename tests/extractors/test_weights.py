@@ -260,20 +260,29 @@ def test_a_path_gives_itself(tmp_path, davenet):
 
 def test_wrong_shape_names_the_tensor_and_both_shapes(tmp_path, davenet):
     message = refused("davenet", saved({**davenet, "layer2.0.conv1.weight": torch.ones(3, 2)}, tmp_path / "a.pt"))
-    assert "not weights of davenet: layer2.0.conv1.weight has shape (3, 2)" in message
-    assert "expected (256, 128, 1, 9)" in message
+    assert "not weights of davenet: layer2.0.conv1.weight has shape (3, 2), expected (256, 128, 1, 9)" in message
 
 
-def test_missing_tensors_name_the_first(tmp_path, davenet):
-    short = {name: value for name, value in davenet.items() if not name.startswith("layer4.1")}
-    message = refused("davenet", saved(short, tmp_path / "a.pt"))
-    assert "10 of 105 tensors are missing, first layer4.1.conv1.weight of shape (1024, 1024, 1, 9)" in message
+def test_every_tensor_that_does_not_fit_is_named_with_both_shapes(tmp_path, davenet):
+    misfit = {name: value for name, value in davenet.items() if not name.startswith("layer4.1")}
+    misfit |= {f"layer3.{block}.conv2.weight": torch.ones(block + 1, 2) for block in (0, 1)}
+    misfit |= {"layer5.0.conv1.weight": torch.ones(5), "bn1.weight": torch.ones(128, dtype=torch.int64)}
+    message = refused("davenet", saved({f"module.DAVEnet.{name}": v for name, v in misfit.items()}, tmp_path / "a.pt"))
+    absent = {name: v for name, v in davenet.items() if name.startswith("layer4.1") and v.is_floating_point()}
+    assert len(absent) == 10
+    for name, value in absent.items():
+        assert f"{name} of shape {tuple(value.shape)} is missing" in message
+    for block in (0, 1):
+        assert f"layer3.{block}.conv2.weight has shape ({block + 1}, 2), expected (512, 512, 1, 9)" in message
+    assert "layer5.0.conv1.weight of shape (5,) has no place in it" in message
+    assert "bn1.weight is of type torch.int64, expected torch.float32" in message
 
 
 def test_another_network_is_not_taken(tmp_path, davenet):
     message = refused("resnet152", saved(davenet, tmp_path / "a.pt"))
-    assert "not weights of resnet152" in message
-    assert "the file's first is conv1.weight" in message
+    assert "not weights of resnet152: " in message
+    assert "conv1.weight has shape (128, 1, 40, 1), expected (64, 3, 7, 7)" in message
+    assert "layer3.35.bn3.bias of shape (1024,) is missing" in message
 
 
 def test_a_larger_network_is_not_taken(tmp_path, davenet):
@@ -285,7 +294,7 @@ def test_a_larger_network_is_not_taken(tmp_path, davenet):
 def test_values_that_are_no_numbers(tmp_path, davenet, bad):
     broken = davenet["bn1.bias"].clone()
     broken[5] = bad
-    assert "bn1.bias holds NaN or infinity" in refused(
+    assert "NaN or infinity in bn1.bias; the file is damaged" in refused(
         "davenet", saved({**davenet, "bn1.bias": broken}, tmp_path / "a.pt")
     )
 
@@ -306,7 +315,7 @@ class RunsCode:
 @pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, 2))])
 def test_a_file_that_would_run_code_does_not(tmp_path, davenet, save):
     save({**davenet, "extra": RunsCode(tmp_path / "ran")}, tmp_path / "a.pt")
-    assert "not a PyTorch file of tensors alone" in refused("davenet", tmp_path / "a.pt")
+    assert "refused, since it holds more than tensors: it asks for " in refused("davenet", tmp_path / "a.pt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -316,7 +325,7 @@ def test_files_that_hold_something_else(tmp_path, davenet):
     (tmp_path / "b.pt").write_bytes(saved(davenet, tmp_path / "whole.pt").read_bytes()[:5_000])
     assert "not a PyTorch file" in refused("davenet", tmp_path / "b.pt")
     assert "holds a Tensor, not a state dict" in refused("davenet", saved(torch.ones(3), tmp_path / "c.pt"))
-    assert "105 of 105 tensors are missing" in refused("davenet", saved({"a": 1}, tmp_path / "d.pt"))
+    assert "has none of its 105 tensors" in refused("davenet", saved({"a": 1}, tmp_path / "d.pt"))
     assert "not a PyTorch file" in refused("davenet", tmp_path)
     assert refused("davenet", tmp_path / "nowhere.pt").endswith("no such weights file")
 
