@@ -1,12 +1,16 @@
 """Which clips an epoch shows: each draw is a function of (seed, epoch, video id, draw); resuming changes nothing."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from gensim.models import KeyedVectors
+from numpy.typing import NDArray
 
-from pipeline.dataset import ClipFeatures, FeatureDataset, cut_clip, grow_clip
+from pipeline.clip_cutting import ClipFeatures, cut, grow_clip
+from pipeline.clip_rules import ClipRules
+from pipeline.dataset import FeatureDataset
 from pipeline.records import VideoFeatures
 
 
@@ -15,62 +19,86 @@ def _generator(*key: object) -> np.random.Generator:
     return np.random.default_rng(list(digest))
 
 
-def epoch_batches(video_ids: Sequence[str], batch_videos: int, seed: int, epoch: int) -> Iterator[list[str]]:
-    """The epoch's batches: all videos in a fresh order, the last incomplete batch dropped."""
-    order = _generator(seed, epoch).permutation(sorted(video_ids)).tolist()
-    for first in range(0, len(order) - batch_videos + 1, batch_videos):
-        yield order[first : first + batch_videos]
+def epoch_order(shards: Sequence[Sequence[str]], seed: int, epoch: int, shuffle_shards: int) -> list[str]:
+    """All videos in the order of an epoch. `shards` holds the ids of each shard.
+
+    The shards come in a fresh order, and the videos of `shuffle_shards` of them at a time are shuffled together, so
+    that a pass reads no more than so many shards at once, each from one end of its window to the other. Two videos
+    can share a batch only when their shards share a window (or its edge), which the epoch draws anew. With no more
+    shards than that it is a full shuffle, which then doesn't depend on what lies in which shard.
+    """
+    order = _generator("order of shards", seed, epoch).permutation(len(shards)).tolist()
+    generator = _generator(seed, epoch)
+    shown: list[str] = []
+    for first in range(0, len(order), shuffle_shards):
+        window = sorted(video_id for shard in order[first : first + shuffle_shards] for video_id in shards[shard])
+        shown += [window[place] for place in generator.permutation(len(window)).tolist()]
+    return shown
 
 
 class PermutedCaptions:
     """The control that text says nothing: every training caption keeps its time and gets another caption's words.
 
-    The permutation is over all captions of all `video_ids`, drawn once from `seed`.
+    The permutation is over all captions of all `video_ids`, drawn once from `seed`. Holds every word of theirs in
+    memory: 4 bytes a word, 12 a caption.
     """
 
-    def __init__(self, dataset: FeatureDataset, video_ids: Sequence[str], streams: tuple[str, ...], seed: int) -> None:
-        self._words: dict[tuple[str, int], list[str]] = {}
-        places, words = [], []
+    def __init__(self, dataset: FeatureDataset, video_ids: Sequence[str], rules: ClipRules, seed: int) -> None:
+        number_of: dict[str, int] = {}
+        self._first: dict[str, int] = {}
+        words: list[NDArray[np.int32]] = []
+        lengths: list[NDArray[np.int64]] = []
+        captions = 0
         for video_id in sorted(video_ids):
-            video = dataset.video(video_id, streams)
-            for index in range(len(video.captions)):
-                places.append((video_id, index))
-                words.append(video.words.of_caption(index))
-        order = _generator("permuted captions", seed).permutation(len(places))
-        self._words = {place: words[other] for place, other in zip(places, order, strict=True)}
+            video = dataset.video(video_id, rules)
+            table, ids = video.words.table, video.words.ids.tolist()
+            words.append(np.array([number_of.setdefault(table[i], len(number_of)) for i in ids], np.int32))
+            lengths.append(np.diff(video.words.offsets))
+            self._first[video_id] = captions
+            captions += len(video.captions)
+        self._vocabulary = tuple(number_of)
+        self._words = np.concatenate(words)
+        self._offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        self._order = _generator("permuted captions", seed).permutation(captions)
 
     def of_caption(self, video: VideoFeatures, index: int) -> list[str]:
         """Words that stand at this caption's time."""
-        return self._words[video.video_id, index]
+        other = self._order[self._first[video.video_id] + index]
+        return [self._vocabulary[i] for i in self._words[self._offsets[other] : self._offsets[other + 1]]]
 
 
-def true_words(video: VideoFeatures, index: int) -> list[str]:
-    """Words of caption `index`, as stored."""
-    return video.words.of_caption(index)
+def _known_words(video: VideoFeatures, vectors: KeyedVectors) -> list[list[int]]:
+    """For each caption the rows of `vectors` of its words that have one, in their order."""
+    row_of, table = vectors.key_to_index, video.words.table
+    rows = [row_of.get(table[word], -1) for word in video.words.ids.tolist()]
+    return [[row for row in rows[a:b] if row >= 0] for a, b in pairwise(video.words.offsets.tolist())]
 
 
 def draw_clips(
     video: VideoFeatures,
     vectors: KeyedVectors,
+    rules: ClipRules,
     seed: int,
     epoch: int,
     clips: int,
-    min_seconds: float,
-    max_words: int,
     permuted: PermutedCaptions | None = None,
 ) -> list[ClipFeatures]:
     """`clips` clips of one video: captions drawn with replacement, each grown to `min_seconds` by its neighbours.
 
     The seed caption's words come first, then those of the neighbours in the order of time.
     """
-    words_of = permuted.of_caption if permuted is not None else true_words
+    known = _known_words(video, vectors) if permuted is None else []
     drawn = _generator(seed, epoch, video.video_id).integers(len(video.captions), size=clips)
     found = []
     for chosen in drawn.tolist():
-        first, last = grow_clip(video.captions, chosen, min_seconds)
+        first, last = grow_clip(video.captions, chosen, rules.min_seconds)
         start = video.captions[first].start
         end = max(caption.end for caption in video.captions[first : last + 1])
         order = [chosen, *(index for index in range(first, last + 1) if index != chosen)]
-        words = [word for index in order for word in words_of(video, index)]
-        found.append(cut_clip(video, start, end, words, vectors, max_words))
+        if permuted is None:
+            rows = [row for index in order for row in known[index]]
+        else:
+            words = [word for index in order for word in permuted.of_caption(video, index)]
+            rows = [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
+        found.append(cut(video, start, end, vectors.vectors[rows[: rules.max_words]], rules))
     return found

@@ -1,55 +1,35 @@
-"""A frozen data set as training and evaluation see it: videos by id, clips drawn from captions, words as vectors."""
+"""A frozen data set as training and evaluation see it: videos by id, read from few open shards, and word vectors."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from gensim.models import KeyedVectors
-from numpy.typing import NDArray
 
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, vectors_digest
-from models import ClipInputs
+from pipeline.clip_cutting import ClipFeatures, collate, cut_clip, is_finite
+from pipeline.clip_rules import ClipRules
 from pipeline.dataset_folder import read_description
 from pipeline.errors import InputError
-from pipeline.feature_file import DAVENET_WIDTH, FeatureFile
+from pipeline.feature_file import FeatureFile
 from pipeline.files import digest_of_json
 from pipeline.manifest import read_manifest
 from pipeline.receipts import shard_path
-from pipeline.records import Caption, VideoFeatures
+from pipeline.records import VideoFeatures
 
-NATIVE_AUDIO_FPS = 6.25
-"""DaveNet's own rate: an output every 160 ms."""
+__all__ = ["ClipFeatures", "FeatureDataset", "collate", "cut_clip"]
 
-TABLES_KEPT = 64
-"""Shards whose words are kept in memory."""
-
-AUDIO_SECONDS = 10.0
-"""A clip's frozen audio vector is the mean of the rows within its first 10 s: what the published model hears of it."""
-
-
-@dataclass(frozen=True)
-class ClipFeatures:
-    """One clip, ready for a batch. R rows, W words."""
-
-    video_id: str
-    start: float
-    end: float
-    video: NDArray[np.float32]
-    """[R, V]: the rows with a frame, in time order; R = 0 without one."""
-    audio: NDArray[np.float32] | None
-    """[1024]: mean DaveNet row, or None without sound."""
-    words: NDArray[np.float32]
-    """[W, 300] vectors of the words that have one."""
+KEPT_OPEN = 128
+"""Shards whose file, words and captions' times a process holds at a time: some 5 MB each where a shard is 1 GiB."""
 
 
 class FeatureDataset:
     """Random access to a manifest's videos; the first `cache_bytes` read are kept in memory.
 
-    Raises InputError when the manifest is none, or a shard is gone, broken or not the one that was frozen.
+    Raises InputError when the manifest is none, or a shard is gone, broken or not the one that was frozen. It may be
+    passed to other processes, which open the shards anew.
     """
 
     def __init__(self, manifest: Path, cache_bytes: int = 1 << 30) -> None:
@@ -60,20 +40,20 @@ class FeatureDataset:
         self.identity: dict[str, Any] = self.description["identity"]
         if (digest_of_json(self.identity), self.description["words"]) != (self.manifest.identity, self.manifest.words):
             raise InputError(f"{manifest}: frozen of another data set than {self.folder}; put it back where it was")
+        self._cure = f"see `mcn verify {self.folder} --repair`, or freeze another manifest"
         self._files: list[FeatureFile] = []
-        self._tables: dict[int, tuple[str, ...]] = {}
+        self._open: OrderedDict[int, tuple[str, ...]] = OrderedDict()
         self._place: dict[str, tuple[int, int]] = {}
-        self._cache: dict[tuple[str, tuple[str, ...]], VideoFeatures] = {}
+        self._cache: dict[tuple[str, tuple[str, ...], str], VideoFeatures] = {}
         self._cache_room = cache_bytes
         chosen = set(self.manifest.video_ids)
         for name, frozen in self.manifest.shards.items():
             path = shard_path(self.folder, name)
-            cure = f"see `mcn verify {self.folder} --repair`, or freeze another manifest"
             if not path.exists():
-                raise InputError(f"{manifest}: its shard {path} is gone; {cure}")
-            file = FeatureFile(path)
+                raise InputError(f"{manifest}: its shard {path} is gone; {self._cure}")
+            file = FeatureFile(path, self._cure)
             if file.content_digest() != frozen["content"]:
-                raise InputError(f"{path}: not the shard that {manifest} froze; {cure}")
+                raise InputError(f"{path}: not the shard that {manifest} froze; {self._cure}")
             for index, video_id in enumerate(file.video_ids):
                 if video_id in chosen:
                     self._place[video_id] = (len(self._files), index)
@@ -106,24 +86,65 @@ class FeatureDataset:
             raise InputError(f"{self.folder}: no video stream {stream!r}; it has: {', '.join(streams)}")
         return int(streams[stream]["width"])
 
-    def video(self, video_id: str, streams: tuple[str, ...]) -> VideoFeatures:
-        """Features of one video: the rows of `streams`, DaveNet rows, captions."""
-        key = (video_id, streams)
+    def by_shard(self, video_ids: Iterable[str]) -> list[list[str]]:
+        """The ids, sorted, of each shard that holds one of them, in the manifest's order of shards."""
+        found: dict[int, list[str]] = {}
+        for video_id in sorted(video_ids):
+            found.setdefault(self._place[video_id][0], []).append(video_id)
+        return [found[shard] for shard in sorted(found)]
+
+    def video(self, video_id: str, rules: ClipRules) -> VideoFeatures:
+        """What `rules` need of one video: rows, DaveNet rows or log-mel or neither, captions with words but no texts.
+
+        InputError names the shard that is gone or broken, and the video whose rows hold NaN or infinity.
+        """
+        key = (video_id, rules.streams, rules.audio)
         if key in self._cache:
             return self._cache[key]
-        file, index = self._place[video_id]
-        if file not in self._tables:
-            if len(self._tables) >= TABLES_KEPT:
-                self._tables.pop(next(iter(self._tables)))
-            self._tables[file] = self._files[file].table()
-        video = self._files[file].video(index, video_id, self._tables[file], streams, logmel=False)
-        # A data set may have more shards than a process may have open files.
-        self._files[file].close()
-        size = sum(rows.nbytes for rows in video.video.values()) + (0 if video.audio is None else video.audio.nbytes)
+        shard, index = self._place[video_id]
+        file = self._files[shard]
+        try:
+            video = file.video(
+                index,
+                video_id,
+                self._table(shard),
+                rules.streams,
+                audio=rules.audio == "davenet",
+                logmel=rules.audio == "logmel",
+                texts=False,
+            )
+        except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, MemoryError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"{file.path}: video {video_id} can't be read ({reason}); {self._cure}") from None
+        arrays = {**video.video, "davenet": video.audio, "logmel": video.logmel}
+        for name, rows in arrays.items():
+            if rows is not None and not is_finite(rows):
+                raise InputError(f"{file.path}: {name} of video {video_id} holds NaN or infinity; {self._cure}")
+        size = sum(rows.nbytes for rows in arrays.values() if rows is not None)
         if size <= self._cache_room:
             self._cache_room -= size
             self._cache[key] = video
         return video
+
+    def _table(self, shard: int) -> tuple[str, ...]:
+        """The shard's words; of the shards that are open, those used last stay so."""
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        while len(self._open) >= KEPT_OPEN:
+            self._files[self._open.popitem(last=False)[0]].close()
+        self._open[shard] = self._files[shard].table()
+        return self._open[shard]
+
+    def close(self) -> None:
+        """Close all shards; what is read next opens them again. To be called before a fork."""
+        for shard in self._open:
+            self._files[shard].close()
+        self._open.clear()
+
+    def keep_no_more(self) -> None:
+        """Keep no further videos in memory: for a process that reads each of them once."""
+        self._cache_room = 0
 
     def word_vectors(self) -> KeyedVectors:
         """The vectors frozen with this data set; InputError if they are missing or were changed."""
@@ -137,81 +158,3 @@ class FeatureDataset:
         if vectors_digest(vectors) != self.description["words"]:
             raise InputError(f"{path}: not the vectors this data set was made with; restore the file")
         return vectors
-
-
-def clip_rows(start: float, end: float, feature_fps: float, rows: int) -> slice:
-    """Rows of the half-open clip [start, end): those whose time lies in it, or else the one on screen at its start."""
-    first = int(np.ceil(start * feature_fps - 1e-9))
-    last = min(int(np.ceil(end * feature_fps - 1e-9)), rows)
-    if last <= first:
-        first = int(np.floor(start * feature_fps + 1e-9))
-        last = first + 1
-    return slice(min(max(first, 0), rows), min(max(last, 0), rows))
-
-
-def grow_clip(captions: Sequence[Caption], chosen: int, min_seconds: float) -> tuple[int, int]:
-    """Grow caption `chosen` by its neighbours to at least `min_seconds`; returns the first and last caption index.
-
-    As published (Chen et al.'s data loader): each step takes the neighbour that gives the shorter span, ties go to
-    the previous one, and growth stops at the video's ends.
-    """
-    first = last = chosen
-    while captions[last].end - captions[first].start < min_seconds:
-        before = captions[last].end - captions[first - 1].start if first > 0 else np.inf
-        after = captions[last + 1].end - captions[first].start if last + 1 < len(captions) else np.inf
-        if before == after == np.inf:
-            break
-        if before <= after:
-            first -= 1
-        else:
-            last += 1
-    return first, last
-
-
-def vectors_of(words: Sequence[str], vectors: KeyedVectors) -> NDArray[np.float32]:
-    """Vectors [W, width] of those words that have one, in their order; W = 0 when none has."""
-    known = [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
-    return np.asarray(vectors.vectors[known], np.float32).reshape(len(known), vectors.vector_size)
-
-
-def cut_clip(
-    video: VideoFeatures, start: float, end: float, words: Sequence[str], vectors: KeyedVectors, max_words: int
-) -> ClipFeatures:
-    """Features of the clip [start, end): the streams side by side, the first `max_words` words with a vector."""
-    rows = clip_rows(start, end, video.feature_fps, len(video.video_mask))
-    seen = [stream[rows][video.video_mask[rows]] for stream in video.video.values()]
-    heard = None
-    if video.audio is not None:
-        native = video.audio_rate == "native"
-        zero, fps = (video.logmel_start, NATIVE_AUDIO_FPS) if native else (0.0, video.feature_fps)
-        span = clip_rows(start - zero, min(end, start + AUDIO_SECONDS) - zero, fps, len(video.audio_mask))
-        sound = video.audio[span][video.audio_mask[span]]
-        heard = sound.astype(np.float32).mean(axis=0) if len(sound) else None
-    return ClipFeatures(
-        video.video_id,
-        start,
-        end,
-        np.concatenate(seen, axis=1).astype(np.float32),
-        heard,
-        vectors_of(words, vectors)[:max_words],
-    )
-
-
-def collate(clips: Sequence[ClipFeatures], audio_width: int = DAVENET_WIDTH) -> ClipInputs:
-    """A batch of B clips, rows and words padded with zeros to the longest; masks say what is there."""
-    count = len(clips)
-    rows, words = max(1, *(len(clip.video) for clip in clips)), max(1, *(len(clip.words) for clip in clips))
-    video = torch.zeros(count, rows, clips[0].video.shape[1])
-    video_rows = torch.zeros(count, rows, dtype=torch.bool)
-    audio = torch.zeros(count, audio_width)
-    text = torch.zeros(count, words, clips[0].words.shape[1])
-    known_words = torch.zeros(count, words, dtype=torch.bool)
-    for index, clip in enumerate(clips):
-        video[index, : len(clip.video)] = torch.from_numpy(clip.video)
-        video_rows[index, : len(clip.video)] = True
-        if clip.audio is not None:
-            audio[index] = torch.from_numpy(clip.audio)
-        text[index, : len(clip.words)] = torch.from_numpy(clip.words)
-        known_words[index, : len(clip.words)] = True
-    has_audio = torch.tensor([clip.audio is not None for clip in clips])
-    return ClipInputs(video, video_rows, audio, has_audio, None, text, known_words)

@@ -1,6 +1,7 @@
 """`mcn evaluate retrieval`: find the held-out clip that a text describes, among all held-out clips."""
 
 import csv
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,17 @@ import torch
 
 from extractors.text import words
 from pipeline.checkpoint import FILE as CHECKPOINT
-from pipeline.checkpoint import load_checkpoint, model_from
+from pipeline.checkpoint import VIDEOS, load_checkpoint, model_from
 from pipeline.circumstance import circumstance
+from pipeline.clip_rules import ClipRules
 from pipeline.config import as_plain
 from pipeline.dataset import FeatureDataset, collate, cut_clip
 from pipeline.errors import InputError
 from pipeline.files import digest_of_json, read_json, sha256_of_file
 from pipeline.records import Clip
 from pipeline.report import StageReport
-from pipeline.retrieval import CUTOFFS, retrieval_metrics
-from pipeline.train import VIDEOS, settings_of
+from pipeline.retrieval import CUTOFFS, retrieval_metrics, text_to_video_scores
+from pipeline.train_settings import settings_of
 
 FILE = "retrieval.json"
 
@@ -115,7 +117,8 @@ def run(settings: RetrievalSettings) -> StageReport:
         report.notes.append(
             f"the model was trained on {len(seen)} of these videos, e.g. {min(seen)}: no held-out score"
         )
-    late = [q for q in queries if q.clip.start >= dataset.video(q.clip.video_id, trained.streams).duration]
+    timed = ClipRules(streams=(), audio="none")
+    late = [query for query in queries if query.clip.start >= dataset.video(query.clip.video_id, timed).duration]
     if late:
         report.notes.append(
             f"{len(late)} clips start past their video's end and count as misses, "
@@ -124,28 +127,26 @@ def run(settings: RetrievalSettings) -> StageReport:
     space = model.settings.scheme.contrasting("text", "video")
     if not space:
         raise InputError(f"{settings.checkpoint}: scheme {model.settings.scheme.name} never contrasts text with video")
+    # What is scored is video alone: sound needs not be read.
+    rules = dataclasses.replace(trained.clip_rules(model.settings.scheme), audio="none")
     clips = collate(
         [
             cut_clip(
-                dataset.video(query.clip.video_id, trained.streams),
+                dataset.video(query.clip.video_id, rules),
                 query.clip.start,
                 query.clip.end,
                 words(query.text),
                 vectors,
-                trained.max_words,
+                rules,
             )
             for query in queries
-        ]
+        ],
+        rules,
     )
     with torch.inference_mode():
         embeddings = model(clips)
-    found = {m: v.double().numpy() for m, v in embeddings.vectors[space[0].name].items()}
-    present = {m: mask.numpy() for m, mask in embeddings.present.items()}
-    scores = found["text"] @ found["video"].T
-    # A text without a known word finds nothing; a clip without a frame is never found: both count as misses.
-    scores[:, ~present["video"]] = -np.inf
-    scores[~present["text"]] = 0.0
-    np.fill_diagonal(scores, np.where(present["text"], np.diagonal(scores), -np.inf))
+    scores = text_to_video_scores([embeddings], space[0].name)
+    present = {modality: mask.numpy() for modality, mask in embeddings.present.items()}
     metrics = retrieval_metrics(scores, [query.clip.video_id for query in queries], settings.bootstrap, settings.seed)
     report.done = len(queries)
     report.detail = {

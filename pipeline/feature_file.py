@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +65,66 @@ def digests_of(video: VideoFeatures) -> dict[str, bytes]:
     return digests | {"words": words.digest(), "text_lengths": hashlib.sha256(lengths.tobytes()).digest()}
 
 
-class FeatureFile:
-    """Reads a shard or a part. Opened at first use, again in each process (HDF5 handles don't survive a fork).
+@dataclass(frozen=True)
+class _Index:
+    """What is small in a file of N videos and C captions, and told of every video: read once after opening."""
 
-    Raises InputError when the file is missing or isn't what docs/data-format.md describes.
+    feature_fps: int
+    audio_rate: str
+    duration: Array
+    logmel_start: Array
+    decoder: Array
+    rows: Array
+    """[N + 1], as the other places: where each video's rows begin and end."""
+    audio: Array
+    logmel: Array
+    captions: Array
+    video_mask: NDArray[np.bool_]
+    audio_mask: NDArray[np.bool_]
+    times: Array
+    """[C, 2] start and end, s."""
+    word_offsets: Array
+    words: Array
+    large: dict[str, h5py.Dataset]
+    """Name -> dataset of rows, log-mel frames and texts: read a video at a time. A staged copy lacks some."""
+
+
+def _read_index(file: h5py.File) -> _Index:
+    identity = json.loads(file.attrs["identity"])
+    names = [f"rows/{stream}" for stream in identity["streams"]]
+    names += ["audio/davenet", "logmel/frames", "captions/text", "captions/text_offsets"]
+    return _Index(
+        feature_fps=identity["feature_fps"],
+        audio_rate=identity["audio"]["rate"],
+        duration=file["videos/duration"][:],
+        logmel_start=file["videos/logmel_start"][:],
+        decoder=file["videos/decoder"][:],
+        rows=file["rows/offsets"][:],
+        audio=file["audio/offsets"][:],
+        logmel=file["logmel/offsets"][:],
+        captions=file["captions/offsets"][:],
+        video_mask=file["rows/video_mask"][:].astype(bool),
+        audio_mask=file["audio/mask"][:].astype(bool),
+        times=file["captions/times"][:],
+        word_offsets=file["captions/word_offsets"][:],
+        words=file["captions/words"][:],
+        large={name: file[name] for name in names if name in file},
+    )
+
+
+class FeatureFile:
+    """Reads a shard, a part or a staged copy. Opened at first use, again in each process (HDF5 handles don't survive a
+    fork).
+
+    Raises InputError, which ends with `cure`, when the file is missing or isn't what docs/data-format.md describes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cure: str = "extract the data set again to have it made anew") -> None:
         self.path = path
+        self._cure = cure
         self._file: h5py.File | None = None
         self._process = -1
+        self._index: _Index | None = None
 
     def __enter__(self) -> "FeatureFile":
         return self
@@ -81,10 +133,11 @@ class FeatureFile:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_file": None, "_process": -1}
+        return {"path": self.path, "_cure": self._cure, "_file": None, "_process": -1, "_index": None}
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
+        self._index = None
         if self._file is not None and self._process == os.getpid():
             self._file.close()
         self._file = None
@@ -92,6 +145,7 @@ class FeatureFile:
     @property
     def _open(self) -> h5py.File:
         if self._file is None or self._process != os.getpid():
+            self._index = None
             try:
                 self._file = h5py.File(self.path, "r", locking=False)
             except OSError as error:
@@ -100,13 +154,20 @@ class FeatureFile:
                     if not self.path.exists()
                     else f"not a whole HDF5 file ({str(error).splitlines()[0]})"
                 )
-                raise InputError(f"{self.path}: {state}; extract the data set again to have it made anew") from None
+                raise InputError(f"{self.path}: {state}; {self._cure}") from None
             self._process = os.getpid()
             schema = self._file.attrs.get("schema")
             if schema != SCHEMA:
                 self.close()
                 raise InputError(f"{self.path}: schema {schema}, this program reads {SCHEMA}")
         return self._file
+
+    @property
+    def _small(self) -> _Index:
+        file = self._open
+        if self._index is None:
+            self._index = _read_index(file)
+        return self._index
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -170,41 +231,43 @@ class FeatureFile:
         streams: Sequence[str] | None = None,
         audio: bool = True,
         logmel: bool = True,
+        texts: bool = True,
     ) -> VideoFeatures:
         """Video number `index`: one contiguous read a dataset.
 
-        `streams` None means all; `audio` and `logmel` say whether to read those.
+        `streams` None means all; `audio`, `logmel` and `texts` say whether to read those. Captions without their texts
+        have empty ones; their words are always there.
         """
-        file = self._open
-        identity = self.identity
-        first, last = file["rows/offsets"][index : index + 2]
-        audio_first, audio_last = file["audio/offsets"][index : index + 2]
-        logmel_first, logmel_last = file["logmel/offsets"][index : index + 2]
-        caption_first, caption_last = file["captions/offsets"][index : index + 2]
-        text_offsets = file["captions/text_offsets"][caption_first : caption_last + 1]
-        word_offsets = file["captions/word_offsets"][caption_first : caption_last + 1]
-        text = file["captions/text"][text_offsets[0] : text_offsets[-1]].tobytes()
-        times = file["captions/times"][caption_first:caption_last]
-        captions = tuple(
-            Caption(float(start), float(end), text[a - text_offsets[0] : b - text_offsets[0]].decode())
-            for (start, end), a, b in zip(times, text_offsets, text_offsets[1:], strict=False)
-        )
+        small = self._small
+        large = small.large
+        if streams is None:
+            streams = [name.removeprefix("rows/") for name in large if name.startswith("rows/")]
+        first, last = small.rows[index : index + 2]
+        audio_first, audio_last = small.audio[index : index + 2]
+        logmel_first, logmel_last = small.logmel[index : index + 2]
+        caption_first, caption_last = small.captions[index : index + 2]
+        word_offsets = small.word_offsets[caption_first : caption_last + 1]
+        times = small.times[caption_first:caption_last].tolist()
+        lines = _texts(large, caption_first, caption_last) if texts else [""] * len(times)
         return VideoFeatures(
             video_id=video_id,
-            duration=float(file["videos/duration"][index]),
-            feature_fps=identity["feature_fps"],
-            video={
-                name: file[f"rows/{name}"][first:last] for name in (identity["streams"] if streams is None else streams)
-            },
-            video_mask=file["rows/video_mask"][first:last].astype(bool),
-            audio=file["audio/davenet"][audio_first:audio_last] if audio and "davenet" in file["audio"] else None,
-            audio_mask=file["audio/mask"][audio_first:audio_last].astype(bool),
-            logmel=file["logmel/frames"][logmel_first:logmel_last] if logmel else None,
-            logmel_start=float(file["videos/logmel_start"][index]),
-            captions=captions,
-            words=Words(
-                table, file["captions/words"][word_offsets[0] : word_offsets[-1]], word_offsets - word_offsets[0]
-            ),
-            decoder=file["videos/decoder"][index].decode(),
-            audio_rate=identity["audio"]["rate"],
+            duration=float(small.duration[index]),
+            feature_fps=small.feature_fps,
+            video={name: large[f"rows/{name}"][first:last] for name in streams},
+            video_mask=small.video_mask[first:last],
+            audio=large["audio/davenet"][audio_first:audio_last] if audio and "audio/davenet" in large else None,
+            audio_mask=small.audio_mask[audio_first:audio_last],
+            logmel=large["logmel/frames"][logmel_first:logmel_last] if logmel else None,
+            logmel_start=float(small.logmel_start[index]),
+            captions=tuple(Caption(start, end, text) for (start, end), text in zip(times, lines, strict=True)),
+            words=Words(table, small.words[word_offsets[0] : word_offsets[-1]], word_offsets - word_offsets[0]),
+            decoder=small.decoder[index].decode(),
+            audio_rate=small.audio_rate,
         )
+
+
+def _texts(large: dict[str, h5py.Dataset], first: int, last: int) -> list[str]:
+    """The texts of captions `first` to `last`, the last excluded."""
+    offsets = large["captions/text_offsets"][first : last + 1]
+    text = large["captions/text"][offsets[0] : offsets[-1]].tobytes()
+    return [text[a - offsets[0] : b - offsets[0]].decode() for a, b in pairwise(offsets)]

@@ -1,0 +1,159 @@
+"""Batches of training clips, in order, the same whatever process makes them."""
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gensim.models import KeyedVectors
+from torch.utils.data import DataLoader, Dataset
+
+from models import ClipInputs
+from pipeline.clip_cutting import ClipBatch
+from pipeline.clip_rules import ClipRules
+from pipeline.clip_sampling import PermutedCaptions, draw_clips, epoch_order
+from pipeline.dataset import FeatureDataset
+from pipeline.errors import InputError
+from pipeline.feature_file import DAVENET_WIDTH
+from pipeline.stopping import SIGNALS
+
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""A fork begins in milliseconds and shares the word vectors, which are gigabytes; elsewhere it isn't safe."""
+
+
+class TrainingBatches:
+    """The clips of every step of every epoch. A batch follows from its arguments alone.
+
+    Process `rank` of `processes` gets its share of each batch: B = batch_videos / processes * clips_per_video clips,
+    those of a video one after another. The last incomplete batch of an epoch is dropped. `video_ids` must have
+    captions; ValueError when `batch_videos` can't be shared.
+    """
+
+    def __init__(
+        self,
+        dataset: FeatureDataset,
+        video_ids: Sequence[str],
+        vectors: KeyedVectors,
+        rules: ClipRules,
+        *,
+        batch_videos: int,
+        clips_per_video: int,
+        seed: int,
+        shuffle_shards: int,
+        permuted: PermutedCaptions | None = None,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        if batch_videos % processes:
+            raise ValueError(f"a batch of {batch_videos} videos can't be shared by {processes} processes")
+        self.video_ids = list(video_ids)
+        self.steps = len(self.video_ids) // batch_videos
+        """Batches in an epoch, the same for every process."""
+        self._dataset, self._vectors, self._rules, self._permuted = dataset, vectors, rules, permuted
+        self._batch_videos, self._clips_per_video = batch_videos, clips_per_video
+        self._seed, self._shuffle_shards = seed, shuffle_shards
+        self._rank, self._share = rank, batch_videos // processes
+        self._shards = dataset.by_shard(self.video_ids)
+        self._order: tuple[int, list[str]] = (-1, [])
+
+    def video_ids_of(self, epoch: int, step: int) -> list[str]:
+        """The videos of the whole batch, over all processes; IndexError past the epoch's end."""
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} of an epoch of {self.steps}")
+        if self._order[0] != epoch:
+            self._order = (epoch, epoch_order(self._shards, self._seed, epoch, self._shuffle_shards))
+        return self._order[1][step * self._batch_videos : (step + 1) * self._batch_videos]
+
+    def batch(self, epoch: int, step: int) -> ClipInputs:
+        """This process's clips of one step (see `collate` for shapes); InputError when a shard can't be read."""
+        mine = self.video_ids_of(epoch, step)[self._rank * self._share : (self._rank + 1) * self._share]
+        width = sum(self._dataset.stream_width(stream) for stream in self._rules.streams)
+        count = self._share * self._clips_per_video
+        batch = ClipBatch(count, self._rules, width, self._vectors.vector_size, DAVENET_WIDTH)
+        for video_id in mine:
+            video = self._dataset.video(video_id, self._rules)
+            for clip in draw_clips(
+                video, self._vectors, self._rules, self._seed, epoch, self._clips_per_video, self._permuted
+            ):
+                batch.add(clip)
+        return batch.inputs()
+
+    def load(self, epoch: int, first_step: int, workers: int) -> Iterator[ClipInputs]:
+        """The epoch's batches from `first_step` on, in order, made ahead by `workers` processes; 0: by this one.
+
+        Two batches a worker are held ready. The workers are begun anew for each call, and end with the iterator. Raises
+        InputError as `batch` does, and when a worker dies.
+        """
+        if workers == 0 or first_step >= self.steps:
+            yield from (self.batch(epoch, step) for step in range(first_step, self.steps))
+            return
+        self.video_ids_of(epoch, first_step)  # drawn once, here, and not in every worker
+        self._dataset.close()
+        batches = iter(
+            DataLoader(
+                _Epoch(self, epoch),
+                sampler=range(first_step, self.steps),
+                batch_size=None,
+                num_workers=min(workers, self.steps - first_step),
+                collate_fn=_as_it_is,
+                worker_init_fn=_begin,
+                multiprocessing_context=multiprocessing.get_context(START_METHOD),
+                # The loader draws a number, which must not come out of the generator that initial weights come from.
+                generator=torch.Generator(),
+            )
+        )
+        for _ in range(first_step, self.steps):
+            try:
+                made: ClipInputs | _Refusal = next(batches)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                # An error in a worker's own code reads "Caught ... in DataLoader worker"; this is one that is gone.
+                if not reason.startswith("DataLoader worker"):
+                    raise
+                raise InputError(
+                    f"{self._dataset.path}: a process that reads clips has died ({reason}): memory or /dev/shm is too "
+                    f"small (lower --workers), or a shard is damaged (`mcn verify {self._dataset.folder}`)"
+                ) from None
+            if isinstance(made, _Refusal):
+                raise InputError(made.message)
+            yield made
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """An InputError on its way out of a worker: the loader would wrap an exception in its traceback's text."""
+
+    message: str
+
+
+class _Epoch(Dataset[ClipInputs | _Refusal]):
+    """A data set, in the loader's words: batch number `step` of an epoch."""
+
+    def __init__(self, batches: TrainingBatches, epoch: int) -> None:
+        self.batches, self.epoch = batches, epoch
+
+    def __getitem__(self, step: int) -> ClipInputs | _Refusal:
+        try:
+            return self.batches.batch(self.epoch, step)
+        except InputError as error:
+            return _Refusal(str(error))
+
+    def begin_worker(self) -> None:
+        self.batches._dataset.keep_no_more()
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+def _begin(worker: int) -> None:
+    # A batch system may signal the whole group: the trainer alone decides then which batch is the last. The loader
+    # gives its workers a handler that ends them.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    info = torch.utils.data.get_worker_info()
+    assert info is not None and isinstance(info.dataset, _Epoch)
+    info.dataset.begin_worker()
