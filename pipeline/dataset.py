@@ -42,6 +42,7 @@ class FeatureDataset:
             raise InputError(f"{manifest}: frozen of another data set than {self.folder}; put it back where it was")
         self._cure = f"see `mcn verify {self.folder} --repair`, or freeze another manifest"
         self._files: list[FeatureFile] = []
+        self._number = {name: number for number, name in enumerate(self.manifest.shards)}
         self._open: OrderedDict[int, tuple[str, ...]] = OrderedDict()
         self._place: dict[str, tuple[int, int]] = {}
         self._cache: dict[tuple[str, tuple[str, ...], str], VideoFeatures] = {}
@@ -135,6 +136,13 @@ class FeatureDataset:
             self._files[self._open.popitem(last=False)[0]].close()
         self._open[shard] = self._files[shard].table()
         return self._open[shard]
+
+    def read_from(self, name: str, copy: Path) -> None:
+        """Read shard `name` from a copy, which holds what will be read of it, from now on."""
+        self._files[self._number[name]].close()
+        self._open.pop(self._number[name], None)
+        cure = f"begin again, and {self.folder / 'shards'} is copied anew"
+        self._files[self._number[name]] = FeatureFile(copy, cure)
 
     def close(self) -> None:
         """Close all shards; what is read next opens them again. To be called before a fork."""
