@@ -44,8 +44,9 @@ def split_line(line: bytes) -> Line | None:
         return None
     # Fields are sorted by name, and a quote within a text has a backslash before it: what follows the last
     # `","outcome":"` are the remaining fields, cut at their quotes.
-    tail = line[line.rfind(b'","outcome":"') + 13 : -2].split(b'"')
-    if len(tail) == 15 and b"\\" not in tail[4] and tail[12] == b"video_id":
+    rest = line[line.rfind(b'","outcome":"') + 13 : -2]
+    tail = rest.split(b'"')
+    if len(tail) == 15 and b"\\" not in rest and tail[12] == b"video_id":
         try:
             attempt = int(line[11 : line.index(b",")])
             return Line(attempt, tail[0], tail[4], tail[8], float(tail[11][1:-1]), tail[14])
