@@ -91,6 +91,13 @@ COMMANDS = {
         "mcn train --manifest runs/demo/dataset/manifests/run.json --preset sample --out runs/model",
         heeds_signals=True,
     ),
+    "export": Command(
+        "pipeline.export",
+        "ExportSettings",
+        "write a trained model's weights under the authors' names",
+        "mcn export models/shared --out weights.pth --davenet dataset/weights/davenet-random-0.pt",
+        positional=("model",),
+    ),
     "evaluate retrieval": Command(
         "pipeline.evaluate",
         "RetrievalSettings",
