@@ -1,5 +1,6 @@
 """Clips out of a video's rows: which rows, which sound, which words, and a batch of them (clip_rules.py)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,10 +50,10 @@ class ClipFeatures:
 
 def clip_rows(start: float, end: float, feature_fps: float, rows: int) -> slice:
     """Rows of the half-open clip [start, end): those whose time lies in it, or else the one on screen at its start."""
-    first = int(np.ceil(start * feature_fps - 1e-9))
-    last = min(int(np.ceil(end * feature_fps - 1e-9)), rows)
+    first = math.ceil(start * feature_fps - 1e-9)
+    last = min(math.ceil(end * feature_fps - 1e-9), rows)
     if last <= first:
-        first = int(np.floor(start * feature_fps + 1e-9))
+        first = math.floor(start * feature_fps + 1e-9)
         last = first + 1
     return slice(min(max(first, 0), rows), min(max(last, 0), rows))
 
@@ -86,16 +87,6 @@ def is_finite(rows: NDArray[np.float16]) -> bool:
     return not rows.size or bool(bits.max() <= _LARGEST_FINITE or (bits & 0x7FFF).max() <= _LARGEST_FINITE)
 
 
-def largest(rows: NDArray[np.float16]) -> NDArray[np.float16]:
-    """The maximum [D] over finite rows [R, D], R > 0."""
-    # Halves that aren't negative are ordered as their bits: integers are compared some 20 times faster. A negative
-    # one has its sign bit set, so that it would win as an unsigned number: none is overlooked.
-    pooled: NDArray[np.uint16] = rows.view(np.uint16).max(axis=0)
-    if pooled.max() <= _LARGEST_FINITE:
-        return pooled.view(np.float16)
-    return rows.max(axis=0)
-
-
 def vectors_of(words: Sequence[str], vectors: KeyedVectors) -> NDArray[np.float32]:
     """Vectors [W, width] of those words that have one, in their order; W = 0 when none has."""
     known = [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
@@ -107,68 +98,101 @@ def cut_clip(
 ) -> ClipFeatures:
     """Features of the clip from `start` to `end` seconds, with the first `rules.max_words` of `words` that have a
     vector."""
-    known = [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
-    return cut(video, start, end, vectors.vectors[known[: rules.max_words]], rules)
+    return Cutter(video, rules).cut(start, end, vectors_of(words, vectors)[: rules.max_words])
 
 
-def cut(video: VideoFeatures, start: float, end: float, words: NDArray[np.float32], rules: ClipRules) -> ClipFeatures:
-    """Features of the clip from `start` to `end` seconds, with the vectors `words` [W, E]."""
-    bounds = clip_rows if rules.bounds == "half-open" else inclusive_clip_rows
-    rows = bounds(start, end, video.feature_fps, len(video.video_mask))
-    shown = video.video_mask[rows]
-    whole = bool(shown.all())
-    streams = [video.video[stream][rows] if whole else video.video[stream][rows][shown] for stream in rules.streams]
-    has_video = bool(shown.any())
-    if not has_video:
-        pooled = np.zeros(sum(stream.shape[1] for stream in streams), np.float16)
-    elif len(streams) == 1:
-        pooled = largest(streams[0])
-    else:
-        pooled = np.concatenate([largest(stream) for stream in streams])
-    audio: NDArray[Any] | None = None
-    if rules.audio == "davenet":
-        audio = _mean_sound(video, start, end)
-    elif rules.audio == "logmel" and video.logmel is not None:
-        frames = clip_logmel(video.logmel, start - video.logmel_start, end - video.logmel_start, rules)
-        audio = frames if len(frames) else None
-    return ClipFeatures(video.video_id, start, end, pooled, has_video and bool(streams), audio, words)
+class Cutter:
+    """Cuts clips out of one video, whose rows must be finite."""
+
+    def __init__(self, video: VideoFeatures, rules: ClipRules) -> None:
+        self._video, self._rules = video, rules
+        self._bounds = clip_rows if rules.bounds == "half-open" else inclusive_clip_rows
+        self._always_shown = bool(video.video_mask.all())
+        self._streams = [_ordered(video.video[stream]) for stream in rules.streams]
+        self._width = sum(stream.shape[1] for stream in self._streams)
+        self._sound: NDArray[np.float32] | None = None
+        if rules.audio == "davenet" and video.audio is not None:
+            # torch converts halves some ten times faster than NumPy does.
+            self._sound = torch.from_numpy(video.audio).float().numpy()
+            self._always_heard = bool(video.audio_mask.all())
+
+    def cut(self, start: float, end: float, words: NDArray[np.float32]) -> ClipFeatures:
+        """The clip from `start` to `end` seconds, with the vectors `words` [W, E]."""
+        video, rules = self._video, self._rules
+        rows = self._bounds(start, end, video.feature_fps, len(video.video_mask))
+        streams = [stream[rows] for stream in self._streams]
+        if not self._always_shown:
+            streams = [stream[video.video_mask[rows]] for stream in streams]
+        has_video = bool(streams) and len(streams[0]) > 0
+        if has_video:
+            pooled = [np.maximum.reduce(stream, axis=0).view(np.float16) for stream in streams]
+            largest = pooled[0] if len(pooled) == 1 else np.concatenate(pooled)
+        else:
+            largest = np.zeros(self._width, np.float16)
+        audio: NDArray[Any] | None = None
+        if self._sound is not None:
+            audio = self._mean_sound(self._sound, start, end)
+        elif rules.audio == "logmel" and video.logmel is not None:
+            frames = clip_logmel(video.logmel, start - video.logmel_start, end - video.logmel_start, rules)
+            audio = frames if len(frames) else None
+        return ClipFeatures(video.video_id, start, end, largest, has_video, audio, words)
+
+    def _mean_sound(self, sound: NDArray[np.float32], start: float, end: float) -> NDArray[np.float32] | None:
+        """The mean row [1024] of the clip's first 10 s; None without sound."""
+        video = self._video
+        native = video.audio_rate == "native"
+        zero, fps = (video.logmel_start, NATIVE_AUDIO_FPS) if native else (0.0, float(video.feature_fps))
+        span = clip_rows(start - zero, min(end, start + AUDIO_SECONDS) - zero, fps, len(video.audio_mask))
+        heard = sound[span] if self._always_heard else sound[span][video.audio_mask[span]]
+        if not len(heard):
+            return None
+        mean: NDArray[np.float32] = np.add.reduce(heard, axis=0)
+        mean /= len(heard)
+        return mean
 
 
-def _mean_sound(video: VideoFeatures, start: float, end: float) -> NDArray[np.float32] | None:
-    """The mean DaveNet row [1024] of the clip's first 10 s, in single precision; None without sound."""
-    if video.audio is None:
-        return None
-    native = video.audio_rate == "native"
-    zero, fps = (video.logmel_start, NATIVE_AUDIO_FPS) if native else (0.0, float(video.feature_fps))
-    span = clip_rows(start - zero, min(end, start + AUDIO_SECONDS) - zero, fps, len(video.audio_mask))
-    heard = video.audio_mask[span]
-    sound = video.audio[span] if heard.all() else video.audio[span][heard]
-    if not len(sound):
-        return None
-    # torch converts halves some twenty times faster than NumPy does.
-    mean: NDArray[np.float32] = torch.from_numpy(sound).float().numpy().mean(axis=0)
-    return mean
+def _ordered(rows: NDArray[np.float16]) -> NDArray[Any]:
+    """The rows as numbers whose order is the same, and fast to tell.
+
+    Halves that aren't negative are ordered as their bits are: integers are compared some 20 times faster.
+    """
+    bits = rows.view(np.uint16)
+    return bits if not bits.size or bits.max() <= _LARGEST_FINITE else rows
 
 
 class ClipBatch:
-    """Room for a batch of `count` clips, filled clip by clip, so that a video is let go once its clips are cut."""
+    """Room for a batch of `count` clips, filled clip by clip, so that a video is let go once its clips are cut.
 
-    def __init__(self, count: int, rules: ClipRules, video_width: int, word_width: int, audio_width: int) -> None:
-        self._rules = rules
+    With `shared` it lies in memory that another process can read, so that handing it over copies nothing.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        rules: ClipRules,
+        video_width: int,
+        word_width: int,
+        audio_width: int = DAVENET_WIDTH,
+        shared: bool = False,
+    ) -> None:
+        def room(*shape: int, dtype: torch.dtype = torch.float32, value: float = 0) -> Tensor:
+            tensor = torch.full(shape, value, dtype=dtype) if value else torch.zeros(shape, dtype=dtype)
+            return tensor.share_memory_() if shared else tensor
+
         self._filled = 0
-        self._video = torch.zeros(count, 1, video_width, dtype=torch.float16)
-        self._has_video = torch.zeros(count, 1, dtype=torch.bool)
-        self._words = torch.zeros(count, rules.max_words, word_width)
-        self._known = torch.zeros(count, rules.max_words, dtype=torch.bool)
-        self._has_audio = torch.zeros(count, dtype=torch.bool)
+        self._video = room(count, 1, video_width, dtype=torch.float16)
+        self._has_video = room(count, 1, dtype=torch.bool)
+        self._words = room(count, rules.max_words, word_width)
+        self._known = room(count, rules.max_words, dtype=torch.bool)
+        self._has_audio = room(count, dtype=torch.bool)
         self._audio: Tensor | None = None
         self._frames: Tensor | None = None
         if rules.audio == "davenet":
-            self._audio = torch.zeros(count, audio_width)
+            self._audio = room(count, audio_width)
         elif rules.audio == "logmel":
             padding = SILENCE_DB if rules.logmel_padding == "silence" else LOUDEST_DB
-            self._audio = torch.full((count, LOGMEL_BANDS, rules.logmel_frames), padding, dtype=torch.float16)
-            self._frames = torch.zeros(count, dtype=torch.int64)
+            self._audio = room(count, LOGMEL_BANDS, rules.logmel_frames, dtype=torch.float16, value=padding)
+            self._frames = room(count, dtype=torch.int64)
         # NumPy copies a slice in less time than torch needs to begin.
         self._arrays = {
             name: tensor.numpy()

@@ -8,7 +8,7 @@ import numpy as np
 from gensim.models import KeyedVectors
 from numpy.typing import NDArray
 
-from pipeline.clip_cutting import ClipFeatures, cut, grow_clip
+from pipeline.clip_cutting import ClipFeatures, Cutter, grow_clip
 from pipeline.clip_rules import ClipRules
 from pipeline.dataset import FeatureDataset
 from pipeline.records import VideoFeatures
@@ -43,14 +43,15 @@ class PermutedCaptions:
     memory: 4 bytes a word, 12 a caption.
     """
 
-    def __init__(self, dataset: FeatureDataset, video_ids: Sequence[str], rules: ClipRules, seed: int) -> None:
+    def __init__(self, dataset: FeatureDataset, video_ids: Sequence[str], seed: int) -> None:
+        said = ClipRules(streams=(), audio="none")
         number_of: dict[str, int] = {}
         self._first: dict[str, int] = {}
         words: list[NDArray[np.int32]] = []
         lengths: list[NDArray[np.int64]] = []
         captions = 0
         for video_id in sorted(video_ids):
-            video = dataset.video(video_id, rules)
+            video = dataset.video(video_id, said)
             table, ids = video.words.table, video.words.ids.tolist()
             words.append(np.array([number_of.setdefault(table[i], len(number_of)) for i in ids], np.int32))
             lengths.append(np.diff(video.words.offsets))
@@ -89,16 +90,21 @@ def draw_clips(
     """
     known = _known_words(video, vectors) if permuted is None else []
     drawn = _generator(seed, epoch, video.video_id).integers(len(video.captions), size=clips)
-    found = []
+    spans: list[tuple[float, float, int]] = []
+    rows: list[int] = []
     for chosen in drawn.tolist():
         first, last = grow_clip(video.captions, chosen, rules.min_seconds)
         start = video.captions[first].start
         end = max(caption.end for caption in video.captions[first : last + 1])
         order = [chosen, *(index for index in range(first, last + 1) if index != chosen)]
         if permuted is None:
-            rows = [row for index in order for row in known[index]]
+            said = [row for index in order for row in known[index]]
         else:
             words = [word for index in order for word in permuted.of_caption(video, index)]
-            rows = [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
-        found.append(cut(video, start, end, vectors.vectors[rows[: rules.max_words]], rules))
-    return found
+            said = [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
+        spans.append((start, end, len(rows)))
+        rows += said[: rules.max_words]
+    spoken = np.asarray(vectors.vectors[rows], np.float32)
+    ends = [*(first for _, _, first in spans[1:]), len(rows)]
+    cutter = Cutter(video, rules)
+    return [cutter.cut(start, end, spoken[a:b]) for (start, end, a), b in zip(spans, ends, strict=True)]

@@ -122,7 +122,7 @@ class FeatureDataset:
             if rows is not None and not is_finite(rows):
                 raise InputError(f"{file.path}: {name} of video {video_id} holds NaN or infinity; {self._cure}")
         size = sum(rows.nbytes for rows in arrays.values() if rows is not None)
-        if size <= self._cache_room:
+        if 0 < size <= self._cache_room:
             self._cache_room -= size
             self._cache[key] = video
         return video

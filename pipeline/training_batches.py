@@ -17,7 +17,6 @@ from pipeline.clip_rules import ClipRules
 from pipeline.clip_sampling import PermutedCaptions, draw_clips, epoch_order
 from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
-from pipeline.feature_file import DAVENET_WIDTH
 from pipeline.stopping import SIGNALS
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
@@ -72,7 +71,8 @@ class TrainingBatches:
         mine = self.video_ids_of(epoch, step)[self._rank * self._share : (self._rank + 1) * self._share]
         width = sum(self._dataset.stream_width(stream) for stream in self._rules.streams)
         count = self._share * self._clips_per_video
-        batch = ClipBatch(count, self._rules, width, self._vectors.vector_size, DAVENET_WIDTH)
+        handed_over = torch.utils.data.get_worker_info() is not None
+        batch = ClipBatch(count, self._rules, width, self._vectors.vector_size, shared=handed_over)
         for video_id in mine:
             video = self._dataset.video(video_id, self._rules)
             for clip in draw_clips(
