@@ -5,6 +5,7 @@
     losses = mcn_losses(scheme, embeddings, clusters, model.reconstruction_errors(embeddings), LossSettings())
 """
 
+from models.batch_step import Alone, BatchStep, Exchange, StepLosses
 from models.clips import ClipInputs, Embeddings, concatenate
 from models.davenet import ResDavenet, running_statistics_held
 from models.kmeans import ClusterQueue, Clusters, ClusterSettings, cosine_kmeans, first_half_of_each_video
@@ -27,16 +28,25 @@ from models.pairing import (
     scheme_from_dict,
     scheme_to_dict,
 )
-from models.published import StateDictError, export_published, load_published, load_published_davenet
+from models.published import (
+    StateDictError,
+    export_published,
+    load_published,
+    load_published_davenet,
+    published_names,
+)
 
 __all__ = [
     "BUILTIN_SCHEMES",
     "MCN",
+    "Alone",
+    "BatchStep",
     "ClipInputs",
     "ClusterQueue",
     "ClusterSettings",
     "Clusters",
     "Embeddings",
+    "Exchange",
     "LossSettings",
     "Losses",
     "ModelSettings",
@@ -44,6 +54,7 @@ __all__ = [
     "Scheme",
     "SchemeError",
     "StateDictError",
+    "StepLosses",
     "builtin_scheme",
     "cluster_terms",
     "concatenate",
@@ -54,6 +65,7 @@ __all__ = [
     "load_published",
     "load_published_davenet",
     "mcn_losses",
+    "published_names",
     "reconstruction_terms",
     "running_statistics_held",
     "scheme_from_dict",

@@ -11,19 +11,31 @@ from pipeline.errors import InputError
 from pipeline.files import write_aside
 
 FILE = "checkpoint.pt"
-SCHEMA = 1
+NOT_FINITE = "not-finite.pt"
+"""Beside it: the state of a run that was stopped by a figure that is no longer finite."""
+VIDEOS = "videos.txt"
+"""Beside it: the ids it was trained on, one a line."""
+SCHEMA = 2
 KEYS = frozenset(
-    "model optimizer queues generator epoch history settings model_settings scheme identity words manifest".split()
+    (
+        "model optimizer queues generator epoch step sums history precision settings model_settings scheme identity "
+        "words manifest videos"
+    ).split()
 )
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
     """Write `folder/checkpoint.pt` aside, read it back, rename it over the last good one."""
-    with write_aside(folder / FILE) as aside:
+    save_tensors(folder / FILE, content | {"schema": SCHEMA})
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values so that `path` is whole or unchanged; InputError when there is no room."""
+    with write_aside(path) as aside:
         try:
             # By a path, PyTorch would write the file's passing name into it: equal models, unequal bytes.
             with open(aside, "wb") as file:
-                torch.save(content | {"schema": SCHEMA}, file)
+                torch.save(content, file)
         except RuntimeError as error:  # how PyTorch's writer tells of a full disk
             raise OSError(errno.ENOSPC, f"no room on the disk ({str(error)[:60]})") from None
         torch.load(aside, map_location="cpu", weights_only=True)

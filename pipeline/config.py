@@ -1,7 +1,7 @@
 """Settings: frozen dataclasses whose fields are at once YAML keys and command-line flags.
 
-The string literal below each field is its help text. Order of precedence: defaults, preset (a class's `PRESETS`, by its
-field `preset`), YAML, flags.
+The string literal below each field is its help text. Order of precedence: defaults, presets (a class's `PRESETS`: by
+field, by that field's value, in their order), YAML, flags.
 """
 
 import argparse
@@ -98,14 +98,16 @@ def from_mapping(
     assert isinstance(settings_class, type)
     wanted = _field_types(settings_class)
     converted: dict[str, Any] = {}
-    presets: dict[str, dict[str, Any]] = getattr(settings_class, "PRESETS", {})
     # One spelling before anything is merged: a YAML `batch-videos` must not outlive the flag's `batch_videos`.
     values = {str(key).replace("-", "_"): value for key, value in values.items()}
-    if presets:
-        chosen = values.get("preset", "default")
-        if not isinstance(chosen, str) or chosen not in presets:
-            raise InputError(f"{where}: preset: {chosen!r} is unknown; {suggest(str(chosen), presets)}")
-        values = presets[chosen] | values
+    presets: dict[str, dict[str, dict[str, Any]]] = getattr(settings_class, "PRESETS", {})
+    preset: dict[str, Any] = {}
+    for field_name, known in presets.items():
+        chosen = values.get(field_name, next(iter(known)))
+        if not isinstance(chosen, str) or chosen not in known:
+            raise InputError(f"{where}: {field_name}: {chosen!r} is unknown; {suggest(str(chosen), known)}")
+        preset |= known[chosen]
+    values = preset | values
     for name, value in values.items():
         if name not in wanted:
             raise InputError(f"{where}: unknown setting {name!r}; {suggest(name, wanted)}")

@@ -30,7 +30,7 @@ from pipeline.probe_training import TrainingRates, TrainingShape, probe_training
 from pipeline.rates_so_far import downloads_so_far, report_so_far, shards_so_far
 from pipeline.report import StageReport
 from pipeline.run import RunSettings
-from pipeline.train import TrainSettings, find_scheme
+from pipeline.train_settings import TrainSettings, find_scheme
 from pipeline.video_list import read_video_ids
 
 _EXTRACTION_SHARE = 0.25

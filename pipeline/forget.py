@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pipeline.caption_store import FILE as CAPTIONS
 from pipeline.caption_store import remove_from_store
+from pipeline.checkpoint import VIDEOS
 from pipeline.dataset_folder import FORGETTING, read_description
 from pipeline.errors import InputError
-from pipeline.extraction import lease_path
 from pipeline.feature_file import FeatureFile
 from pipeline.files import fsync_folder, read_json, write_aside, write_json, write_text
 from pipeline.lease import locked
@@ -23,13 +23,12 @@ from pipeline.ledger import decode_line
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.media_budget import SCRATCH, download_lock
 from pipeline.media_folder import MediaFinder
-from pipeline.plans import plan_names, read_plan, write_plans
+from pipeline.plans import lease_path, plan_names, read_plan, write_plans
 from pipeline.receipts import Receipt, make_receipt, read_receipt, receipt_path, shard_path
 from pipeline.recomputation import settings_of
 from pipeline.report import StageReport
 from pipeline.shards import Origin, write_part, write_shard
 from pipeline.tombstones import add_tombstones, tombstone
-from pipeline.train import VIDEOS
 from pipeline.video_ids import check_media_name
 
 DERIVED = {".json", ".html", ".csv", ".md", ".tex", ".jpg", ".npy"}

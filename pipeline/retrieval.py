@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models import Embeddings
+
 CUTOFFS = (1, 5, 10)
 
 
@@ -56,6 +58,24 @@ class Positions:
     def hits(self, cutoff: int) -> NDArray[np.float64]:
         """Probability [N] that the right candidate is among the first `cutoff`, equal scores in random order."""
         return np.clip((cutoff - self.higher) / (self.equal + 1.0), 0.0, 1.0)
+
+
+def text_to_video_scores(embedded: Sequence[Embeddings], space: str) -> NDArray[np.float64]:
+    """Scores [N, N] of N clips' texts (rows) against their videos, video alone: dot products in `space`.
+
+    `embedded`: the clips' embeddings in their order, in one or several batches. A text without a known word finds
+    nothing; a clip without a frame is never found: both count as misses.
+    """
+    found, present = {}, {}
+    for modality in ("text", "video"):
+        vectors = [part.vectors[space][modality].detach().double().cpu().numpy() for part in embedded]
+        found[modality] = np.concatenate(vectors)
+        present[modality] = np.concatenate([part.present[modality].cpu().numpy() for part in embedded])
+    scores = found["text"] @ found["video"].T
+    scores[:, ~present["video"]] = -np.inf
+    scores[~present["text"]] = 0.0
+    np.fill_diagonal(scores, np.where(present["text"], np.diagonal(scores), -np.inf))
+    return scores
 
 
 def positions(scores: NDArray[np.float64]) -> Positions:

@@ -67,7 +67,7 @@ class RunSettings:
         for name, stage_settings in settings.plan():
             checked = _settings(name, stage_settings, str(path))
             if name == "train":
-                importlib.import_module("pipeline.train").find_scheme(checked.scheme)
+                importlib.import_module("pipeline.train_settings").find_scheme(checked.scheme)
         return settings
 
     def plan(self) -> list[tuple[str, dict[str, Any]]]:

@@ -263,7 +263,8 @@ def test_a_broken_data_set_is_refused(
 def test_bad_clips_are_refused_with_their_line(
     refused: Refused, tmp_path: Path, planted: Any, text: bytes | None, named: str
 ) -> None:
-    from pipeline.train import TrainSettings, run
+    from pipeline.train import run
+    from pipeline.train_settings import TrainSettings
 
     model = planted.folder.parent / "for-clips"
     if not model.exists():

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import train
 from pipeline.cli import COMMANDS, parse
 from pipeline.config import from_mapping
 from pipeline.run import RunSettings
+from pipeline.train_settings import TrainSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.y*ml"))
@@ -33,7 +33,7 @@ def test_the_study_and_the_sample_are_shipped() -> None:
 def test_the_study_compares_three_ways_of_pairing_and_nothing_else() -> None:
     settings = RunSettings.load(STUDY)
     assert settings.schemes == ("shared", "disjoint", "fine-and-coarse") and len(settings.seeds) == 1
-    runs = [from_mapping(train.TrainSettings, values, "") for name, values in settings.plan() if name == "train"]
+    runs = [from_mapping(TrainSettings, values, "") for name, values in settings.plan() if name == "train"]
     assert [run.scheme for run in runs] == list(settings.schemes)
     assert len({run.out for run in runs}) == 3
     apart = {"scheme", "out"}
@@ -43,7 +43,7 @@ def test_the_study_compares_three_ways_of_pairing_and_nothing_else() -> None:
 
 def test_the_study_has_the_owners_settings() -> None:
     plan = dict(RunSettings.load(STUDY).plan())
-    trained = from_mapping(train.TrainSettings, plan["train"], "")
+    trained = from_mapping(TrainSettings, plan["train"], "")
     assert (trained.batch_videos, trained.clips_per_video) == (128, 32)
     assert (trained.epochs, trained.learning_rate, trained.width) == (30, 0.0001, 4096)
     assert trained.streams == ("resnet152",) and trained.preset == "default" and not trained.permute_captions
@@ -53,19 +53,19 @@ def test_the_study_has_the_owners_settings() -> None:
 
 
 def test_the_owners_settings_are_the_defaults() -> None:
-    default = from_mapping(train.TrainSettings, {"manifest": "d", "out": "o"}, "")
-    study = from_mapping(train.TrainSettings, dict(RunSettings.load(STUDY).plan())["train"], "")
+    default = from_mapping(TrainSettings, {"manifest": "d", "out": "o"}, "")
+    study = from_mapping(TrainSettings, dict(RunSettings.load(STUDY).plan())["train"], "")
     for name in ("batch_videos", "clips_per_video", "epochs", "learning_rate", "width", "streams", "precision"):
         assert getattr(default, name) == getattr(study, name), name
 
 
 def test_every_preset_makes_settings_of_its_own() -> None:
-    for preset in train.TrainSettings.PRESETS:
-        made = from_mapping(train.TrainSettings, {"manifest": "d", "out": "o", "preset": preset}, "")
+    for preset in TrainSettings.PRESETS["preset"]:
+        made = from_mapping(TrainSettings, {"manifest": "d", "out": "o", "preset": preset}, "")
         assert made.preset == preset
     assert (
         made.width == 256
-        and from_mapping(train.TrainSettings, {"manifest": "d", "out": "o", "preset": "sample", "width": "8"}, "").width
+        and from_mapping(TrainSettings, {"manifest": "d", "out": "o", "preset": "sample", "width": "8"}, "").width
         == 8
     )
 

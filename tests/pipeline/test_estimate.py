@@ -19,7 +19,7 @@ from pipeline.ledger import LedgerWriter
 from pipeline.probe_extraction import ExtractionRates, probe_extraction
 from pipeline.probe_training import TrainingRates, TrainingShape
 from pipeline.records import Outcome
-from pipeline.train import TrainSettings
+from pipeline.train_settings import TrainSettings
 
 STUDY = Path(__file__).resolve().parents[2] / "configs" / "study-howto100m.yaml"
 STREAM = "efficientnet-lite0"

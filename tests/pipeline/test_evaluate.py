@@ -15,7 +15,8 @@ from pipeline import evaluate
 from pipeline.checkpoint import load_checkpoint, model_from
 from pipeline.errors import InputError
 from pipeline.evaluate import RetrievalSettings, read_queries
-from pipeline.train import TrainSettings, run
+from pipeline.train import run
+from pipeline.train_settings import TrainSettings
 
 
 @pytest.fixture(scope="module")

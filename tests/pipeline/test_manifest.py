@@ -19,7 +19,8 @@ from pipeline.evaluate import RetrievalSettings
 from pipeline.freeze import FreezeSettings
 from pipeline.freeze import run as freeze
 from pipeline.manifest import read_manifest
-from pipeline.train import TrainSettings, run
+from pipeline.train import run
+from pipeline.train_settings import TrainSettings
 
 SMALL: dict[str, Any] = {
     "device": "cpu", "batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1,
@@ -49,7 +50,7 @@ def test_the_ids_are_there_before_the_first_step(planted: Any, tmp_path: Path, m
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.train._train", killed)
+    monkeypatch.setattr("pipeline.trainer.Trainer.train", killed)
     with pytest.raises(KeyboardInterrupt):
         run(TrainSettings(planted.manifest, tmp_path / "model", **SMALL))
     assert len((tmp_path / "model" / "videos.txt").read_text().splitlines()) == 12

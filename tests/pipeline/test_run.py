@@ -62,7 +62,7 @@ def test_a_run_trains_and_evaluates_every_arm_and_gathers_the_scores(
     assert json.loads((out / "run.json").read_text())["done"] == 4
 
     # Once more: nothing is trained again, and the scores are the same.
-    monkeypatch.setattr(train._Run, "step", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr(train.Trainer, "_step", lambda *arguments: pytest.fail("trained again"))
     assert main(["run", str(study)]) == 0
     again = json.loads((out / "results.json").read_text())
     assert again["scores"] == results["scores"]

@@ -12,16 +12,24 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning_fabric import Fabric
 
 from models import BUILTIN_SCHEMES, ClusterQueue, ClusterSettings, mcn_losses
-from pipeline import checkpoint, evaluate, train
+from models import batch_step as models_step
+from pipeline import checkpoint, evaluate
 from pipeline.checkpoint import load_checkpoint, model_from
 from pipeline.errors import InputError
 from pipeline.evaluate import RetrievalSettings
 from pipeline.freeze import FreezeSettings
 from pipeline.freeze import run as freeze
-from pipeline.train import TrainSettings, run, settings_of
+from pipeline.train import prepare, run
+from pipeline.train_settings import TrainSettings, settings_of
+from pipeline.trainer import Trainer
 
+OFTEN = 1e-9
+"""Minutes between checkpoints: one after every step."""
+FREE = ("out", "save_every", "workers")
+IDS = [f"train{n:06d}" for n in range(12)]
 SMALL: dict[str, Any] = {
     "batch_videos": 4,
     "clips_per_video": 6,
@@ -33,6 +41,7 @@ SMALL: dict[str, Any] = {
     "queue_rows": 64,
     "refit_every": 5,
     "device": "cpu",
+    "workers": 0,
 }
 
 
@@ -107,11 +116,18 @@ def equal(first: Any, second: Any) -> bool:
 def assert_same_run(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     for name in wanted.keys() - {"settings"}:
         assert equal(found[name], wanted[name]), name
-    assert {**found["settings"], "out": ""} == {**wanted["settings"], "out": ""}
+    assert {n: v for n, v in found["settings"].items() if n not in FREE} == {
+        n: v for n, v in wanted["settings"].items() if n not in FREE
+    }
+
+
+def begun(settings: TrainSettings) -> Trainer:
+    """A trainer before its first step."""
+    return prepare(Fabric(accelerator="cpu", devices=1), settings, [])
 
 
 def interrupt_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    step, seen = train._Run.step, 0
+    step, seen = Trainer._step, 0
 
     def killed(self: Any, *batch: Any) -> dict[str, float]:
         nonlocal seen
@@ -120,23 +136,27 @@ def interrupt_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             raise KeyboardInterrupt
         return step(self, *batch)
 
-    monkeypatch.setattr(train._Run, "step", killed)
+    monkeypatch.setattr(Trainer, "_step", killed)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [1, 4, 5, 9])
 def test_a_run_killed_at_any_step_and_resumed_equals_an_uninterrupted_one(
-    small: TrainSettings, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, number: int
+    small: TrainSettings, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, number: int, workers: int
 ) -> None:
+    small = dataclasses.replace(small, save_every=OFTEN, workers=workers)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "SAVE_EVERY_S", -1.0)
         interrupt_step(patch, number)
         with pytest.raises(KeyboardInterrupt):
             run(small)
-    saved = (number - 1) // 3
-    assert (small.out / "checkpoint.pt").exists() == bool(saved)
+    assert (small.out / "checkpoint.pt").exists() == (number > 1)
+    if number > 1:
+        content = load_checkpoint(small.out)
+        assert (content["epoch"], content["step"]) == divmod(number - 1, 3), "every step was saved"
     torch.manual_seed(12345)  # a new process has another state of the global generator
     report = run(small)
-    assert (report.skipped, report.done) == (saved, 3 - saved)
+    assert (report.skipped, report.done) == ((number - 1) // 3, 3 - (number - 1) // 3)
+    assert report.detail["steps"] == 9 - (number - 1)
     assert_same_run(load_checkpoint(small.out), uninterrupted)
     with open(small.out / "metrics.csv", newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
@@ -155,12 +175,12 @@ def test_a_kill_while_saving_leaves_the_last_checkpoint_whole(
             file.truncate(file.tell() // 2)
             raise KeyboardInterrupt
 
+    small = dataclasses.replace(small, save_every=OFTEN)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "SAVE_EVERY_S", -1.0)
         patch.setattr(checkpoint.torch, "save", torn)
         with pytest.raises(KeyboardInterrupt):
             run(small)
-    assert load_checkpoint(small.out)["epoch"] == 1
+    assert load_checkpoint(small.out)["step"] == 1
     assert not list(small.out.glob(".*"))
     run(small)
     assert_same_run(load_checkpoint(small.out), uninterrupted)
@@ -225,10 +245,16 @@ def test_every_built_in_scheme_trains_and_is_found_again(small: TrainSettings, s
     content = load_checkpoint(small.out)
     assert all(np.isfinite(list(epoch.values())).all() for epoch in content["history"])
     kinds = {name.split("/")[0] for name in content["history"][0]}
-    assert kinds == {"epoch", "total", "contrast", "cluster", "reconstruction"}
+    terms = {"contrast", "cluster", "reconstruction"}
+    heldout = {"heldout"} if scheme != "video-audio" else set()
+    assert kinds == {"epoch", "total", "gradient norm", "share"} | terms | heldout
+    shares = [value for name, value in content["history"][0].items() if name.startswith("share/")]
+    assert sum(shares) == pytest.approx(1) and len(shares) == sum(
+        name.split("/")[0] in terms for name in content["history"][0]
+    )
     assert model_from(content).settings.scheme.name == scheme
     assert settings_of(content) == dataclasses.replace(small, scheme=scheme, epochs=2)
-    start = train._Run(dataclasses.replace(small, scheme=scheme, out=small.out / "new")).module.state_dict()
+    start = begun(dataclasses.replace(small, scheme=scheme, out=small.out / "new")).model.state_dict()
     moved = {name for name, value in content["model"].items() if not torch.equal(value, start[name])}
     assert moved == set(start), "every weight has a gradient"
 
@@ -250,8 +276,7 @@ def test_a_scheme_of_ones_own(small: TrainSettings, tmp_path: Path) -> None:
 
 
 def test_the_optimiser_is_adam_at_the_rate_asked_for(small: TrainSettings, uninterrupted: dict[str, Any]) -> None:
-    optimizer = train._Run(small).optimizer
-    assert type(getattr(optimizer, "optimizer", optimizer)) is torch.optim.Adam
+    assert type(begun(small).optimizer) is torch.optim.Adam
     (group,) = uninterrupted["optimizer"]["param_groups"]
     assert (group["lr"], tuple(group["betas"]), group["weight_decay"]) == (0.01, (0.9, 0.999), 0)
 
@@ -276,8 +301,8 @@ def test_a_batch_larger_than_the_data_is_refused(small: TrainSettings) -> None:
 
 def test_the_last_incomplete_batch_is_dropped(small: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    step = train._Run.step
-    monkeypatch.setattr(train._Run, "step", lambda self, *batch: seen.append(len(batch[0])) or step(self, *batch))
+    step = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, clips: seen.append(len(clips)) or step(self, clips))
     run(dataclasses.replace(small, batch_videos=5, epochs=1))
     assert seen == [30, 30]
 
@@ -285,7 +310,7 @@ def test_the_last_incomplete_batch_is_dropped(small: TrainSettings, monkeypatch:
 def test_a_loss_that_is_no_number_stops_with_its_name_and_leaves_the_checkpoint(
     small: TrainSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms_of, seen = train.cluster_terms, 0
+    terms_of, seen = models_step.cluster_terms, 0
 
     def poisoned(*arguments: Any) -> dict[str, torch.Tensor]:
         nonlocal seen
@@ -293,22 +318,30 @@ def test_a_loss_that_is_no_number_stops_with_its_name_and_leaves_the_checkpoint(
         terms = terms_of(*arguments)
         return terms | {name: terms[name] * torch.nan for name in terms if seen == 5 and name.endswith("audio")}
 
-    monkeypatch.setattr(train, "SAVE_EVERY_S", -1.0)
-    monkeypatch.setattr(train, "cluster_terms", poisoned)
-    with pytest.raises(InputError, match=r"cluster/\S+audio became nan in epoch 2; .*lower --learning-rate"):
-        run(small)
+    monkeypatch.setattr(models_step, "cluster_terms", poisoned)
+    with pytest.raises(InputError, match=r"cluster/\S+audio became nan in epoch 2, step 2; .*lower --learning-rate"):
+        run(dataclasses.replace(small, save_every=OFTEN))
     content = load_checkpoint(small.out)
-    assert content["epoch"] == 1 and all(value.isfinite().all() for value in content["model"].values())
+    assert (content["epoch"], content["step"]) == (1, 1)
+    assert all(value.isfinite().all() for value in content["model"].values())
+    saved = torch.load(small.out / "not-finite.pt", weights_only=True)
+    assert saved["step"] == 1 and len(saved["batch"]) == small.batch_videos and set(saved["batch"]) <= set(IDS)
+    assert equal(saved["model"], content["model"])
 
 
 def test_a_rate_beyond_all_reason_stops_too(small: TrainSettings) -> None:
-    with pytest.raises(InputError, match=r"training: \S+/\S+ became (nan|inf)"):
+    with pytest.raises(InputError, match=r"training: (\S+/\S+|gradient norm) became (nan|inf)"):
         run(dataclasses.replace(small, learning_rate=1e20))
     assert not (small.out / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize(
-    ("setting", "kind"), [("cluster_weight", "cluster"), ("reconstruction_weight", "reconstruction")]
+    ("setting", "kind"),
+    [
+        ("contrast_weight", "contrast"),
+        ("cluster_weight", "cluster"),
+        ("reconstruction_weight", "reconstruction"),
+    ],
 )
 def test_a_kind_of_term_can_be_switched_off(small: TrainSettings, setting: str, kind: str) -> None:
     last = run(dataclasses.replace(small, **{setting: 0.0}, epochs=1)).detail["last"]
@@ -316,12 +349,12 @@ def test_a_kind_of_term_can_be_switched_off(small: TrainSettings, setting: str, 
 
 
 def test_the_loss_is_the_models_own(small: TrainSettings) -> None:
-    training = train._Run(dataclasses.replace(small, term_weights="sum"))
-    clips, video_index = next(training.batches(0))
+    training = begun(dataclasses.replace(small, term_weights="sum"))
+    clips = training.data.batches.batch(0, 0)
+    video_index = torch.arange(4).repeat_interleave(6)
     (space,) = training.scheme.spaces
-    torch.manual_seed(0)
-    before = training.module(clips)
-    errors = training.module.reconstruction_errors(before)
+    before = training.model(clips)
+    errors = training.model.reconstruction_errors(before)
     joint, present = before.joint(space)
     clusters = ClusterQueue(16, ClusterSettings(clusters=8, queue_rows=64)).step(
         joint, present, torch.Generator().manual_seed(small.seed)
@@ -329,8 +362,9 @@ def test_the_loss_is_the_models_own(small: TrainSettings) -> None:
     wanted = mcn_losses(
         training.scheme, before, {space.name: clusters}, errors, training.settings.losses(), video_index
     )
-    found = training.step(clips, video_index)
-    assert found == pytest.approx({"total": wanted.total.item()} | {n: v.item() for n, v in wanted.terms.items()})
+    found = training._step(clips)
+    terms = {"total": wanted.total.item()} | {n: v.item() for n, v in wanted.terms.items()}
+    assert {name: found[name] for name in terms} == pytest.approx(terms)
 
 
 def test_standardised_inputs_have_mean_0_and_deviation_1(small: TrainSettings) -> None:
@@ -338,10 +372,11 @@ def test_standardised_inputs_have_mean_0_and_deviation_1(small: TrainSettings) -
     run(standard)
     model = model_from(load_checkpoint(small.out))
     assert run(dataclasses.replace(standard)).done == 0, "its statistics are in the checkpoint"
-    drawn = train._Run(dataclasses.replace(standard, out=small.out / "new"))
+    batches = begun(dataclasses.replace(standard, out=small.out / "new")).data.batches
+    drawn = list(batches.load(0, 0, workers=0))
     for modality, values in (
-        ("text", torch.cat([clips.words[clips.known_words] for clips, _ in drawn.batches(0)])),
-        ("audio", torch.cat([clips.audio for clips, _ in drawn.batches(0)])),
+        ("text", torch.cat([clips.words[clips.known_words] for clips in drawn])),
+        ("audio", torch.cat([clips.audio for clips in drawn])),
     ):
         made = model.standardisation[modality](values)
         torch.testing.assert_close(made.mean(dim=0), torch.zeros_like(made[0]), atol=1e-4, rtol=0)
@@ -359,9 +394,8 @@ def test_bf16_trains_with_finite_losses(small: TrainSettings) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"reconstruction_hidden": 0}, "reconstruction_hidden"),
         ({"clusters": 1}, "clusters is 1"),
-        ({"clusters": 25}, "at least 25 clips"),
+        ({"clusters": 25, "queue_rows": 0}, "at least 25 clips"),
         ({"queue_rows": -1}, "queue_rows"),
         ({"device": "warp"}, "warp"),
         ({"streams": ("resnet50",)}, "no video stream 'resnet50'; it has: resnet152"),
@@ -377,7 +411,9 @@ def test_settings_that_make_no_sense_are_named_in_one_line(
     assert named in str(refused.value) and "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["batch_videos", "clips_per_video", "epochs", "width", "max_words", "learning_rate"])
+@pytest.mark.parametrize(
+    "name", ["batch_videos", "clips_per_video", "epochs", "width", "max_words", "reconstruction_hidden"]
+)
 def test_counts_must_be_above_0(small: TrainSettings, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be above 0"):
         dataclasses.replace(small, **{name: 0})
@@ -391,7 +427,7 @@ def test_videos_without_captions_and_without_sound_are_told_of(
     make_vectors: Callable[..., Any],
 ) -> None:
     captions = [(0.0, 2.0, "a b"), (2.0, 4.0, "c d")]
-    videos = [make_video(f"plain{n:06d}", captions, seed=n, sound=False) for n in range(4)]
+    videos = [make_video(f"plain{n:06d}", captions, seed=n, sound=n > 0) for n in range(4)]
     videos.append(make_video("mute0000000", (), sound=False))
     folder = make_dataset(tmp_path / "dataset", videos, make_vectors(list("abcd")))
     manifest, streams = folder / "manifests" / "all.json", ("resnet152", "efficientnet-lite0")
@@ -400,5 +436,22 @@ def test_videos_without_captions_and_without_sound_are_told_of(
     assert report.detail["videos"] == 4
     assert report.notes == ["1 videos without captions can't be drawn from and are left out"]
     assert model_from(load_checkpoint(small.out)).settings.video_streams == (24, 12)
-    with pytest.raises(InputError, match=r"all\.json: audio: .*train without --standardise"):
-        run(dataclasses.replace(mute, out=tmp_path / "standard", standardise=True))
+
+
+def test_a_modality_that_is_nowhere_is_refused(
+    tmp_path: Path,
+    small: TrainSettings,
+    make_video: Callable[..., Any],
+    make_dataset: Callable[..., Path],
+    make_vectors: Callable[..., Any],
+) -> None:
+    captions = [(0.0, 2.0, "a b"), (2.0, 4.0, "c d")]
+    videos = [make_video(f"plain{n:06d}", captions, seed=n, sound=False) for n in range(4)]
+    folder = make_dataset(tmp_path / "dataset", videos, make_vectors(list("abcd")))
+    silent = dataclasses.replace(small, manifest=folder / "manifests" / "all.json")
+    with pytest.raises(InputError, match=r"all\.json: no clip has audio in the first 1 batches.*choose a scheme"):
+        run(silent)
+    assert not (small.out / "checkpoint.pt").exists()
+    speechless = make_dataset(tmp_path / "speechless", videos, make_vectors(["unheard"]))
+    with pytest.raises(InputError, match="no clip has audio or text"):
+        run(dataclasses.replace(silent, manifest=speechless / "manifests" / "all.json"))

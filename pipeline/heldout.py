@@ -1,0 +1,76 @@
+"""Retrieval on held-out clips while a model is trained: how well it finds videos that it is not trained on."""
+
+from collections.abc import Sequence
+
+import torch
+from gensim.models import KeyedVectors
+
+from models import MCN, ClipInputs
+from pipeline.clip_rules import ClipRules
+from pipeline.clip_sampling import draw_clips
+from pipeline.dataset import FeatureDataset, collate
+from pipeline.manifest import HELD_OUT
+from pipeline.plans import hash_order
+from pipeline.retrieval import CUTOFFS, positions, text_to_video_scores
+
+EPOCH = -1
+"""Stands where training's draws have their epoch, so that these clips are the same after every epoch."""
+
+
+class HeldOutClips:
+    """Clips of the held-out videos, drawn once by the rules of training: one a video, then a second one, and so on."""
+
+    def __init__(
+        self, dataset: FeatureDataset, vectors: KeyedVectors, rules: ClipRules, clips: int, seed: int, silent: set[str]
+    ) -> None:
+        """At most `clips` of them; `silent` are the videos without captions."""
+        splits = dataset.manifest.splits
+        ids = {i for split, members in splits.items() if split.startswith(HELD_OUT) for i in members} - silent
+        self.videos = sorted(ids, key=hash_order)[:clips]
+        self._dataset, self._vectors, self._rules, self._seed = dataset, vectors, rules, seed
+        # Two or more clips of one video may be the same caption, so a few a video are enough.
+        self._each = max(1, min(8, clips // max(1, len(self.videos))))
+        self._clips: ClipInputs | None = None
+
+    def __len__(self) -> int:
+        return self._each * len(self.videos)
+
+    def _inputs(self) -> ClipInputs:
+        if self._clips is None:
+            drawn = [
+                clip
+                for video_id in self.videos
+                for clip in draw_clips(
+                    self._dataset.video(video_id, self._rules),
+                    self._vectors,
+                    self._rules,
+                    self._seed,
+                    EPOCH,
+                    self._each,
+                )
+            ]
+            self._clips = collate(drawn, self._rules)
+        return self._clips
+
+    @torch.no_grad()
+    def scores(self, model: MCN, device: torch.device, batch: int = 512) -> dict[str, float]:
+        """`heldout/R@1`, `R@5`, `R@10` in [0, 1] and `heldout/median rank` of text -> video, video alone.
+
+        Nothing where there is no held-out clip, or no space of the scheme contrasts text with video.
+        """
+        spaces = model.settings.scheme.contrasting("text", "video")
+        if not self.videos or not spaces:
+            return {}
+        clips, was_training = self._inputs(), model.training
+        model.eval()
+        try:
+            parts = [model(clips[first : first + batch].to(device)) for first in range(0, len(clips), batch)]
+        finally:
+            model.train(was_training)
+        where = positions(text_to_video_scores(parts, spaces[0].name))
+        recalls = {f"heldout/R@{k}": float(where.hits(k).mean()) for k in CUTOFFS}
+        return recalls | {"heldout/median rank": _median(where.rank.tolist())}
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(0.5))
