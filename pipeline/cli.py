@@ -125,6 +125,13 @@ COMMANDS = {
         "mcn status runs/demo",
         positional=("run",),
     ),
+    "inspect": Command(
+        "pipeline.inspection",
+        "InspectSettings",
+        "what a file of a data set, a checkpoint or a pairing scheme is, holds and was made by",
+        "mcn inspect shared",
+        positional=("path",),
+    ),
     "run": Command(
         "pipeline.run",
         "RunSettings",

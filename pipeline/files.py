@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for brackets a thousand deep
         raise InputError(f"{path}: not a JSON file: {error}; delete it or restore it from a copy") from None
 
 

@@ -76,7 +76,7 @@ def test_the_overview_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> N
     [
         (["trian"], "unknown stage 'trian'; did you mean 'train'?"),
         (["evaluate"], "did you mean 'evaluate retrieval'?"),
-        (["xyz"], "known: doctor, download, estimate, evaluate retrieval, extract, forget, freeze, inspect"),
+        (["xyz"], "known: doctor, download, estimate, evaluate retrieval, export, extract, forget, freeze, inspect"),
         (["train", "--manifest", "d", "--out", "o", "--epoch", "3"], "'--epoch'; did you mean '--epochs'?"),
         (["train", "--manifest", "d", "--out", "o", "more"], "unknown argument 'more'"),
         (["train", "--manifest"], "expected one argument; see mcn train --help"),
