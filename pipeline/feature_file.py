@@ -85,6 +85,10 @@ class _Index:
     """[C, 2] start and end, s."""
     word_offsets: Array
     words: Array
+    descriptor: int
+    """Of the open file."""
+    bytes: int
+    """Its size when it was opened."""
     large: dict[str, h5py.Dataset]
     """Name -> dataset of rows, log-mel frames and texts: read a video at a time. A staged copy lacks some."""
 
@@ -93,7 +97,10 @@ def _read_index(file: h5py.File) -> _Index:
     identity = json.loads(file.attrs["identity"])
     names = [f"rows/{stream}" for stream in identity["streams"]]
     names += ["audio/davenet", "logmel/frames", "captions/text", "captions/text_offsets"]
+    descriptor = file.id.get_vfd_handle()
     return _Index(
+        descriptor=descriptor,
+        bytes=os.fstat(descriptor).st_size,
         feature_fps=identity["feature_fps"],
         audio_rate=identity["audio"]["rate"],
         duration=file["videos/duration"][:],
@@ -236,10 +243,13 @@ class FeatureFile:
         """Video number `index`: one contiguous read a dataset.
 
         `streams` None means all; `audio`, `logmel` and `texts` say whether to read those. Captions without their texts
-        have empty ones; their words are always there.
+        have empty ones; their words are always there. OSError when the file was cut short meanwhile.
         """
         small = self._small
         large = small.large
+        # HDF5 reads zeros past a file's end.
+        if os.fstat(small.descriptor).st_size < small.bytes:
+            raise OSError(f"{self.path.name} was cut short")
         if streams is None:
             streams = [name.removeprefix("rows/") for name in large if name.startswith("rows/")]
         first, last = small.rows[index : index + 2]
