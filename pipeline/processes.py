@@ -1,9 +1,9 @@
 """Devices, precision and processes of a training run, by Lightning Fabric, and what the processes tell one another."""
 
 import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -15,7 +15,15 @@ from pipeline.errors import InputError
 from pipeline.stopping import asked_to_stop, stop_file
 from pipeline.train_settings import TrainSettings
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", covariant=True)
+
+
+class Work(Protocol[Result]):
+    """What each process of a run does; a function of a module, which a process that is started can find."""
+
+    def __call__(self, fabric: Fabric, settings: TrainSettings, stop: Path | None) -> Result:
+        """`stop`: see `launch`."""
+        ...
 
 
 class FabricExchange:
@@ -70,10 +78,8 @@ def precision_of(settings: TrainSettings) -> Literal["fp32", "bf16"]:
     return resolve_precision(settings.precision, device)
 
 
-def launch(
-    settings: TrainSettings, precision: str, work: Callable[[Fabric, TrainSettings, Path | None], Result]
-) -> Result:
-    """Run `work(fabric, settings, stop)` in every process; returns what process 0 gives.
+def launch(settings: TrainSettings, precision: str, work: Work[Result]) -> Result:
+    """Run `work` in every process; returns what process 0 gives.
 
     `stop` is a file that comes to be when the processes started here are asked to stop; None where each hears the
     signals itself. InputError when the devices aren't there.
@@ -88,18 +94,19 @@ def launch(
         chosen = [device.index] if device.type == "cuda" and device.index is not None else 1
         fabric = Fabric(devices=chosen, **common)
         fabric.launch()
-        return work(fabric, settings, None)
+        return work(fabric, settings=settings, stop=None)
     if device.type == "cuda" and settings.devices > torch.cuda.device_count():
         raise InputError(f"devices: {settings.devices} are asked for, CUDA has {torch.cuda.device_count()} here")
     if started_from_outside():
         fabric = Fabric(devices=settings.devices, strategy="ddp", **common)
         fabric.launch()
-        return work(fabric, settings, None)
+        return work(fabric, settings=settings, stop=None)
     if settings.nodes > 1:
         raise InputError("nodes: several machines want a process on each: start `mcn train` by torchrun or srun")
     with stop_file(settings.out / ".stop") as stop:
         fabric = Fabric(devices=settings.devices, strategy="ddp_spawn", **common)
-        result: Result = fabric.launch(cast(Any, work), settings, stop)
+        # As arguments of their own they would be walked through for tensors, which frozen dataclasses refuse.
+        result: Result = fabric.launch(partial(work, settings=settings, stop=stop))
         return result
 
 
