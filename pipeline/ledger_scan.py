@@ -148,18 +148,20 @@ class LedgerScan:
                 self.torn[path.name] += 1
 
     def _count(self, line: Line, text: bytes) -> None:
-        if line.stage != self._stage_bytes:
+        attempt, outcome, reason, stage, time, video_id = line
+        if stage != self._stage_bytes:
             return
         self.lines += 1
-        number = self._numbers.setdefault(line.video_id, len(self._numbers))
+        number = self._numbers.setdefault(video_id, len(self._numbers))
         if number >= len(self._kind):
             self._grow(number + 1)
-        kind = self._kind_of.setdefault((line.outcome, line.reason), len(self.kinds))
-        if kind == len(self.kinds):
-            self.kinds.append((line.outcome.decode("utf-8", "replace"), line.reason.decode("utf-8", "replace")))
-        attempt = max(-1, min(line.attempt, _MOST_ATTEMPTS))
-        time = line.time if 0 <= line.time < 1e11 else 0.0
-        done = line.outcome == b"done"
+        kind = self._kind_of.get((outcome, reason))
+        if kind is None:
+            kind = self._kind_of[outcome, reason] = len(self.kinds)
+            self.kinds.append((outcome.decode("utf-8", "replace"), reason.decode("utf-8", "replace")))
+        attempt = max(-1, min(attempt, _MOST_ATTEMPTS))
+        time = time if 0 <= time < 1e11 else 0.0
+        done = outcome == b"done"
         before = self._kind[number]
         if before == NEVER or (attempt, done, time) > (
             self._attempt[number],
@@ -168,13 +170,12 @@ class LedgerScan:
         ):
             self._kind[number], self._attempt[number], self._time[number] = kind, attempt, time
         if done:
-            stated = _BYTES.search(text)
-            if stated:
+            if stated := _BYTES.search(text):
                 self._bytes[number] = int(stated[1])
-            if not line.reason:
+            if not reason:
                 self._done_times.append(time)
             return
-        self._failures[number] += line.outcome == b"failed"
+        self._failures[number] += outcome == b"failed"
         if time > self._last[0]:
             self._last = time, text
 

@@ -89,15 +89,19 @@ class DownloadScan:
 
     def _walk(self) -> None:
         # The ledger was read before: a file lies in its place before its line is written.
-        stated, (done, deleted) = self.ledger.bytes(), self._done()
+        stated, (done, deleted) = self.ledger.bytes().tolist(), self._done()
         there: list[int] = []
         self._unstated = 0
-        for path, stem in _media_files(self.media):
-            number = self._numbers.setdefault(stem.encode(), len(self._numbers))
+        for parent, name, stem in _media_files(self.media):
+            number = self._numbers.get(stem.encode())
+            if number is None:
+                if not is_media_name(stem):
+                    continue
+                number = self._numbers[stem.encode()] = len(self._numbers)
             there.append(number)
             if number >= len(stated) or not stated[number]:
                 with suppress(OSError):
-                    self._unstated += os.stat(path).st_size
+                    self._unstated += os.stat(os.path.join(parent, name)).st_size
         self._there = np.unique(np.array(there, np.int64))
         self._lost = np.setdiff1d(np.flatnonzero(done & ~deleted), self._there)
 
@@ -192,11 +196,11 @@ def _standing_of(outcome: str, reason: str) -> int:
     return {"permanent": _GONE, "retry": _GIVEN_UP}.get(action, _WAITING)
 
 
-def _media_files(media: Path) -> Iterator[tuple[str, str]]:
-    """Path and id of every media file; folders that can't be read, or vanish meanwhile, hold none."""
+def _media_files(media: Path) -> Iterator[tuple[str, str, str]]:
+    """Folder, name and stem of every media file; folders that can't be read, or vanish meanwhile, hold none."""
     for parent, folders, names in os.walk(media):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in MEDIA_SUFFIXES and is_media_name(stem):
-                yield os.path.join(parent, name), stem
+            stem, dot, suffix = name.rpartition(".")
+            if dot + suffix.lower() in MEDIA_SUFFIXES and not name.startswith("."):
+                yield parent, name, stem
