@@ -6,19 +6,21 @@ import torch
 from gensim.models import KeyedVectors
 
 from models import MCN, ClipInputs
+from pipeline.clip_cutting import ClipFeatures, collate
 from pipeline.clip_rules import ClipRules
 from pipeline.clip_sampling import draw_clips
-from pipeline.dataset import FeatureDataset, collate
+from pipeline.dataset import FeatureDataset
 from pipeline.manifest import HELD_OUT
 from pipeline.plans import hash_order
 from pipeline.retrieval import CUTOFFS, positions, text_to_video_scores
 
+_MOST_EACH = 8
 EPOCH = -1
 """Stands where training's draws have their epoch, so that these clips are the same after every epoch."""
 
 
 class HeldOutClips:
-    """Clips of the held-out videos, drawn once by the rules of training: one a video, then a second one, and so on."""
+    """Clips of the held-out videos, drawn once by the rules of training, at most 8 of a video, none twice."""
 
     def __init__(
         self, dataset: FeatureDataset, vectors: KeyedVectors, rules: ClipRules, clips: int, seed: int, silent: set[str]
@@ -28,28 +30,18 @@ class HeldOutClips:
         ids = {i for split, members in splits.items() if split.startswith(HELD_OUT) for i in members} - silent
         self.videos = sorted(ids, key=hash_order)[:clips]
         self._dataset, self._vectors, self._rules, self._seed = dataset, vectors, rules, seed
-        # Two or more clips of one video may be the same caption, so a few a video are enough.
-        self._each = max(1, min(8, clips // max(1, len(self.videos))))
+        self._each = max(1, min(_MOST_EACH, clips // max(1, len(self.videos))))
         self._clips: ClipInputs | None = None
-
-    def __len__(self) -> int:
-        return self._each * len(self.videos)
 
     def _inputs(self) -> ClipInputs:
         if self._clips is None:
-            drawn = [
-                clip
-                for video_id in self.videos
-                for clip in draw_clips(
-                    self._dataset.video(video_id, self._rules),
-                    self._vectors,
-                    self._rules,
-                    self._seed,
-                    EPOCH,
-                    self._each,
-                )
-            ]
-            self._clips = collate(drawn, self._rules)
+            found: dict[tuple[str, float, float], ClipFeatures] = {}
+            for video_id in self.videos:
+                video = self._dataset.video(video_id, self._rules)
+                for clip in draw_clips(video, self._vectors, self._rules, self._seed, EPOCH, self._each):
+                    # A clip drawn twice would compete with itself.
+                    found.setdefault((video_id, clip.start, clip.end), clip)
+            self._clips = collate(list(found.values()), self._rules)
         return self._clips
 
     @torch.no_grad()
