@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.terminal_text import count, duration, plain, size
 
-_ITEMS_SHOWN, _LINES_SHOWN = 6, 30
+_ITEMS_SHOWN, _LINES_SHOWN = 6, 60
 
 
 def facts_lines(facts: Mapping[str, Any]) -> list[str]:
