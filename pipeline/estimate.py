@@ -27,6 +27,7 @@ from pipeline.figures import Figure, Figures
 from pipeline.manifest import TRAIN, read_manifest
 from pipeline.probe_extraction import ExtractionRates, probe_extraction
 from pipeline.probe_training import TrainingRates, TrainingShape, probe_training, rows_of_a_clip
+from pipeline.processes import precision_of
 from pipeline.rates_so_far import downloads_so_far, report_so_far, shards_so_far
 from pipeline.report import StageReport
 from pipeline.run import RunSettings
@@ -221,7 +222,7 @@ class _Estimate:
             settings.queue_rows,
             settings.refit_every,
             settings.losses(),
-            settings.precision,
+            precision_of(settings),
             settings.device,
         )
 

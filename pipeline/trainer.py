@@ -87,6 +87,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Before the very first step: what is trained must be there, and inputs' statistics are taken."""
+        self._find_a_long_clip()
         self._find_every_modality()
         if self.settings.standardise:
             count = min(self.data.every_clip.steps, STANDARDISED_BATCHES)
@@ -95,6 +96,19 @@ class Trainer:
                 self.model.fit_standardisation(batches)
             except ValueError as error:
                 raise InputError(f"{self.settings.manifest}: {error}; train without --standardise") from None
+
+    def _find_a_long_clip(self) -> None:
+        least, longest = self.settings.min_clip_seconds, 0.0
+        rules = self.settings.clip_rules(self.scheme)
+        for video_id in self.data.batches.video_ids:
+            captions = self.data.dataset.video(video_id, rules).captions
+            longest = max(longest, max(caption.end for caption in captions) - captions[0].start)
+            if longest >= least:
+                return
+        raise InputError(
+            f"{self.settings.manifest}: no clip is long enough: the longest span of captions takes {longest:.1f} s, "
+            f"--min-clip-seconds is {least:g}; lower it"
+        )
 
     def _find_every_modality(self) -> None:
         wanted = {m for space in self.scheme.spaces for m in space.trained_modalities}

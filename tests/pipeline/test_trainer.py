@@ -165,6 +165,12 @@ def test_the_published_preset_is_what_the_published_command_says() -> None:
     assert kept.width == 64 and not kept.detach_targets
 
 
+def test_clips_that_are_all_too_short_are_refused(small: TrainSettings) -> None:
+    run(dataclasses.replace(small, min_clip_seconds=16.0, epochs=1))  # captions of 8 x 2 s
+    with pytest.raises(InputError, match=r"the longest span of captions takes 16.0 s, --min-clip-seconds is 16.5"):
+        run(dataclasses.replace(small, min_clip_seconds=16.5, out=small.out / "short"))
+
+
 def test_a_preset_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="model: 'davnet' is unknown; did you mean 'davenet'"):
         from_mapping(TrainSettings, {"manifest": "m", "out": "o", "model": "davnet"}, "train")
