@@ -154,7 +154,8 @@ class BatchStep:
         video_index = gather(video_index)
         found: dict[str, Tensor] = {}
         if settings.contrast_weight:
-            found |= contrastive_terms(self.scheme, leaves, settings, video_index)
+            with self.autocast():  # says how its gradients are multiplied
+                found |= contrastive_terms(self.scheme, leaves, settings, video_index)
         if settings.cluster_weight:
             found |= cluster_terms(self.scheme, leaves, self._clusters(leaves, video_index, generator), settings)
         vectors = [v for by_modality in leaves.vectors.values() for v in by_modality.values()]

@@ -1,15 +1,16 @@
 """MCN's losses: masked margin softmax, cluster and reconstruction terms, and their sum.
 
-Shapes: B clips, D width of a space, K clusters. Everything here is computed in fp32 at least, whatever autocast says:
-in bfloat16 the margin of 0.001 vanishes.
+Shapes: B clips, D width of a space, K clusters. Every loss is computed in fp32 at least, whatever autocast says: in
+bfloat16 the margin of 0.001 vanishes. Under autocast the contrast's gradients are products in bfloat16.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from models.clips import Embeddings
@@ -83,17 +84,43 @@ def mms_loss(
         video_index = None if video_index is None else video_index[present]
     if len(first) == 0:
         return (first.sum() + second.sum()) * 0.0
+    halved = torch.is_autocast_enabled(first.device.type)
     with torch.autocast(first.device.type, enabled=False):
         if settings.normalise:
             first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
-        own = torch.eye(len(first), dtype=torch.bool, device=first.device)
-        similarity = (first @ second.T - settings.margin * own.to(first.dtype)) / settings.temperature
+        similarity = _Product.apply(first, second, halved)
+        assert isinstance(similarity, Tensor)
+        similarity.diagonal().sub_(settings.margin)
+        if settings.temperature != 1:
+            similarity = similarity / settings.temperature
         if settings.mask_same_video and video_index is not None:
             same_video = video_index.unsqueeze(0) == video_index.unsqueeze(1)
-            similarity = similarity.masked_fill(same_video & ~own, -torch.inf)
-        target = torch.arange(len(first), device=first.device)
-        directions = {"first": (similarity,), "second": (similarity.T,), "both": (similarity, similarity.T)}
-        return torch.stack([functional.cross_entropy(s, target) for s in directions[settings.directions]]).sum()
+            similarity = similarity.masked_fill(same_video.fill_diagonal_(False), -torch.inf)
+        own = similarity.diagonal()
+        # -log softmax of the diagonal, over rows and over columns, without a copy of the transpose.
+        axes = {"first": (1,), "second": (0,), "both": (1, 0)}[settings.directions]
+        return torch.stack([(similarity.logsumexp(dim=axis) - own).mean() for axis in axes]).sum()
+
+
+class _Product(torch.autograd.Function):
+    """X Y^T, whose gradients are multiplied in bfloat16 where the embeddings come from bfloat16 layers.
+
+    Those layers round the gradients they are given to bfloat16 anyway; the similarities themselves stay as they are.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, first: Tensor, second: Tensor, halved: bool) -> Tensor:
+        ctx.save_for_backward(first, second)
+        ctx.halved = halved  # type: ignore[attr-defined]
+        return first @ second.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        first, second = ctx.saved_tensors
+        if not ctx.halved:
+            return gradient @ second, gradient.T @ first, None
+        half = gradient.bfloat16()
+        return (half @ second.bfloat16()).to(first.dtype), (half.T @ first.bfloat16()).to(second.dtype), None
 
 
 def cluster_loss(vectors: Tensor, clusters: Clusters, margin: float, present: Tensor | None = None) -> Tensor:
