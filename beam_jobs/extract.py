@@ -16,7 +16,6 @@ from apache_beam.pvalue import PCollection
 from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
 from pipeline.circumstance import usable_cores
 from pipeline.extract_settings import ExtractSettings
-from pipeline.extraction import ShardWorker
 from pipeline.extraction_rounds import ExtractionRounds
 from pipeline.progress import ledger_progress
 from pipeline.report import StageReport
@@ -29,6 +28,9 @@ class _ExtractShard(beam.DoFn):
         self.settings, self.weight_files, self.stop = settings, weight_files, stop
 
     def setup(self) -> None:
+        # Here, so that the process that only drives the job loads no PyTorch.
+        from pipeline.extraction import ShardWorker
+
         files = {name: Path(path) for name, path in self.weight_files.items()}
         self.worker = ShardWorker(self.settings, files, Path(self.stop) if self.stop else None)
 

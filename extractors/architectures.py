@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from extractors.errors import WeightsError
+from extractors.weight_names import DEFAULT_WEIGHTS
 from models.davenet import AUDIO_WIDTH, ResDavenet
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -67,7 +68,7 @@ ARCHITECTURES = {
             feature_map=lambda network, pictures: network(pictures),
             last_norm="bn3",
             unused=("fc.",),
-            default_weights="IMAGENET1K_V1",
+            default_weights=DEFAULT_WEIGHTS["resnet152"],
             pixel_mean=tuple(255 * mean for mean in _IMAGENET_MEAN),
             pixel_deviation=tuple(255 * deviation for deviation in _IMAGENET_DEVIATION),
         ),
@@ -79,7 +80,7 @@ ARCHITECTURES = {
             feature_map=lambda network, pictures: network.extract_features(pictures),
             last_norm="_bn2",
             unused=("_fc.",),
-            default_weights="IMAGENET1K",
+            default_weights=DEFAULT_WEIGHTS["efficientnet-lite0"],
             pixel_mean=(127.0,) * 3,
             pixel_deviation=(128.0,) * 3,
         ),
@@ -90,7 +91,7 @@ ARCHITECTURES = {
             feature_map=lambda network, logmel: network(logmel),
             last_norm="bn2",
             unused=("batchnorm1.",),
-            default_weights="random:0",
+            default_weights=DEFAULT_WEIGHTS["davenet"],
         ),
     )
 }

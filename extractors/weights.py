@@ -24,7 +24,6 @@ from extractors.errors import WeightsError
 from extractors.state_dict_file import read_state_dict
 
 NETWORKS = tuple(ARCHITECTURES)
-DEFAULT_WEIGHTS = {name: architecture.default_weights for name, architecture in ARCHITECTURES.items()}
 RESNET152_NAMES = tuple(weights.name for weights in torchvision.models.ResNet152_Weights)
 """torchvision's own names, without its alias DEFAULT, which may come to mean others."""
 

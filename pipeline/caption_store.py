@@ -156,12 +156,15 @@ def open_captions(dataset: Path, identity: Mapping[str, str], source: Path | Non
     return CaptionStore(dataset / FILE)
 
 
-def build_caption_store(source: Path, out: Path, drop_overlaps: bool) -> CaptionStore:
+def build_caption_store(
+    source: Path, out: Path, drop_overlaps: bool, identity: dict[str, str] | None = None
+) -> CaptionStore:
     """Read `source` into `out`, unless that was made from the same bytes in the same way.
 
-    InputError when it was made from others, or when `source` isn't a caption file.
+    `identity`: of `caption_identity`, where it is known: the file isn't read for it again. InputError when `out` was made
+    from others, or when `source` isn't a caption file.
     """
-    identity = caption_identity(source, drop_overlaps)
+    identity = identity or caption_identity(source, drop_overlaps)
     if out.exists():
         store = CaptionStore(out)
         if store.identity != identity:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extractors.decode import DecodeSettings
-from extractors.weights import DEFAULT_WEIGHTS
+from extractors.weight_names import DEFAULT_WEIGHTS
 from pipeline.shards import SCHEMA
+
+STAGE = "extract"
 
 STREAMS = {"resnet152": 2048, "efficientnet-lite0": 1280}
 """Video streams there are, and their widths."""

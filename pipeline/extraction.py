@@ -17,28 +17,21 @@ from pipeline import stopping
 from pipeline.caption_store import open_captions
 from pipeline.dataset_folder import read_description
 from pipeline.errors import InputError
-from pipeline.extract_settings import ExtractSettings
+from pipeline.extract_settings import STAGE, ExtractSettings
 from pipeline.feature_extractor import Extracted, FeatureExtractor
 from pipeline.files import AlreadyThereError
 from pipeline.lease import Lease, LeaseWatch
 from pipeline.ledger import LedgerWriter, latest_states
 from pipeline.media_folder import MediaFinder
-from pipeline.plans import read_plan
+from pipeline.plans import lease_path, read_plan
 from pipeline.processed_media import delete_processed
 from pipeline.receipts import make_receipt, read_receipt, shard_path
 from pipeline.records import Caption, Outcome, ShardPlan, VideoFeatures
 from pipeline.shard_check import ShardChecker
 from pipeline.shards import FeatureFile, Origin, write_part, write_shard
 
-STAGE = "extract"
-
 ONCE_MORE = {"timeout", "crashed", "memory"}
 """Failures that a busy machine may cause: such a video is tried a second time before it is left out."""
-
-
-def lease_path(dataset: Path, name: str) -> Path:
-    """Where the lease of plan `name` lies."""
-    return dataset / "leases" / f"{name}.json"
 
 
 class ShardWorker:

@@ -15,8 +15,7 @@ from pipeline import stopping
 from pipeline.config import as_plain
 from pipeline.dataset_folder import refuse_half_forgotten
 from pipeline.errors import InputError
-from pipeline.extract_settings import ExtractSettings
-from pipeline.extraction import STAGE, lease_path
+from pipeline.extract_settings import STAGE, ExtractSettings
 from pipeline.files import ASIDE
 from pipeline.freeze import reasons_of
 from pipeline.lease import Lease, LeaseWatch, locked, read_lease
@@ -24,7 +23,7 @@ from pipeline.ledger import latest_states
 from pipeline.media_budget import DownloadWatch, freeing
 from pipeline.part import find_part
 from pipeline.planning import Stock, check_inputs, plan_videos, take_stock
-from pipeline.plans import plan_names, read_plan
+from pipeline.plans import lease_path, plan_names, read_plan
 from pipeline.preparation import prepare
 from pipeline.processed_media import delete_leftovers
 from pipeline.receipts import Receipt, closed_names, receipts
@@ -52,7 +51,7 @@ class ExtractionRounds:
         self._said = 0.0
         self._lock = self.folder / "leases" / "planning.json"
         refuse_half_forgotten(self.folder)
-        # Before weights, which may take long to fetch, and need their memory before a million ids need theirs.
+        # Before weights, which may take long to fetch or make.
         check_inputs(settings)
         with locked(self._lock, f"preparing {self.folder}", patient=True):
             self._prepared = prepare(settings)

@@ -56,6 +56,11 @@ def write_plans(folder: Path, shards: Sequence[Sequence[str]]) -> list[str]:
     return names
 
 
+def lease_path(dataset: Path, name: str) -> Path:
+    """Where the lease of plan `name` lies."""
+    return dataset / "leases" / f"{name}.json"
+
+
 def plan_names(folder: Path) -> list[str]:
     """Names of the plans in `folder`, in order."""
     if not folder.is_dir():

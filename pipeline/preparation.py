@@ -4,16 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from extractors.errors import WeightsError
-from extractors.precision import resolve_device, resolve_precision
-from extractors.weights import load_weights, materialise
 from pipeline.caption_store import FILE as CAPTIONS
 from pipeline.caption_store import CaptionFolder, Captions, build_caption_store
 from pipeline.captions import caption_identity
 from pipeline.config import as_plain
 from pipeline.dataset_folder import read_description, settle
-from pipeline.errors import InputError
 from pipeline.extract_settings import ExtractSettings, identity
+from pipeline.networks import prepare_networks
 from pipeline.words import check_given, freeze_words
 
 
@@ -28,16 +25,6 @@ class Prepared:
     notes: list[str]
 
 
-def prepare_weights(settings: ExtractSettings) -> dict[str, Path]:
-    """Fetch, make or find each network's weights; InputError says which can't be had."""
-    specs = dict.fromkeys(settings.streams, "IMAGENET1K") | {"davenet": settings.davenet_weights}
-    specs |= {"resnet152": settings.weights} if "resnet152" in specs else {}
-    try:
-        return {name: materialise(name, spec, settings.out / "weights").resolve() for name, spec in specs.items()}
-    except (WeightsError, ValueError) as error:
-        raise InputError(str(error)) from None
-
-
 def prepare(settings: ExtractSettings) -> Prepared:
     """Make the data set's folder ready, or check that it was made with these settings.
 
@@ -48,14 +35,9 @@ def prepare(settings: ExtractSettings) -> Prepared:
     captions = caption_identity(settings.captions, settings.drop_overlaps)
     there = read_description(settings.out)["identity"] if made else {"captions": captions}
     # What is given is read before weights are fetched; of other captions than the data set's, nothing is stored.
-    store = _captions(settings, notes) if there.get("captions") == captions else None
-    files = prepare_weights(settings)
-    try:
-        digests = {name: load_weights(name, path).digest for name, path in files.items()}
-        precision = _precision(settings, there.get("streams", {}))
-    except (WeightsError, ValueError) as error:
-        raise InputError(str(error)) from None
-    description: dict[str, Any] = {"identity": identity(settings, digests, precision, captions)}
+    store = _captions(settings, captions, notes) if there.get("captions") == captions else None
+    networks = prepare_networks(settings, _precision(settings, there.get("streams", {})))
+    description: dict[str, Any] = {"identity": identity(settings, networks.digests, networks.precision, captions)}
     if made:
         description = settle(settings.out, description)
         if settings.word_vectors is not None:
@@ -65,22 +47,21 @@ def prepare(settings: ExtractSettings) -> Prepared:
         notes += [announcement] if announcement else []
         description |= {"words": digest, "settings": as_plain(settings), "announcements": notes}
         description = settle(settings.out, description)
-    return Prepared(files, description, notes)
+    return Prepared(networks.files, description, notes)
 
 
 def _precision(settings: ExtractSettings, streams: dict[str, Any]) -> str:
     # `auto` is measured, and resolved once: a busy minute later must not turn away the same command.
-    frozen = next((stream["precision"] for stream in streams.values()), "")
-    wanted = frozen if frozen and settings.precision == "auto" else settings.precision
-    return resolve_precision(wanted, resolve_device(settings.device))
+    frozen: str = next((stream["precision"] for stream in streams.values()), "")
+    return frozen if frozen and settings.precision == "auto" else settings.precision
 
 
-def _captions(settings: ExtractSettings, notes: list[str]) -> Captions | None:
+def _captions(settings: ExtractSettings, identity: dict[str, str], notes: list[str]) -> Captions | None:
     if settings.captions is None:
         return None
     if settings.captions.is_dir():
         return CaptionFolder(settings.captions, settings.drop_overlaps)
-    store = build_caption_store(settings.captions, settings.out / CAPTIONS, settings.drop_overlaps)
+    store = build_caption_store(settings.captions, settings.out / CAPTIONS, settings.drop_overlaps, identity)
     notes += [f"captions left out, {reason}: {number}" for reason, number in sorted(store.left_out.items())]
     return store
 

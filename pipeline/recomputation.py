@@ -13,7 +13,7 @@ from pipeline.extract_settings import ExtractSettings
 from pipeline.feature_extractor import Extracted, FeatureExtractor
 from pipeline.feature_file import Array, FeatureFile, columns
 from pipeline.media_folder import MediaFinder
-from pipeline.preparation import prepare_weights
+from pipeline.networks import prepare_weights
 from pipeline.receipts import shard_path
 from pipeline.records import VideoFeatures
 

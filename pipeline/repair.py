@@ -20,8 +20,8 @@ from pipeline.feature_file import FeatureFile, digests_of
 from pipeline.files import write_text
 from pipeline.freeze import reasons_of
 from pipeline.media_folder import MediaFinder
+from pipeline.networks import prepare_weights
 from pipeline.plans import read_plan
-from pipeline.preparation import prepare_weights
 from pipeline.receipts import make_receipt, read_receipt, shard_path, write_receipt
 from pipeline.recomputation import settings_of
 from pipeline.shards import Origin, write_part

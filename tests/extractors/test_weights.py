@@ -15,7 +15,8 @@ from extractors import weights as weights_module
 from extractors.architectures import ARCHITECTURES
 from extractors.calibration import logmels, pictures, random_state
 from extractors.errors import WeightsError
-from extractors.weights import DEFAULT_WEIGHTS, NETWORKS, load_weights, materialise, state_digest
+from extractors.weight_names import DEFAULT_WEIGHTS
+from extractors.weights import NETWORKS, load_weights, materialise, state_digest
 from models.davenet import ResDavenet
 
 
