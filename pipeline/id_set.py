@@ -18,5 +18,5 @@ class IdSet(Container[str]):
         if not isinstance(video_id, str) or not video_id.isascii():
             return False
         wanted = video_id.encode()
-        place = int(np.searchsorted(self._ids, wanted))
+        place = int(self._ids.searchsorted(wanted))
         return place < len(self._ids) and self._ids[place] == wanted and video_id not in self._but

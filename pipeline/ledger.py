@@ -165,7 +165,8 @@ def decode_line(line: bytes) -> Outcome | None:
     if not is_whole(line):
         return None
     try:
-        fields = json.loads(line)
+        # Of bytes, json would guess the encoding.
+        fields = json.loads(line.decode())
         del fields[_CHECKSUM]
         # Words that are the same in most lines are kept once.
         fields["stage"], fields["outcome"], fields["reason"] = map(
