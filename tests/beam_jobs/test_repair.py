@@ -1,9 +1,11 @@
 """Damage to a data set, mended from the media that it was made of."""
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
@@ -79,6 +81,45 @@ def test_each_fault_is_found_and_mended_to_the_same_datasets(
     anew = {"value": 1, "both": 1, "gone": 2, "empty": 2, "cut": 2, "swapped": 2}.get(fault, 0)
     assert 0 <= _done(copy) - computed <= anew and (fault == "cut" or _done(copy) - computed == anew)
     assert verify(copy) == 0
+
+
+@pytest.mark.parametrize(
+    ("rounds", "repairs"),
+    [(5, 1), pytest.param(500, 25, marks=[pytest.mark.endurance, pytest.mark.timeout(3600)])],
+    ids=["20 flips", "2000 flips"],
+)
+def test_flipped_bits_are_found_and_mended_to_the_same_datasets(
+    copy: Path, local: Path, datasets: Datasets, flip_reader: Callable[[Path], Any], rounds: int, repairs: int
+) -> None:
+    """In each round one bit is flipped in each of four shards."""
+    whole = {path: path.read_bytes() for path in sorted((copy / "shards").glob("*.h5"))}
+    assert len(whole) == 4
+    aside = [Path(shutil.copy(path, copy.parent / path.name)) for path in whole]
+    readers = [flip_reader(path) for path in aside]
+    generator = random.Random(11)
+    changed, mended = 0, 0
+    for turn in range(rounds):
+        damaged = set()
+        for (path, content), reader in zip(whole.items(), readers, strict=True):
+            place, bit = generator.randrange(len(content)), generator.randrange(8)
+            if reader.differs(place, bit):
+                damaged.add(path)
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+        changed += len(damaged)
+        assert verify(copy) == 1 or not damaged
+        found = json.loads((copy / "verify.json").read_text())["detail"]["problems"]
+        assert all(any(str(path) in line["problem"] for line in found) for path in damaged), (turn, damaged)
+        if turn % (rounds // repairs) == 0:
+            assert verify(copy, "--repair") == 0
+            assert datasets(copy) == datasets(local)
+            mended += len(damaged)
+        for path, content in whole.items():
+            path.write_bytes(content)
+    for reader in readers:
+        reader.end()
+    assert changed > rounds and mended, "the flips must reach the content"
 
 
 def test_without_media_nothing_is_removed_and_the_ids_are_listed(

@@ -2,8 +2,6 @@
 
 import json
 import random
-import select
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,36 +15,6 @@ from pipeline.shard_check import ShardChecker, verify
 from pipeline.shards import Origin, write_part, write_shard
 
 ROOT = Path(__file__).parents[2]
-
-# Reads all that h5py gives of a file, types and places included, without any of the project's code: a line a flip.
-READER = """
-import hashlib, json, resource, sys
-import h5py
-resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
-def content(path):
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            found = {f"@{name}": repr(value) for name, value in file.attrs.items()}
-            def visit(name, item):
-                if isinstance(item, h5py.Dataset):
-                    values = item[()]
-                    found[name] = [str(item.dtype), str(item.shape), hashlib.sha256(values.tobytes()).hexdigest(),
-                                   hashlib.sha256(values.astype(item.dtype.newbyteorder("=")).tobytes()).hexdigest()]
-                found[name + "@"] = sorted(item.attrs)
-            file.visititems(visit)
-            return json.dumps(found, sort_keys=True)
-    except Exception as error:
-        return "unreadable"
-whole, path = bytearray(open(sys.argv[1], "rb").read()), sys.argv[2]
-sys.stdout.write(content(sys.argv[1]) + "\\n"); sys.stdout.flush()
-for line in sys.stdin:
-    place, bit = map(int, line.split())
-    whole[place] ^= 1 << bit
-    open(path, "wb").write(whole)
-    whole[place] ^= 1 << bit
-    print(content(path), flush=True)
-"""
-
 
 @pytest.fixture
 def shard(
@@ -67,41 +35,15 @@ def shard(
     return make
 
 
-class Reader:
-    """Says what another process reads of the file with one bit flipped; one that dies or hangs has read nothing."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-c", READER, str(self.path), str(self.path.with_suffix(".read"))]
-        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        self.original = self.line(60)
-
-    def line(self, seconds: float) -> bytes:
-        assert self.child.stdout is not None
-        return self.child.stdout.readline() if select.select([self.child.stdout], [], [], seconds)[0] else b""
-
-    def differs(self, place: int, bit: int) -> bool:
-        assert self.child.stdin is not None
-        self.child.stdin.write(f"{place} {bit}\n".encode())
-        self.child.stdin.flush()
-        found = self.line(2)
-        if not found:
-            self.child.kill()
-            self.child.communicate()
-            self.start()
-        return found != self.original
-
-
 @pytest.mark.parametrize("flips", [300, pytest.param(2000, marks=pytest.mark.endurance)])
-def test_every_flip_that_changes_the_content_is_found(shard: Callable[..., Path], tmp_path: Path, flips: int) -> None:
+def test_every_flip_that_changes_the_content_is_found(
+    shard: Callable[..., Path], tmp_path: Path, flip_reader: Callable[[Path], Any], flips: int
+) -> None:
     path = shard()
     size = path.stat().st_size
     places = random.Random(7).sample(range(size), min(flips, size))
     bits = random.Random(8).choices(range(8), k=len(places))
-    flipped, reader = tmp_path / "flipped.h5", Reader(path)
+    flipped, reader = tmp_path / "flipped.h5", flip_reader(path)
     assert len(json.loads(reader.original)) > 40
     whole = bytearray(path.read_bytes())
     changed, missed = 0, []
@@ -115,8 +57,7 @@ def test_every_flip_that_changes_the_content_is_found(shard: Callable[..., Path]
                 whole[place] ^= 1 << bit
                 if not checker.check(flipped):
                     missed.append((place, bit))
-    reader.child.kill()
-    reader.child.communicate()
+    reader.end()
     assert missed == []
     assert changed > flips / 20, "the flips must reach the content"
 
