@@ -1,8 +1,10 @@
 """Batches of training clips, in order, the same whatever process makes them."""
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +94,7 @@ class TrainingBatches:
             return
         self.video_ids_of(epoch, first_step)  # drawn once, here, and not in every worker
         self._dataset.close()
+        others = set(multiprocessing.active_children())
         batches = iter(
             DataLoader(
                 _Epoch(self, epoch),
@@ -105,21 +108,32 @@ class TrainingBatches:
                 generator=torch.Generator(),
             )
         )
-        for _ in range(first_step, self.steps):
-            try:
-                made: ClipInputs | _Refusal = next(batches)
-            except RuntimeError as error:
-                reason = str(error).splitlines()[0]
-                # An error in a worker's own code reads "Caught ... in DataLoader worker"; this is one that is gone.
-                if not reason.startswith("DataLoader worker"):
-                    raise
-                raise InputError(
-                    f"{self._dataset.path}: a process that reads clips has died ({reason}): memory or /dev/shm is too "
-                    f"small (lower --workers), or a shard is damaged (`mcn verify {self._dataset.folder}`)"
-                ) from None
-            if isinstance(made, _Refusal):
-                raise InputError(made.message)
-            yield made
+        begun = set(multiprocessing.active_children()) - others
+        try:
+            for _ in range(first_step, self.steps):
+                yield self._next(batches)
+        finally:
+            del batches
+            # An error on its way up holds the loader, which would end them.
+            for worker in begun:
+                worker.terminate()
+                worker.join()
+
+    def _next(self, batches: Iterator[Any]) -> ClipInputs:
+        try:
+            made: ClipInputs | _Refusal = next(batches)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            # An error in a worker's own code reads "Caught ... in DataLoader worker"; this is one that is gone.
+            if not reason.startswith("DataLoader worker"):
+                raise
+            raise InputError(
+                f"{self._dataset.path}: a process that reads clips has died ({reason}): memory or /dev/shm is too "
+                f"small (lower --workers), or a shard is damaged (`mcn verify {self._dataset.folder}`)"
+            ) from None
+        if isinstance(made, _Refusal):
+            raise InputError(made.message)
+        return made
 
 
 @dataclass(frozen=True)
@@ -150,10 +164,21 @@ def _as_it_is(made: Any) -> Any:
 
 
 def _begin(worker: int) -> None:
-    # A batch system may signal the whole group: the trainer alone decides then which batch is the last. The loader
-    # gives its workers a handler that ends them.
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
     info = torch.utils.data.get_worker_info()
     assert info is not None and isinstance(info.dataset, _Epoch)
     info.dataset.begin_worker()
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    # Blocked before the thread begins, which so has them blocked too and takes them one by one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_take_signals, args=(os.getppid(),), daemon=True, name="signals").start()
+
+
+def _take_signals(parent: int) -> None:
+    """End when the parent says so, and for nobody else.
+
+    A batch system may signal the whole group: the trainer alone decides then which batch is the last.
+    """
+    while True:
+        if signal.sigwaitinfo(SIGNALS).si_pid == parent:
+            os._exit(0)
