@@ -42,6 +42,7 @@ _ICCV21: dict[str, Any] = {
     "own_frames_in_training": False,
     "zeros_for_missing": True,
     "detach_targets": False,
+    "spread_start": False,
     "reseed_dead": False,
     "labels_before_update": True,
     "queue_only_when_full": True,
@@ -159,6 +160,8 @@ class TrainSettings:
     """Batches between fits of k-means."""
     spherical: bool = False
     """Centroids are unit means of unit rows. Published: off, plain means, so that long vectors weigh more."""
+    spread_start: bool = True
+    """The first centroids are clips far apart (k-means++). Published: off, clips drawn at random."""
     reseed_dead: bool = True
     """A cluster without clips restarts at an outlying one. Published: off; it becomes a zero vector for good."""
     labels_before_update: bool = False
@@ -240,6 +243,7 @@ class TrainSettings:
         return ClusterSettings(
             clusters=self.clusters,
             spherical=self.spherical,
+            spread_start=self.spread_start,
             reseed_dead=self.reseed_dead,
             labels_before_update=self.labels_before_update,
             queue_rows=self.queue_rows,
