@@ -1,175 +1,194 @@
 """The published model's numbers, in float64, from weights and inputs drawn by name and seed."""
 
-import importlib.util
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
-from models import (
-    MCN,
-    ClipInputs,
-    Clusters,
-    Embeddings,
-    Losses,
-    LossSettings,
-    ModelSettings,
-    builtin_scheme,
-    export_published,
-    load_published,
-    mcn_losses,
-)
-from models.kmeans import assign
+from benchmarks import parity, parity_inputs
+from models import MCN, export_published
 
-SEED, CLIPS, FRAMES, WORDS = 11, 32, 320, 9
-PUBLISHED = ModelSettings(
-    width=48,
-    video_streams=(64,),
-    word_dim=24,
-    reconstruction_hidden=16,
-    audio_from="logmel",
-    normalise_video=False,
-    mask_padding_words=False,
-    own_frames_in_training=False,
-    zeros_for_missing=True,
-    detach_targets=False,
-    unused_batchnorm=True,
-)
-PUBLISHED_LOSSES = LossSettings(cluster_weight=1 / 3, term_weights="sum")
-
-
-@dataclass
-class Case:
-    golden: dict[str, np.ndarray]
-    model: MCN
-    evaluated: Embeddings
-    evaluated_errors: dict[str, torch.Tensor]
-    first_davenet: torch.Tensor
-    trained: Embeddings
-    trained_errors: dict[str, torch.Tensor]
-    labels: torch.Tensor
-    losses: Losses
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("parity_inputs", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SEED = 11
 
 
 @pytest.fixture(scope="module")
-def case(shared_reference: Path) -> Case:
-    drawn = _load(shared_reference / "parity_inputs.py")
-    golden = dict(np.load(shared_reference / f"parity_seed{SEED}.npz"))
-    model = MCN(PUBLISHED).double()
-    shapes = {name: tuple(tensor.shape) for name, tensor in export_published(model).items()}
-    load_published(model, {n: torch.from_numpy(np.array(drawn.parameter(n, s, SEED))) for n, s in shapes.items()})
+def run(shared_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, np.ndarray]]:
+    """Status and entries of the benchmark's own command."""
+    golden, out = shared_reference / f"parity_seed{SEED}.npz", tmp_path_factory.mktemp("parity") / "new" / "ours.npz"
+    paths = ["--centroids", str(golden), "--out", str(out), "--against", str(golden)]
+    return parity.main(["--seed", str(SEED), *paths]), dict(np.load(out))
 
-    video, audio, frames, words = (torch.from_numpy(x) for x in drawn.inputs(SEED, CLIPS, 64, WORDS, 24, FRAMES))
-    clips = ClipInputs(
-        video=video.unsqueeze(1),
-        video_rows=torch.ones(CLIPS, 1, dtype=torch.bool),
-        audio=audio,
-        has_audio=torch.ones(CLIPS, dtype=torch.bool),
-        audio_frames=frames,
-        words=words,
-        known_words=words.any(dim=2),
-    )
+
+@pytest.fixture(scope="module")
+def golden(shared_reference: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(shared_reference / f"parity_seed{SEED}.npz"))
+
+
+def assert_same(ours: np.ndarray, golden: np.ndarray) -> None:
+    assert ours.shape == golden.shape
+    assert np.abs(ours - golden).max() <= 1e-8 * np.abs(golden).max()
+
+
+GROUPS = {
+    "embeddings": [f"{mode}_{modality}" for mode in ("eval", "train") for modality in ("video", "audio", "text")],
+    "DaveNet": ["eval_davenet_first", "running_mean/DAVEnet.layer4.1.bn2"],
+    "reconstruction": ["eval_recon", "train_recon", "recon"],
+    "contrast": ["mms_text_video", "mms_audio_text", "mms_audio_video"],
+    "clusters": ["kmeans_centroids", "kmeans_labels", "cluster_video", "cluster_audio", "cluster_text"],
+    "total": ["total"],
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_entries_are_the_published_ones(
+    run: tuple[int, dict[str, np.ndarray]], golden: dict[str, np.ndarray], group: str
+) -> None:
+    for name in GROUPS[group]:
+        assert_same(run[1][name], golden[name])
+
+
+def test_gradients_are_the_published_ones(
+    run: tuple[int, dict[str, np.ndarray]], golden: dict[str, np.ndarray]
+) -> None:
+    status, ours = run
+    norms = [name for name in golden if name.startswith("gradnorm/")]
+    assert len(norms) == 91 and ours.keys() == golden.keys() == {n for g in GROUPS.values() for n in g} | set(norms)
+    for name in norms:
+        assert_same(ours[name], golden[name])
+    assert status == 0
+
+
+def test_without_the_golden_file_the_published_figures_still_hold() -> None:
+    """Norms of the published code's embeddings and errors for seed 11, which no centroids enter, written down."""
+    model, clips = parity.published_model(SEED), parity.batch(SEED)
     model.eval()
     with torch.no_grad():
         evaluated = model(clips)
-        evaluated_errors = model.reconstruction_errors(evaluated)["shared"]
-        first_davenet = model.davenet(audio[:1])[0]
-    model.train()
-    trained = model(clips)
-    errors = model.reconstruction_errors(trained)
-    space = PUBLISHED.scheme.spaces[0]
-    centroids = torch.from_numpy(golden["kmeans_centroids"])
-    labels = assign(trained.joint(space)[0], centroids)
-    losses = mcn_losses(PUBLISHED.scheme, trained, {"shared": Clusters(centroids, labels)}, errors, PUBLISHED_LOSSES)
-    losses.total.backward()
-    return Case(golden, model, evaluated, evaluated_errors, first_davenet, trained, errors["shared"], labels, losses)
+        errors = torch.stack(list(model.reconstruction_errors(evaluated)["shared"].values())).sum(dim=0)
+    norms = {m: vectors.norm().item() for m, vectors in evaluated.vectors["shared"].items()}
+    published = {"audio": 240.74157777733643, "video": 22.363596410751217, "text": 32.05185294788056}
+    assert norms == pytest.approx(published, rel=1e-10)
+    assert errors.norm().item() == pytest.approx(712.5418818190439, rel=1e-10)
 
 
-def assert_same(ours: torch.Tensor, golden: np.ndarray, relative: float = 1e-8) -> None:
-    assert tuple(ours.shape) == golden.shape
-    difference = np.abs(ours.detach().double().numpy() - golden).max()
-    assert difference <= relative * np.abs(golden).max()
+@pytest.mark.parametrize("seed", [11, 12])
+def test_the_draws_are_those_of_the_reference(shared_reference: Path, seed: int) -> None:
+    theirs = parity._module(shared_reference / "parity_inputs.py")
+    shapes: dict[str, tuple[int, ...]] = {
+        "DAVEnet.bn1.num_batches_tracked": (),
+        "DAVEnet.bn1.running_var": (128,),
+        "DAVEnet.bn1.running_mean": (128,),
+        "DAVEnet.bn1.weight": (128,),
+        "DAVEnet.bn1.bias": (128,),
+        "DAVEnet.conv1.weight": (128, 1, 40, 1),
+        "GU_video.fc.weight": (48, 64),
+    }
+    for name, shape in shapes.items():
+        ours = parity_inputs.parameter(name, shape, seed)
+        assert np.array_equal(ours, theirs.parameter(name, shape, seed))
+        assert ours.dtype == (np.int64 if name.endswith("tracked") else np.float64)
+    for sizes in ((32, 64, 9, 24, 320), (5, 3, 2, 4, 7)):
+        pairs = list(zip(parity_inputs.inputs(seed, *sizes), theirs.inputs(seed, *sizes), strict=True))
+        assert len(pairs) == 4
+        assert all(np.array_equal(ours, drawn) and ours.dtype == drawn.dtype for ours, drawn in pairs)
 
 
-@pytest.mark.parametrize("modality", ["video", "audio", "text"])
-def test_embeddings_are_the_published_ones(case: Case, modality: str) -> None:
-    assert_same(case.evaluated.vectors["shared"][modality], case.golden[f"eval_{modality}"])
-    assert_same(case.trained.vectors["shared"][modality], case.golden[f"train_{modality}"])
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+    """Arguments of a run that computes nothing: five clips, entries given."""
+    entries = {"kmeans_labels": np.array([0, 1, 2, 1, 0]), "total": np.array(2.0)}
+    monkeypatch.setattr(parity, "parity_entries", lambda seed, centroids, draw: dict(entries))
+    np.savez(tmp_path / "centroids.npz", kmeans_centroids=np.ones((3, 48)), kmeans_labels=entries["kmeans_labels"])
+    yield ["--seed", "3", "--out", str(tmp_path / "ours.npz"), "--centroids", str(tmp_path / "centroids.npz")]
 
 
-def test_davenet_is_the_published_one(case: Case) -> None:
-    assert_same(case.first_davenet, case.golden["eval_davenet_first"])
-    running_mean = case.model.davenet.layer4[1].bn2.running_mean
-    assert_same(running_mean, case.golden["running_mean/DAVEnet.layer4.1.bn2"])
+def test_labels_that_differ_are_told_and_fail(
+    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parity.main(quick) == 0
+    labels = np.array([0, 1, 2, 2, 0])
+    np.savez(tmp_path / "centroids.npz", kmeans_centroids=np.ones((3, 48)), kmeans_labels=labels)
+    assert parity.main(quick) == 1
+    assert "clip 3 is in cluster 1 here, in 2 as given" in capsys.readouterr().out
+    assert np.load(tmp_path / "ours.npz")["kmeans_labels"].tolist() == [0, 1, 2, 1, 0]
 
 
-def test_reconstruction_errors_are_the_published_ones(case: Case) -> None:
-    assert_same(sum(case.evaluated_errors.values()), case.golden["eval_recon"])
-    assert_same(sum(case.trained_errors.values()), case.golden["train_recon"])
-    terms = [term for name, term in case.losses.terms.items() if name.startswith("reconstruction/")]
-    assert_same(torch.stack(terms).sum(), case.golden["recon"])
+@pytest.mark.parametrize(("total", "status"), [(2.0 + 1e-8, 0), (2.0 + 4e-8, 1), (math.nan, 1)])
+def test_a_difference_from_the_golden_file_fails(
+    quick: list[str], tmp_path: Path, total: float, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "golden.npz", kmeans_labels=np.array([0, 1, 2, 1, 0]), total=np.array(total))
+    assert parity.main([*quick, "--against", str(tmp_path / "golden.npz")]) == status
+    assert f"{2 - status} of 2 entries within 1e-08" in capsys.readouterr().out
 
 
-def test_loss_terms_are_the_published_ones(case: Case) -> None:
-    pairs = {"video-text": "text_video", "audio-text": "audio_text", "video-audio": "audio_video"}
-    for ours, published in pairs.items():
-        assert_same(case.losses.terms[f"contrast/shared/{ours}"], case.golden[f"mms_{published}"])
-    assert case.labels.tolist() == case.golden["kmeans_labels"].tolist()
-    for modality in ("video", "audio", "text"):
-        assert_same(case.losses.terms[f"cluster/shared/{modality}"], case.golden[f"cluster_{modality}"])
-    assert_same(case.losses.total, case.golden["total"])
+def test_entries_of_one_side_alone_are_infinitely_far() -> None:
+    far = parity.relative_differences(
+        {"a": np.ones(2), "b": np.ones(2), "zero": np.zeros(2)},
+        {"b": np.ones(3), "c": np.ones(1), "zero": np.zeros(2)},
+    )
+    assert far == {"a": math.inf, "b": math.inf, "c": math.inf, "zero": 0.0}
 
 
-def test_gradients_are_the_published_ones(case: Case) -> None:
-    published = {id(p): name for name, p in _published_parameters(case.model).items()}
-    norms = {published[id(p)]: p.grad.norm() for p in case.model.parameters() if p.grad is not None}
-    golden = {name.removeprefix("gradnorm/"): x for name, x in case.golden.items() if name.startswith("gradnorm/")}
-    assert norms.keys() == golden.keys()
-    for name, norm in norms.items():
-        assert_same(norm, golden[name])
+def test_wrong_files_are_told_in_one_line(quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, message in {
+        ("--inputs", "nowhere.py"): "nowhere.py: no Python file",
+        ("--against", "nowhere.npz"): "nowhere.npz: not a readable .npz file",
+        ("--centroids", str(tmp_path / "empty.npz")): "has no `kmeans_centroids` of shape (clusters, 48)",
+    }.items():
+        np.savez(tmp_path / "empty.npz", other=np.ones(2))
+        assert parity.main([*quick, *wrong]) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
 
 
-def _published_parameters(model: MCN) -> dict[str, torch.Tensor]:
-    own = dict(model.named_parameters())
-    by_storage = {tensor.data_ptr(): tensor for tensor in own.values()}
-    return {n: by_storage[t.data_ptr()] for n, t in export_published(model).items() if t.data_ptr() in by_storage}
+WIDTH_AXES: dict[str, tuple[int, ...]] = {
+    "DAVEnet_projection.weight": (0,),
+    "DAVEnet_projection.bias": (0,),
+    "GU_video.fc.weight": (0,),
+    "GU_video.fc.bias": (0,),
+    "GU_video.cg.fc.weight": (0, 1),
+    "GU_video.cg.fc.bias": (0,),
+    "text_pooling_caption.fc.weight": (0,),
+    "text_pooling_caption.fc.bias": (0,),
+    "GU_text_captions.fc.weight": (0, 1),
+    "GU_text_captions.fc.bias": (0,),
+    "GU_text_captions.cg.fc.weight": (0, 1),
+    "GU_text_captions.cg.fc.bias": (0,),
+    "recon_v.0.weight": (1,),
+    "recon_a.0.weight": (1,),
+    "recon_t.0.weight": (1,),
+    "recon_t.2.weight": (0,),
+    "recon_t.2.bias": (0,),
+}
+"""The axes that are as long as the embedding is wide; those of the video input have 4096 entries at any width."""
 
 
-@pytest.mark.parametrize("width", [4096, 6144])
-def test_export_has_the_159_published_names_and_shapes(
-    shared_reference: Path, width: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("width", "parameters"), [(4096, 141_359_106), (6144, 223_776_770)])
+def test_export_has_the_159_published_names_shapes_and_types(
+    shared_reference: Path, width: int, parameters: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing is drawn on the meta device, yet the call would import torch's compiler, which takes seconds.
     monkeypatch.setattr(torch.nn.init, "normal_", lambda weight, *_: weight)
-    lines = (shared_reference / "checkpoint_keys.tsv").read_text().splitlines()
-    table = {name: (shape, dtype) for name, shape, dtype in (line.split("\t") for line in lines)}
-    settings = replace(PUBLISHED, scheme=builtin_scheme("shared"), width=width, video_streams=(2048, 2048))
-    settings = replace(settings, word_dim=300, reconstruction_hidden=1024)
+    expected = {}
+    for line in (shared_reference / "checkpoint_keys.tsv").read_text().splitlines():
+        name, shape, dtype = line.split("\t")
+        sizes = [] if shape == "scalar" else [int(size) for size in shape.split("x")]
+        for axis in WIDTH_AXES.get(name, ()):
+            assert sizes[axis] == 4096
+            sizes[axis] = width
+        expected[name] = (tuple(sizes), dtype)
+    settings = replace(
+        parity.SETTINGS, width=width, video_streams=(2048, 2048), word_dim=300, reconstruction_hidden=1024
+    )
     with torch.device("meta"):
-        exported = export_published(MCN(settings))
-    ours = {
-        name: ("x".join(map(str, t.shape)) or "scalar", str(t.dtype).removeprefix("torch."))
-        for name, t in exported.items()
-    }
-    assert len(ours) == 159
-    if width == 4096:
-        assert ours == table
-    widths = {
-        "GU_video.fc.weight": "6144x4096",
-        "recon_t.2.weight": "6144x1024",
-        "DAVEnet_projection.weight": "6144x1024",
-    }
-    if width == 6144:
-        assert ours.keys() == table.keys()
-        assert {name: ours[name][0] for name in widths} == widths
+        model = MCN(settings)
+    ours = {n: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in export_published(model).items()}
+    assert len(ours) == 159 and WIDTH_AXES.keys() <= ours.keys()
+    assert ours == expected
+    # Counted on the published class itself.
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters

@@ -157,7 +157,8 @@ def test_the_published_preset_is_what_the_published_command_says() -> None:
     assert (model.mask_padding_words, model.own_frames_in_training, model.reconstruction_hidden) == (False, False, 1024)
     clusters, losses, rules = made.cluster_settings(), made.losses(), made.clip_rules(scheme)
     assert (clusters.clusters, clusters.queue_rows, clusters.refit_every) == (256, 20 * 16 * 128, 20)
-    assert clusters.labels_before_update and clusters.queue_only_when_full and not clusters.reseed_dead
+    assert clusters.labels_before_update and clusters.queue_only_when_full
+    assert not clusters.reseed_dead and not clusters.spread_start
     assert (losses.cluster_weight, losses.reconstruction_weight) == (1 / 3, 50) and losses.margin == 0.001
     assert (rules.bounds, rules.clamp_logmel_start, rules.logmel_padding) == ("inclusive", False, "loudest")
     assert (rules.logmel_frames, rules.min_seconds, rules.max_words) == (1000, 10.0, 20)
