@@ -103,6 +103,7 @@ def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
     vectors = make_vectors(list("abcd"))
     folder = make_dataset(tmp_path / "dataset", videos, vectors)
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
+    sizes["min_clip_seconds"] = 0
     run(TrainSettings(folder / "manifests" / "all.json", tmp_path / "model", device="cpu", seed=3, **sizes))
     clips = [(video, caption) for video in videos for caption in video.captions]
     texts = ["zzz" if n == 5 else caption.text for n, (_, caption) in enumerate(clips)]
