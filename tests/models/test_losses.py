@@ -48,16 +48,57 @@ def slow_mms(x: np.ndarray, y: np.ndarray, settings: LossSettings, present: list
 @pytest.mark.parametrize("normalise", [False, True])
 @pytest.mark.parametrize("mask_same_video", [False, True])
 @pytest.mark.parametrize("directions", ["both", "first", "second"])
-def test_mms_equals_the_slow_formula(normalise: bool, mask_same_video: bool, directions: str) -> None:
+@pytest.mark.parametrize(("margin", "temperature"), [(0.3, 0.7), (0.001, 1.0), (0.0, 0.07)])
+def test_mms_equals_the_slow_formula(
+    normalise: bool, mask_same_video: bool, directions: str, margin: float, temperature: float
+) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, 9, 4))
     present = [True, True, False, True, True, True, True, False, True]
     video = [0, 0, 0, 1, 1, 2, 2, 2, 3]
     settings = LossSettings(
-        margin=0.3, temperature=0.7, normalise=normalise, mask_same_video=mask_same_video, directions=directions
+        margin=margin,
+        temperature=temperature,
+        normalise=normalise,
+        mask_same_video=mask_same_video,
+        directions=directions,
     )
-    ours = mms_loss(*map(torch.from_numpy, (x, y)), settings, torch.tensor(present), torch.tensor(video))
+    own = [torch.from_numpy(a).requires_grad_() for a in (x, y)]
+    ours = mms_loss(*own, settings, torch.tensor(present), torch.tensor(video))
     assert ours.item() == pytest.approx(slow_mms(x, y, settings, present, video), rel=1e-12)
+    ours.backward()
+    # The gradient of some entries, by differences of the slow formula; the third clip has none.
+    for side, clip, axis in ((0, 0, 1), (1, 4, 3), (0, 8, 0), (1, 2, 2)):
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = [x.copy(), y.copy()]
+            moved[side][clip, axis] += step
+            ends.append(slow_mms(*moved, settings, present, video))
+        gradient = own[side].grad
+        assert gradient is not None
+        assert gradient[clip, axis].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-7)
+
+
+def test_mms_by_hand() -> None:
+    """Two clips of one video and one of another: S = [[2, 1, 0], [0, 3, 1], [1, 0, 1]], margin 1, temperature 2."""
+    x, y = torch.eye(3), torch.tensor([[2.0, 0, 1], [1, 3, 0], [0, 1, 1]])
+    e = [math.exp(value / 2) for value in range(3)]
+    rows = [e[1] / (e[1] + e[1] + e[0]), e[2] / (e[0] + e[2] + e[1]), e[0] / (e[1] + e[0] + e[0])]
+    columns = [e[1] / (e[1] + e[0] + e[1]), e[2] / (e[1] + e[2] + e[0]), e[0] / (e[0] + e[1] + e[0])]
+    masked = [e[1] / (e[1] + e[0]), e[2] / (e[2] + e[1]), e[0] / (e[1] + e[0] + e[0])]
+
+    def loss(chances: list[float]) -> float:
+        return -sum(map(math.log, chances)) / 3
+
+    video = torch.tensor([0, 0, 1])
+    for options, expected in (
+        ({}, loss(rows) + loss(columns)),
+        ({"directions": "first"}, loss(rows)),
+        ({"directions": "second"}, loss(columns)),
+        ({"directions": "first", "mask_same_video": True}, loss(masked)),
+    ):
+        settings = LossSettings(margin=1.0, temperature=2.0, **options)  # type: ignore[arg-type]
+        assert mms_loss(x, y, settings, video_index=video).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_mms_by_default_is_the_published_loss() -> None:
@@ -132,6 +173,10 @@ def test_the_same_video_mask_needs_to_know_the_videos() -> None:
     ("wrong", "message"),
     [
         ({"temperature": 0.0}, "temperature"),
+        ({"margin": -0.1}, "margin is -0.1: it must not be below 0"),
+        ({"cluster_weight": -1.0}, "cluster_weight is -1.0: it must not be below 0"),
+        ({"reconstruction_weight": math.nan}, "reconstruction_weight is nan"),
+        ({"contrast_weight": 0.0, "cluster_weight": 0.0, "reconstruction_weight": 0.0}, "all 0: nothing is left"),
         ({"directions": "up"}, "first, second"),
         ({"term_weights": "x"}, "balanced"),
     ],
@@ -182,6 +227,28 @@ def test_the_total_is_the_weighted_sum_of_terms_each_made_by_its_own_formula(nam
     assert losses.total.item() == pytest.approx(expected, rel=1e-5)
     losses.total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("off", [("contrast",), ("cluster",), ("reconstruction",), ("cluster", "reconstruction")])
+def test_a_kind_of_weight_0_is_left_out_and_the_rest_stays(off: tuple[str, ...], clips: ClipInputs) -> None:
+    scheme = builtin_scheme("shared")
+    torch.manual_seed(0)
+    model = MCN(ModelSettings(scheme, 8, (6, 4), audio_dim=5, word_dim=3, reconstruction_hidden=7)).double()
+    embeddings = model(clips)
+    clusters = {"shared": Clusters(torch.randn(3, 8), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))}
+    errors = model.reconstruction_errors(embeddings)
+    whole = mcn_losses(scheme, embeddings, clusters, errors, LossSettings())
+    settings = replace(LossSettings(), **{f"{kind}_weight": 0.0 for kind in off})
+    given = ({} if "cluster" in off else clusters, {} if "reconstruction" in off else errors)
+    part = mcn_losses(scheme, embeddings, *given, settings)
+    kept = {name: term for name, term in whole.terms.items() if name.split("/")[0] not in off}
+    assert part.terms.keys() == part.weights.keys() == kept.keys()
+    assert all(torch.equal(part.terms[name], term) for name, term in kept.items())
+    expected = sum(whole.weights[name] * term.item() for name, term in kept.items())
+    assert part.total.item() == pytest.approx(expected, rel=1e-12)
+    part.total.backward()
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert ("decoders" in trained) == ("reconstruction" not in off) and "heads" in trained
 
 
 def test_reconstruction_in_chunks_adds_up_to_the_whole(clips: ClipInputs) -> None:
