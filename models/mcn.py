@@ -5,7 +5,7 @@ width, D width of a space.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -42,15 +42,20 @@ class ModelSettings:
     normalise_video: bool = True
     """L2-normalise the max-pooled video rows. The published loader does so before the model sees them."""
     mask_padding_words: bool = True
-    """Leave padding out of the maximum over words. Published: off, so short captions take part as relu(bias)."""
+    """Leave padding out of the maximum over words. Published: off; padding is a zero vector that takes part as
+    relu(bias), so that no feature of a caption with room left is below it and short captions look alike."""
     own_frames_in_training: bool = True
-    """Average DaveNet's output over a clip's own frames in training too. Published: off, there padding counts."""
+    """Average DaveNet's output over a clip's own frames in training too. Published: off; in training padding counts, in
+    evaluation it does not, so that short clips are embedded otherwise than they were trained."""
     zeros_for_missing: bool = False
-    """Train on zeros in place of a missing modality, as published; else the clip leaves every term that needs it."""
+    """Train on zeros in place of a missing modality, as published: zero features, or a log-mel of zeros; all clips
+    without sound then share one vector. Else a clip leaves every term that needs what it lacks."""
     detach_targets: bool = True
-    """Keep reconstruction from moving its own targets. Published: off, so it can shrink what it has to predict."""
+    """Keep reconstruction from moving its own targets, DaveNet's mean output and the pooled words. Published: off; it
+    then trains DaveNet and the word layer too, and can shrink what it has to predict."""
     unused_batchnorm: bool = False
-    """Build DaveNet's `batchnorm1`, which is never called, so that all published tensors are kept as they are."""
+    """Build DaveNet's `batchnorm1`, which the published class has and never calls. It changes no output and takes no
+    gradient; on, the published tensors go in and out unchanged, off, there is no parameter without a gradient."""
 
     def __post_init__(self) -> None:
         sizes = {
@@ -138,6 +143,7 @@ class MCN(nn.Module):
         """
         present = clips.presence()
         if self.settings.zeros_for_missing:
+            clips = _silenced(clips, present)
             present = {m: torch.ones_like(mask) for m, mask in present.items()}
         features = self._features(clips, present)
         inputs = {m: self._standardised(m, feature) for m, feature in features.items()}
@@ -210,9 +216,7 @@ class MCN(nn.Module):
                 features["video"] = torch.cat([functional.normalize(stream, dim=1) for stream in streams], dim=1)
         if clips.words is not None and clips.known_words is not None and "text" in self.modalities:
             _check_width("words", clips.words, 3, 2, self.settings.word_dim)
-            features["text"] = clips.words.to(dtype)
-            if self.settings.mask_padding_words:
-                features["text"] = features["text"].masked_fill(~clips.known_words.unsqueeze(2), 0.0)
+            features["text"] = clips.words.to(dtype).masked_fill(~clips.known_words.unsqueeze(2), 0.0)
         if clips.audio is not None and "audio" in self.modalities:
             if self.davenet is None:
                 _check_width("audio", clips.audio, 2, 1, self.settings.audio_dim)
@@ -254,6 +258,16 @@ class MCN(nn.Module):
     def _counted_words(self, clips: ClipInputs) -> Tensor:
         assert clips.known_words is not None
         return clips.known_words if self.settings.mask_padding_words else torch.ones_like(clips.known_words)
+
+
+def _silenced(clips: ClipInputs, present: dict[str, Tensor]) -> ClipInputs:
+    """The clips with zeros for the sound of those without; pictures and words become zeros by their own masks."""
+    if clips.audio is None:
+        return clips
+    silent = ~present["audio"]
+    audio = clips.audio.masked_fill(silent.view(-1, *[1] * (clips.audio.ndim - 1)), 0.0)
+    frames = None if clips.audio_frames is None else clips.audio_frames.masked_fill(silent, 0)
+    return replace(clips, audio=audio, audio_frames=frames)
 
 
 def _check_width(name: str, tensor: Tensor, dims: int, axis: int, width: int) -> None:

@@ -116,12 +116,20 @@ def test_padding_changes_nothing(batch: ClipInputs) -> None:
         assert torch.equal(model(noisy).vectors["shared"][modality], model(batch).vectors["shared"][modality])
 
 
-def test_counting_padding_words_as_published_adds_the_bias(batch: ClipInputs) -> None:
-    model = made(replace(SMALL, mask_padding_words=False))
-    padded = torch.zeros_like(batch.words)  # type: ignore[arg-type]
-    target = model(replace(batch, words=padded)).targets["shared"]["text"]
-    bias = model.get_parameter("word_pooling.shared/text.fc.bias").detach().relu()
-    assert torch.equal(target, bias.expand(8, -1))
+@pytest.mark.parametrize("masked", [True, False])
+def test_padding_words_count_as_the_bias_only_as_published(batch: ClipInputs, masked: bool) -> None:
+    model = made(replace(SMALL, mask_padding_words=masked))
+    w = numbers(model)
+    weight, bias = w("word_pooling.shared/text.fc.weight"), w("word_pooling.shared/text.fc.bias")
+    pooled = model(batch).targets["shared"]["text"].numpy()
+    lifted = 0
+    for i, known in enumerate([5, 1, 2, 3, 4, 5, 2, 0]):
+        words = [np.maximum(weight @ word + bias, 0) for word in batch.words[i, :known].numpy()]  # type: ignore[index]
+        padding = [np.maximum(bias, 0)] * (5 - known)
+        expected = np.max([*words, *([] if masked else padding), np.zeros(8)], axis=0)
+        np.testing.assert_allclose(pooled[i], expected, rtol=1e-12)
+        lifted += bool(words and padding and (np.max(words, axis=0) < padding[0]).any())
+    assert lifted >= 3  # the two rules differ on this batch
 
 
 def test_nan_in_an_absent_modality_stays_out_of_values_and_gradients(batch: ClipInputs) -> None:
@@ -154,9 +162,32 @@ def test_a_batch_without_any_row_or_word_is_a_batch_of_absent_clips(batch: ClipI
         assert embeddings.vectors["shared"][modality].isfinite().all()
 
 
-def test_zeros_for_missing_counts_every_clip_as_published(batch: ClipInputs) -> None:
-    model = made(replace(SMALL, zeros_for_missing=True))
-    assert all(mask.all() for mask in model(batch).present.values())
+@pytest.mark.parametrize("zeros", [True, False])
+def test_a_missing_modality_is_a_trained_zero_only_as_published(batch: ClipInputs, zeros: bool) -> None:
+    assert batch.audio is not None and batch.video is not None and batch.video_rows is not None
+    audio, rows = batch.audio.clone(), batch.video_rows.clone()
+    audio[6] = torch.nan
+    rows[0] = False
+    lacking = {"video": 0, "audio": 6, "text": 7}
+    model = made(replace(SMALL, zeros_for_missing=zeros, mask_padding_words=False))
+    embeddings = model(replace(batch, audio=audio, video_rows=rows))
+    for modality, clip in lacking.items():
+        assert embeddings.present[modality].tolist() == [zeros or i != clip for i in range(8)]
+    if not zeros:
+        return
+    w = numbers(model)
+    sound = gated(w, "heads.shared/audio.unit", np.zeros(5))
+    pooled = np.maximum(w("word_pooling.shared/text.fc.bias"), 0)
+    expected = {
+        "video": gated(w, "heads.shared/video", np.zeros(10)),
+        "audio": w("heads.shared/audio.project.weight") @ sound + w("heads.shared/audio.project.bias"),
+        "text": gated(w, "heads.shared/text", pooled),
+    }
+    for modality, clip in lacking.items():
+        vector = embeddings.vectors["shared"][modality][clip].detach()
+        np.testing.assert_allclose(vector, expected[modality], rtol=1e-12)
+    for modality, target in {"video": np.zeros(10), "audio": np.zeros(5), "text": pooled}.items():
+        np.testing.assert_allclose(embeddings.targets["shared"][modality][lacking[modality]], target, rtol=1e-12)
 
 
 def test_text_alone_is_embedded_as_in_a_whole_batch(batch: ClipInputs) -> None:
@@ -228,9 +259,34 @@ def test_spaces_may_have_widths_of_their_own(batch: ClipInputs) -> None:
     assert model.reconstruction_errors(embeddings)["b"]["text"].shape == (8,)
 
 
-def test_targets_are_detached_unless_asked_as_published(batch: ClipInputs) -> None:
-    assert not made()(batch).targets["shared"]["text"].requires_grad
-    assert made(replace(SMALL, detach_targets=False))(batch).targets["shared"]["text"].requires_grad
+@pytest.mark.parametrize("detached", [True, False])
+def test_reconstruction_moves_its_own_target_only_as_published(batch: ClipInputs, detached: bool) -> None:
+    """The gradient of the text's error for a weight under its target, by differences, with the target fixed or not."""
+    model = made(replace(SMALL, detach_targets=detached))
+    weight = model.get_parameter("word_pooling.shared/text.fc.weight")
+    first = model(batch)
+
+    def error(fixed: torch.Tensor | None) -> torch.Tensor:
+        embeddings = model(batch)
+        if fixed is not None:
+            embeddings = replace(embeddings, targets={"shared": dict(embeddings.targets["shared"], text=fixed)})
+        return model.reconstruction_errors(embeddings)["shared"]["text"].sum()
+
+    error(None).backward()
+    assert weight.grad is not None
+    target = first.targets["shared"]["text"].detach()
+    moving = {}
+    for place in ((0, 0), (3, 1), (7, 2)):
+        for fixed in (None, target):
+            ends = []
+            for step in (1e-6, -1e-6):
+                with torch.no_grad():
+                    weight[place] += step
+                    ends.append(error(fixed).item())
+                    weight[place] -= step
+            moving[place, fixed is None] = (ends[0] - ends[1]) / 2e-6
+        assert weight.grad[place].item() == pytest.approx(moving[place, not detached], rel=1e-5, abs=1e-9)
+        assert moving[place, True] != pytest.approx(moving[place, False], rel=1e-2)
 
 
 def test_half_precision_shard_rows_are_taken_as_they_come(batch: ClipInputs) -> None:
@@ -295,6 +351,34 @@ def test_clips_without_audio_stay_out_of_davenets_batch_statistics(listening: MC
     listening.davenet.load_state_dict(saved)
     assert torch.equal(first, second)
     assert not silent.targets["shared"]["audio"].any()
+
+
+def test_missing_sound_is_a_log_mel_of_zeros_only_as_published(recordings: ClipInputs) -> None:
+    torch.manual_seed(3)
+    model = MCN(replace(SMALL, audio_dim=1024, audio_from="logmel", zeros_for_missing=True)).eval()
+    assert model.davenet is not None
+    torch.nn.init.uniform_(model.davenet.bn1.bias)  # as it starts, DaveNet makes zeros of zeros
+    assert recordings.audio is not None and recordings.has_audio is not None
+    audio = recordings.audio.masked_fill(~recordings.has_audio.view(4, 1, 1), torch.nan)
+    with torch.no_grad():
+        loud = model(replace(recordings, audio=audio))
+        silence = model.davenet(torch.zeros(1, 40, 100))[0]
+    assert loud.present["audio"].all()
+    torch.testing.assert_close(loud.targets["shared"]["audio"][2], silence[:, 0], rtol=1e-4, atol=1e-5)
+    assert silence.any()
+
+
+def test_the_unused_batch_norm_changes_no_output_and_takes_no_gradient(recordings: ClipInputs) -> None:
+    models = {}
+    for unused in (True, False):
+        torch.manual_seed(4)
+        models[unused] = MCN(replace(SMALL, audio_dim=1024, audio_from="logmel", unused_batchnorm=unused)).train()
+        models[unused](recordings).vectors["shared"]["audio"].square().sum().backward()
+    published, mended = (dict(models[unused].davenet.named_parameters()) for unused in (True, False))
+    assert published.keys() - mended.keys() == {"batchnorm1.weight", "batchnorm1.bias"}
+    assert published["batchnorm1.weight"].grad is None and published["batchnorm1.bias"].grad is None
+    for name, parameter in mended.items():
+        assert parameter.grad is not None and torch.equal(parameter.grad, published[name].grad)
 
 
 def test_log_mel_needs_to_know_each_clips_frames(listening: MCN, recordings: ClipInputs) -> None:
