@@ -12,9 +12,8 @@ from extractors.state_dict_file import read_state_dict
 from extractors.weights import load_weights
 from models import MCN, ResDavenet, StateDictError, export_published
 from models.published import published_names
-from pipeline.checkpoint import load_checkpoint, model_from
+from pipeline.checkpoint import load_checkpoint, model_from, save_tensors
 from pipeline.errors import InputError
-from pipeline.files import write_aside
 from pipeline.published_weights import read_davenet
 from pipeline.report import StageReport
 
@@ -46,8 +45,7 @@ def run(settings: ExportSettings) -> StageReport:
             raise InputError(f"{settings.out}: holds something else; remove it or choose another --out")
         report.skipped = len(exported)
     else:
-        with write_aside(settings.out) as aside, open(aside, "wb") as file:
-            torch.save(exported, file)
+        save_tensors(settings.out, exported)
         report.done = len(exported)
     report.detail = {
         "weights": str(settings.out),

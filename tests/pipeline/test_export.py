@@ -122,6 +122,20 @@ def test_other_schemes_have_no_published_form(
     assert not (tmp_path / "weights.pth").exists()
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, trained: Callable[[MCN], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = trained(made(LISTENING))
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match="weights.pth: can't be written: .*room"):
+        run(ExportSettings(folder, tmp_path / "weights.pth"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_the_davenet_must_be_the_one_that_the_model_has_heard_by(
     tmp_path: Path, trained: Callable[[MCN], Path], davenet_file: Path
 ) -> None:
