@@ -126,10 +126,11 @@ def write_ours(made: MadeVideos, vectors: KeyedVectors, folder: Path) -> Path:
 def write_published(made: MadeVideos, folder: Path) -> dict[str, dict[str, list[Any]]]:
     """ID_2d.npz and ID_audio.npz, float16 under `features`; returns the captions as caption.pickle has them."""
     folder.mkdir()
-    captions = {}
+    captions: dict[str, dict[str, list[Any]]] = {}
     for number, video_id in enumerate(made.ids):
         video = made.video(number)
         np.savez(folder / f"{video_id}_2d.npz", features=video.video["resnet152"])
+        assert video.audio is not None
         np.savez(folder / f"{video_id}_audio.npz", features=video.audio)
         captions[video_id] = {
             "start": [caption.start for caption in video.captions],
@@ -223,7 +224,7 @@ def our_batches(manifest: Path, vectors: KeyedVectors, workers: int, link: Link 
     """Batches as `mcn train` takes them; nothing is kept in memory."""
     dataset = FeatureDataset(manifest, cache_bytes=0)
     if link is not None:
-        dataset._files = [_LinkedFile(file, link) for file in dataset._files]  # type: ignore[misc]
+        dataset._files = [_LinkedFile(file, link) for file in dataset._files]
     batches = TrainingBatches(
         dataset,
         dataset.video_ids,
