@@ -13,6 +13,7 @@ import pytest
 from pipeline import forget
 from pipeline.caption_store import CaptionStore, build_caption_store
 from pipeline.cli import main
+from pipeline.clip_rules import ClipRules
 from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
 from pipeline.forget import ForgetSettings
@@ -65,7 +66,7 @@ def naming(folder: Path, video_id: str) -> list[str]:
 
 def rows(manifest: Path) -> dict[str, bytes]:
     dataset = FeatureDataset(manifest)
-    return {i: np.concatenate([*dataset.video(i, ("resnet152",)).video.values()]).tobytes() for i in dataset.video_ids}
+    return {i: np.concatenate([*dataset.video(i, ClipRules()).video.values()]).tobytes() for i in dataset.video_ids}
 
 
 def check(run: Path, before: dict[str, bytes]) -> None:
