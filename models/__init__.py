@@ -8,7 +8,14 @@
 from models.batch_step import Alone, BatchStep, Exchange, StepLosses
 from models.clips import ClipInputs, Embeddings, concatenate
 from models.davenet import ResDavenet, running_statistics_held
-from models.kmeans import ClusterQueue, Clusters, ClusterSettings, cosine_kmeans, first_half_of_each_video
+from models.kmeans import (
+    ClusterQueue,
+    Clusters,
+    ClusterSettings,
+    TooFewClipsError,
+    cosine_kmeans,
+    first_half_of_each_video,
+)
 from models.losses import (
     Losses,
     LossSettings,
@@ -55,6 +62,7 @@ __all__ = [
     "SchemeError",
     "StateDictError",
     "StepLosses",
+    "TooFewClipsError",
     "builtin_scheme",
     "cluster_terms",
     "concatenate",

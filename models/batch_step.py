@@ -25,6 +25,9 @@ from models.kmeans import ClusterQueue, Clusters, first_half_of_each_video
 from models.losses import LossSettings, cluster_terms, contrastive_terms, reconstruction_terms, term_weights
 from models.mcn import MCN
 
+_BUCKET = 1 << 24
+"""Gradient values that are summed over the processes at once."""
+
 
 class Exchange(Protocol):
     """What processes that share a batch tell one another; every process calls the same methods in the same order."""
@@ -104,8 +107,9 @@ class BatchStep:
         """Set the gradients of every parameter that has a part in the loss; those there are replaced.
 
         `video_index`, `(B,)` int64: equal numbers, over all processes, are clips of one video. `generator` draws
-        k-means's first centroids: its state must be the same in every process. Raises ValueError when a first fit of
-        k-means has too few clips.
+        k-means's first centroids: its state must be the same in every process. Where an embedding is NaN or infinite,
+        the cluster terms are NaN and the clusters stay. Raises TooFewClipsError when a first fit of k-means has too few
+        clips.
         """
         self.model.zero_grad(set_to_none=True)
         norms = _batch_norms(self.model)
@@ -128,9 +132,7 @@ class BatchStep:
             terms[name] = self.exchange.total(value)
             gradient_norms[name] = self.exchange.total(squares[name]).sqrt()
         if self.exchange.processes > 1:
-            for parameter in self.model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = self.exchange.total(parameter.grad)
+            _add_up_gradients(list(self.model.parameters()), self.exchange)
             for norm, start in zip(norms, before, strict=True):
                 _merge_statistics(norm, start, self.exchange)
         return StepLosses(terms, {name: self.weights[name] for name in terms}, gradient_norms)
@@ -156,10 +158,15 @@ class BatchStep:
         if settings.contrast_weight:
             with self.autocast():  # says how its gradients are multiplied
                 found |= contrastive_terms(self.scheme, leaves, settings, video_index)
-        if settings.cluster_weight:
+        terms: dict[str, Tensor] = {}
+        if settings.cluster_weight and _are_finite(leaves):
             found |= cluster_terms(self.scheme, leaves, self._clusters(leaves, video_index, generator), settings)
+        elif settings.cluster_weight:
+            # k-means makes nothing of NaN, and would fail before any term could be looked at.
+            names = [name for name in self.weights if name.startswith("cluster/")]
+            terms = {name: video_index.new_full((), torch.nan, dtype=torch.float32) for name in names}
         vectors = [v for by_modality in leaves.vectors.values() for v in by_modality.values()]
-        gradient_norms = {}
+        gradient_norms = dict(terms)
         for name, term in found.items():
             gradients = torch.autograd.grad(self.weights[name] * term, vectors, allow_unused=True)
             square = term.new_zeros(())
@@ -168,7 +175,7 @@ class BatchStep:
                     vector.grad = gradient if vector.grad is None else vector.grad.add_(gradient)
                     square += gradient.square().sum()
             gradient_norms[name] = square.sqrt()
-        return leaves, {name: term.detach() for name, term in found.items()}, gradient_norms
+        return leaves, {name: term.detach() for name, term in found.items()} | terms, gradient_norms
 
     def _clusters(self, leaves: Embeddings, video_index: Tensor, generator: torch.Generator) -> dict[str, Clusters]:
         queued = first_half_of_each_video(video_index)
@@ -218,6 +225,37 @@ class BatchStep:
                 roots.append(target)
                 gradients.append(copy.grad)
         torch.autograd.backward(roots, gradients)
+
+
+def _are_finite(embeddings: Embeddings) -> bool:
+    present = embeddings.present
+    return all(bool(v[present[m]].isfinite().all()) for by_m in embeddings.vectors.values() for m, v in by_m.items())
+
+
+def _add_up_gradients(parameters: list[nn.Parameter], exchange: Exchange) -> None:
+    """Sum each parameter's gradient over the processes; None stays where no process has one.
+
+    A process whose clips all lack a modality has none for its layers, where others do.
+    """
+    own = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device)
+    anywhere = exchange.total(own.to(torch.int64)).tolist()
+    bucket: list[nn.Parameter] = []
+    for parameter in [p for p, holders in zip(parameters, anywhere, strict=True) if holders]:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        bucket.append(parameter)
+        if sum(p.numel() for p in bucket) >= _BUCKET:
+            _add_up(bucket, exchange)
+            bucket = []
+    if bucket:
+        _add_up(bucket, exchange)
+
+
+def _add_up(parameters: list[nn.Parameter], exchange: Exchange) -> None:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    summed = exchange.total(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, summed.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def _cut(targets: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:

@@ -16,6 +16,10 @@ _SAMPLE = 16
 _SAMPLE_ROWS = 8192
 
 
+class TooFewClipsError(ValueError):
+    """A first fit of k-means has fewer clips with a joint feature than clusters."""
+
+
 @dataclass(frozen=True)
 class ClusterSettings:
     """Options of k-means and of its queue; the defaults are the mended ones, each docstring says what was published."""
@@ -80,7 +84,7 @@ def cosine_kmeans(
     rows, or with `spherical`, the rounds lower the sum of 1 - cosine (Dhillon & Modha, 2001); as published, with
     lengths in the means, they lower nothing in particular, and end by `tolerance` or `iterations`.
 
-    Without a start, raises ValueError when fewer than K rows have a direction (are not zero).
+    Without a start, raises TooFewClipsError when fewer than K rows have a direction (are not zero).
     """
     data = _precise(data)
     if start is None:
@@ -134,7 +138,7 @@ class ClusterQueue(nn.Module):
         Every `refit_every` batches k-means runs on the queue (as it was before this batch) and the batch, from the
         centroids at hand; otherwise the batch is only assigned. `queued`, `(B,)` bool, says which clips enter the queue
         (default: all; `first_half_of_each_video` gives the published choice). The queue's newest rows replace its
-        oldest. Raises ValueError when a first fit has too few clips.
+        oldest. Raises TooFewClipsError when a first fit has too few clips.
         """
         batch = joint[present].to(self.rows.dtype)
         labels = torch.full((len(joint),), -1, dtype=torch.long, device=joint.device)
@@ -187,7 +191,7 @@ def _draw_rows(data: Tensor, clusters: int, each: int, generator: torch.Generato
     """`each` rows a cluster, or all where there are fewer, in random order; none twice, none that is zero."""
     usable = data.any(dim=1).nonzero().squeeze(1)
     if len(usable) < clusters:
-        raise ValueError(
+        raise TooFewClipsError(
             f"k-means needs at least {clusters} clips with a joint feature for {clusters} clusters and got "
             f"{len(usable)}: ask for fewer clusters or for larger batches"
         )
@@ -212,9 +216,10 @@ def _spread(rows: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
         for place in range(clusters):
             if place:
                 # In float64, so that no draw rounds up to the end of the sum.
-                odds = distances.double().cumsum(dim=0)
+                # And on the CPU, since a GPU's running sum rounds otherwise each time.
+                odds = distances.double().cpu().cumsum(dim=0)
                 drawn = torch.rand(tries, generator=generator, device=generator.device).to(odds)
-                candidates = torch.searchsorted(odds, drawn * odds[-1], right=True)
+                candidates = torch.searchsorted(odds, drawn * odds[-1], right=True).to(rows.device)
             # A row like one taken keeps some odds, so that equal rows can still fill all places.
             found = (2.0 - 2.0 * cosines[candidates]).clamp(min=1e-12).minimum(distances)
             best = found.sum(dim=1).argmin()

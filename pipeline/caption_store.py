@@ -161,8 +161,8 @@ def build_caption_store(
 ) -> CaptionStore:
     """Read `source` into `out`, unless that was made from the same bytes in the same way.
 
-    `identity`: of `caption_identity`, where it is known: the file isn't read for it again. InputError when `out` was made
-    from others, or when `source` isn't a caption file.
+    `identity`: of `caption_identity`, where it is known: the file isn't read for it again. InputError when `out` was
+    made from others, or when `source` isn't a caption file.
     """
     identity = identity or caption_identity(source, drop_overlaps)
     if out.exists():

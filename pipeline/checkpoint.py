@@ -8,7 +8,7 @@ import torch
 
 from models import MCN, ModelSettings, SchemeError, scheme_from_dict
 from pipeline.errors import InputError
-from pipeline.files import write_aside
+from pipeline.files import ASIDE, write_aside
 
 FILE = "checkpoint.pt"
 NOT_FINITE = "not-finite.pt"
@@ -39,6 +39,12 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
         except RuntimeError as error:  # how PyTorch's writer tells of a full disk
             raise OSError(errno.ENOSPC, f"no room on the disk ({str(error)[:60]})") from None
         torch.load(aside, map_location="cpu", weights_only=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what kills have left half written; for who alone writes there."""
+    for path in folder.glob(f".*.pt.*{ASIDE}"):
+        path.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -255,13 +255,14 @@ def collate(clips: Sequence[ClipFeatures], rules: ClipRules, audio_width: int = 
     return batch.inputs()
 
 
-def grow_clip(captions: Sequence[Caption], chosen: int, min_seconds: float) -> tuple[int, int]:
-    """Grow caption `chosen` by its neighbours to at least `min_seconds`; returns the first and last caption index.
+def grow_clip(captions: Sequence[Caption], chosen: int, min_seconds: float) -> list[int]:
+    """Grow caption `chosen` by its neighbours to at least `min_seconds`; returns the captions' indices as taken up.
 
     As published (Chen et al.'s data loader): each step takes the neighbour that gives the shorter span, ties go to
     the previous one, and growth stops at the video's ends.
     """
     first = last = chosen
+    taken = [chosen]
     while captions[last].end - captions[first].start < min_seconds:
         before = captions[last].end - captions[first - 1].start if first > 0 else np.inf
         after = captions[last + 1].end - captions[first].start if last + 1 < len(captions) else np.inf
@@ -269,6 +270,8 @@ def grow_clip(captions: Sequence[Caption], chosen: int, min_seconds: float) -> t
             break
         if before <= after:
             first -= 1
+            taken.append(first)
         else:
             last += 1
-    return first, last
+            taken.append(last)
+    return taken

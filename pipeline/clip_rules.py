@@ -18,6 +18,8 @@ class ClipRules:
     """First words with a vector that are kept. Published: 20."""
     bounds: Literal["half-open", "inclusive"] = "half-open"
     """A clip's rows: those whose time lies in [start, end); or, as published, int(start * fps) to int(end * fps)."""
+    word_order: Literal["time", "absorbed"] = "time"
+    """Neighbours' words follow the caption's own in the order of time; or, as published, as they were taken up."""
     logmel_frames: int = 1000
     """Log-mel frames of a clip, from its start on; 100 a second. Published: 1000, so 10 s of however long a clip."""
     clamp_logmel_start: bool = True

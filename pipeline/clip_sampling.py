@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from gensim.models import KeyedVectors
@@ -39,8 +39,8 @@ def epoch_order(shards: Sequence[Sequence[str]], seed: int, epoch: int, shuffle_
 class PermutedCaptions:
     """The control that text says nothing: every training caption keeps its time and gets another caption's words.
 
-    The permutation is over all captions of all `video_ids`, drawn once from `seed`. Holds every word of theirs in
-    memory: 4 bytes a word, 12 a caption.
+    The permutation is over all captions of all `video_ids`, drawn once from `seed` and the manifest. Holds every
+    word of theirs in memory: 4 bytes a word, 12 a caption.
     """
 
     def __init__(self, dataset: FeatureDataset, video_ids: Sequence[str], seed: int) -> None:
@@ -50,7 +50,8 @@ class PermutedCaptions:
         words: list[NDArray[np.int32]] = []
         lengths: list[NDArray[np.int64]] = []
         captions = 0
-        for video_id in sorted(video_ids):
+        # Shard by shard, so that each is opened once.
+        for video_id in chain.from_iterable(dataset.by_shard(video_ids)):
             video = dataset.video(video_id, said)
             table, ids = video.words.table, video.words.ids.tolist()
             words.append(np.array([number_of.setdefault(table[i], len(number_of)) for i in ids], np.int32))
@@ -86,17 +87,20 @@ def draw_clips(
 ) -> list[ClipFeatures]:
     """`clips` clips of one video: captions drawn with replacement, each grown to `min_seconds` by its neighbours.
 
-    The seed caption's words come first, then those of the neighbours in the order of time.
+    The seed caption's words come first, then those of the neighbours by `rules.word_order`.
     """
     known = _known_words(video, vectors) if permuted is None else []
     drawn = _generator(seed, epoch, video.video_id).integers(len(video.captions), size=clips)
     spans: list[tuple[float, float, int]] = []
     rows: list[int] = []
     for chosen in drawn.tolist():
-        first, last = grow_clip(video.captions, chosen, rules.min_seconds)
-        start = video.captions[first].start
-        end = max(caption.end for caption in video.captions[first : last + 1])
-        order = [chosen, *(index for index in range(first, last + 1) if index != chosen)]
+        order = grow_clip(video.captions, chosen, rules.min_seconds)
+        start, last = video.captions[min(order)].start, max(order)
+        end = max(video.captions[index].end for index in order)
+        if rules.bounds == "inclusive":
+            end = video.captions[last].end
+        if rules.word_order == "time":
+            order = [chosen, *sorted(order[1:])]
         if permuted is None:
             said = [row for index in order for row in known[index]]
         else:

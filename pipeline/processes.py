@@ -1,12 +1,15 @@
 """Devices, precision and processes of a training run, by Lightning Fabric, and what the processes tell one another."""
 
 import os
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from extractors.precision import resolve_device, resolve_precision
@@ -16,6 +19,9 @@ from pipeline.stopping import asked_to_stop, stop_file
 from pipeline.train_settings import TrainSettings
 
 Result = TypeVar("Result", covariant=True)
+
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others: one may be copying shards to its disk."""
 
 
 class Work(Protocol[Result]):
@@ -43,8 +49,9 @@ class FabricExchange:
 
     def total(self, tensor: Tensor) -> Tensor:
         """See `models.Exchange`."""
-        summed = self._fabric.all_reduce(tensor.clone(), reduce_op="sum")
-        assert isinstance(summed, Tensor)
+        summed = tensor.clone()
+        # Fabric's own waits for all processes before each one.
+        torch.distributed.all_reduce(summed)
         return summed
 
     def first(self, tensor: Tensor) -> Tensor:
@@ -60,11 +67,9 @@ def exchange_of(fabric: Fabric) -> Exchange:
 
 def started_from_outside() -> bool:
     """Whether torchrun or srun has started this process as one of several."""
-    return any(int(os.environ.get(name, "1")) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS") if _is_number(name))
-
-
-def _is_number(name: str) -> bool:
-    return os.environ.get(name, "").isdigit()
+    # sbatch sets SLURM_NTASKS too, where nothing else has been started yet; the step's number is srun's alone.
+    counts = [os.environ.get(name, "") for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")]
+    return any(count.isdigit() and int(count) > 1 for count in counts)
 
 
 def precision_of(settings: TrainSettings) -> Literal["fp32", "bf16"]:
@@ -92,33 +97,41 @@ def launch(settings: TrainSettings, precision: str, work: Work[Result]) -> Resul
     }
     if settings.devices * settings.nodes == 1:
         chosen = [device.index] if device.type == "cuda" and device.index is not None else 1
-        fabric = Fabric(devices=chosen, **common)
+        fabric = Fabric(devices=chosen, plugins=[LightningEnvironment()], **common)
         fabric.launch()
         return work(fabric, settings=settings, stop=None)
     if device.type == "cuda" and settings.devices > torch.cuda.device_count():
         raise InputError(f"devices: {settings.devices} are asked for, CUDA has {torch.cuda.device_count()} here")
     if started_from_outside():
-        fabric = Fabric(devices=settings.devices, strategy="ddp", **common)
+        fabric = Fabric(devices=settings.devices, strategy=DDPStrategy(timeout=PATIENCE), **common)
         fabric.launch()
         return work(fabric, settings=settings, stop=None)
     if settings.nodes > 1:
         raise InputError("nodes: several machines want a process on each: start `mcn train` by torchrun or srun")
     with stop_file(settings.out / ".stop") as stop:
-        fabric = Fabric(devices=settings.devices, strategy="ddp_spawn", **common)
+        # Without its own environment Fabric would take a batch job's, in which each process is the only one.
+        strategy = DDPStrategy(start_method="spawn", cluster_environment=LightningEnvironment(), timeout=PATIENCE)
+        fabric = Fabric(devices=settings.devices, strategy=strategy, **common)
         # As arguments of their own they would be walked through for tensors, which frozen dataclasses refuse.
         result: Result = fabric.launch(partial(work, settings=settings, stop=stop))
         return result
 
 
-class StopSign:
-    """Whether any process was asked to stop; all processes ask at the same time and get the same answer."""
+class Agreement:
+    """What all processes must decide alike; all ask at the same time and get the same answer."""
 
-    def __init__(self, exchange: Exchange, device: torch.device, file: Path | None) -> None:
-        self._exchange, self._device, self._file = exchange, device, file
+    def __init__(self, exchange: Exchange, device: torch.device, stop_file: Path | None) -> None:
+        self._exchange, self._device, self._stop_file = exchange, device, stop_file
 
-    def up(self) -> bool:
-        """Asked after every step."""
-        asked = asked_to_stop() or (self._file is not None and self._file.exists())
+    def stop_or_save(self, due: bool) -> tuple[bool, bool]:
+        """Whether any process was asked to stop; and whether process 0 finds a checkpoint due."""
+        stop = asked_to_stop() or (self._stop_file is not None and self._stop_file.exists())
         if self._exchange.processes == 1:
-            return asked
-        return bool(self._exchange.total(torch.tensor(int(asked), device=self._device)) > 0)
+            return stop, due
+        told = self._exchange.total(torch.tensor([stop, due and self._exchange.rank == 0], device=self._device).int())
+        return bool(told[0]), bool(told[1])
+
+    def wait(self) -> None:
+        """Until all are here: who leaves earlier may take those with it that still write."""
+        if self._exchange.processes > 1:
+            self._exchange.total(torch.zeros(1, device=self._device))

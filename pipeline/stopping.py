@@ -40,6 +40,8 @@ def ask_to_stop() -> None:
 @contextmanager
 def stop_file(path: Path) -> Iterator[Path]:
     """A file that comes to be when this process is asked to stop: workers on other machines look for it."""
+    # One that a kill has left speaks of a run that is over.
+    path.unlink(missing_ok=True)
     _files.add(path)
     try:
         if _asked.is_set():

@@ -1,33 +1,32 @@
 """`mcn train`: an MCN, or DaveNet alone, on the clips of a manifest."""
 
-import io
 import re
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from models import MCN
-from pipeline.checkpoint import FILE, VIDEOS
+from pipeline.checkpoint import FILE, VIDEOS, remove_leftovers, save_tensors
 from pipeline.circumstance import circumstance
 from pipeline.clip_sampling import PermutedCaptions
 from pipeline.config import as_plain
 from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
-from pipeline.files import write_aside, write_json, write_text
+from pipeline.files import write_json, write_text
 from pipeline.heldout import HeldOutClips
 from pipeline.lease import locked
 from pipeline.manifest import TRAIN
 from pipeline.processes import exchange_of, launch, precision_of
-from pipeline.published_weights import load_initial
 from pipeline.report import StageReport
 from pipeline.staging import stage
 from pipeline.train_settings import TrainSettings, find_scheme
 from pipeline.trainer import Data, Trainer
 from pipeline.training_batches import TrainingBatches
 
+FOUND = "train.json"
 DAVENET_FILE = "davenet.pt"
 """Beside the checkpoint of model davenet: weights for `mcn extract --davenet-weights`."""
 
@@ -36,27 +35,41 @@ def run(settings: TrainSettings) -> StageReport:
     """Train until `epochs` are done. Killed at any moment, the same call goes on from the last checkpoint."""
     try:
         return launch(settings, precision_of(settings), _work)
-    except ValueError as error:  # sizes that the model or k-means refuses, a device that isn't there
+    except ValueError as error:  # a device that isn't there
         raise InputError(f"mcn train: {str(error).splitlines()[0]}") from None
     except ProcessRaisedException as error:
         told = re.search(r"InputError: (.*)", str(error))
         if told is None:
             raise
         raise InputError(told[1]) from None
+    except ProcessExitedException as error:
+        raise InputError(
+            f"mcn train: one of {settings.devices} processes has died ({error}): memory may be too small; the last "
+            "checkpoint is whole, the same command goes on"
+        ) from None
 
 
 def _work(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> StageReport:
     """What each process does."""
     report = StageReport("train", unit="epoch")
-    trainer = prepare(fabric, settings, report.notes)
+    try:
+        trainer = prepare(fabric, settings, report.notes)
+    except ValueError as error:  # sizes that the model refuses
+        raise InputError(f"mcn train: {str(error).splitlines()[0]}") from None
     lock = locked(settings.out / "lock.json", f"training in {settings.out}") if trainer.is_first else nullcontext()
     with lock:
+        if trainer.is_first:
+            remove_leftovers(settings.out)
         # All take it up, or none: one process that finds a checkpoint and one that doesn't would part for good.
         there = torch.tensor(int((settings.out / FILE).exists()), device=fabric.device)
         if bool(exchange_of(fabric).first(there)):
             trainer.resume()
         report.skipped = trainer.epoch
         if trainer.epoch < settings.epochs:
+            if fabric.device.type == "cuda":
+                # cuDNN would otherwise choose among its ways by their speed of the moment.
+                torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+                torch.backends.cudnn.allow_tf32 = trainer.precision != "fp32"
             if trainer.is_first:
                 write_json(settings.out / "settings.json", as_plain(settings))
                 ids = trainer.data.batches.video_ids
@@ -78,11 +91,17 @@ def prepare(fabric: Fabric, settings: TrainSettings, notes: list[str]) -> Traine
             f"{dataset.folder}: extracted with --audio-store {wanted}, --audio-from {rules.audio} needs the other; "
             "extract with --audio-store both"
         )
-    if settings.stage_to is not None:
-        notes += stage(dataset, rules, settings.stage_to, settings.stage_budget)
+    trained = {modality for space in scheme.spaces for modality in space.trained_modalities}
+    if settings.model == "davenet" and trained != {"audio", "video"}:
+        raise InputError(
+            f"scheme {scheme.name}: model davenet is trained on sound and pictures alone: leave --scheme out"
+        )
+    streams = tuple(dataset.stream_width(stream) for stream in settings.streams)
     silent = dataset.without_captions()
     video_ids = _training_videos(settings, dataset, silent, notes)
     vectors = dataset.word_vectors()
+    if settings.stage_to is not None:
+        notes += stage(dataset, rules, settings.stage_to, settings.stage_budget)
     permuted = None
     if settings.permute_captions:
         permuted = PermutedCaptions(dataset, video_ids, settings.seed)
@@ -106,11 +125,8 @@ def prepare(fabric: Fabric, settings: TrainSettings, notes: list[str]) -> Traine
     heldout = HeldOutClips(dataset, vectors, rules, settings.heldout_clips, settings.seed, silent)
     whole = batches(0, 1)
     mine = whole if fabric.world_size == 1 else batches(fabric.global_rank, fabric.world_size)
-    streams = tuple(dataset.stream_width(stream) for stream in settings.streams)
     torch.manual_seed(settings.seed)
     model = MCN(settings.model_settings(scheme, streams, vectors.vector_size))
-    if settings.initial_weights is not None:
-        load_initial(model, settings.initial_weights)
     data = Data(dataset, mine, whole, heldout)
     return Trainer(settings, fabric, precision_of(settings), scheme, model, data)
 
@@ -152,13 +168,13 @@ def _report(trainer: Trainer, report: StageReport) -> StageReport:
         trainer.save_metrics()
         if settings.model == "davenet" and report.complete:
             report.detail["davenet"] = str(_write_davenet(trainer.model, settings.out / DAVENET_FILE))
-        report.finish().publish(settings.out / "train.json")
+        # The report of the run that did the work stays.
+        again = not trainer.steps_now and (settings.out / FOUND).exists()
+        report.finish().publish(None if again else settings.out / FOUND)
     return report
 
 
 def _write_davenet(model: MCN, path: Path) -> Path:
     assert model.davenet is not None
-    state = {name: tensor.detach().cpu() for name, tensor in model.davenet.state_dict().items()}
-    with write_aside(path) as aside, io.FileIO(aside, "w") as file:
-        torch.save(state, file)
+    save_tensors(path, {name: tensor.detach().cpu() for name, tensor in model.davenet.state_dict().items()})
     return path

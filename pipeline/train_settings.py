@@ -23,19 +23,24 @@ NORM_GROUP = 128
 """Clips over which DaveNet's batch norm takes its statistics, unless `chunk_clips` says otherwise."""
 
 FREE = frozenset(
-    "out manifest device devices nodes precision workers stage_to stage_budget save_every log_every".split()
+    (
+        "out manifest scheme initial_weights device devices nodes precision workers stage_to stage_budget save_every "
+        "log_every"
+    ).split()
 )
-"""Settings that a run which goes on may be given anew: what is trained doesn't depend on them."""
+"""Settings that a run which goes on may be given anew: training doesn't depend on them, or compares what they name."""
 
 _ICCV21: dict[str, Any] = {
     "streams": ("resnet152", "resnext101"),
     "audio_from": "logmel",
+    "chunk_clips": 1024,
     "width": 6144,
     "schedule": "warm-up-cosine",
     "warm_up_steps": 5000,
     "cluster_weight": 1 / 3,
     "term_weights": "sum",
     "bounds": "inclusive",
+    "word_order": "absorbed",
     "clamp_logmel_start": False,
     "logmel_padding": "loudest",
     "mask_padding_words": False,
@@ -119,7 +124,11 @@ class TrainSettings:
     max_words: int = 20
     """First words of a clip that are kept."""
     bounds: Literal["half-open", "inclusive"] = "half-open"
-    """A clip's rows: those whose time lies in [start, end); or, as published, int(start * fps) to int(end * fps)."""
+    """A clip's rows: those whose time lies in [start, end); or, as published, int(start * fps) to int(end * fps), and a
+    grown clip ends with its last caption, even where an earlier one ends later."""
+    word_order: Literal["time", "absorbed"] = "time"
+    """Which words of a grown clip come first, and so are kept, after its own caption's: its neighbours' in the order of
+    time; or, as published, in the order in which the clip took them up."""
     logmel_frames: int = 1000
     """With audio_from logmel: frames of a clip, 100 a second."""
     clamp_logmel_start: bool = True
@@ -201,18 +210,15 @@ class TrainSettings:
     """Steps between lines in TensorBoard."""
 
     def __post_init__(self) -> None:
-        above = "batch_videos clips_per_video epochs width max_words learning_rate temperature logmel_frames "
+        above = "batch_videos clips_per_video epochs width max_words learning_rate logmel_frames "
         above += "shuffle_shards devices nodes log_every save_every stage_budget reconstruction_hidden"
         for name in above.split():
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        weights = ("contrast_weight", "cluster_weight", "reconstruction_weight")
-        from_0 = "margin warm_up_steps chunk_clips workers heldout_clips min_clip_seconds"
-        for name in (*weights, *from_0.split()):
+        for name in "warm_up_steps chunk_clips workers heldout_clips min_clip_seconds".split():
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be below 0, but is {getattr(self, name)}")
-        if not any(getattr(self, name) for name in weights):
-            raise ValueError("contrast_weight, cluster_weight and reconstruction_weight are all 0: nothing is trained")
+        self.losses(), self.cluster_settings()  # each refuses what it can't use
         processes = self.devices * self.nodes
         if self.batch_videos % processes:
             raise ValueError(f"batch_videos {self.batch_videos} can't be shared by {processes} processes")
@@ -276,6 +282,7 @@ class TrainSettings:
             min_seconds=self.min_clip_seconds,
             max_words=self.max_words,
             bounds=self.bounds,
+            word_order=self.word_order,
             logmel_frames=self.logmel_frames,
             clamp_logmel_start=self.clamp_logmel_start,
             logmel_padding=self.logmel_padding,

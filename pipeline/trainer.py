@@ -14,15 +14,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from models import MCN, BatchStep, ClipInputs, ClusterQueue, Scheme, StepLosses, scheme_to_dict
+from models import MCN, BatchStep, ClipInputs, ClusterQueue, Scheme, StepLosses, TooFewClipsError, scheme_to_dict
 from pipeline.checkpoint import FILE, NOT_FINITE, load_checkpoint, save_checkpoint, save_tensors
 from pipeline.config import as_plain
 from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
 from pipeline.files import write_text
 from pipeline.heldout import HeldOutClips
-from pipeline.processes import StopSign, exchange_of
+from pipeline.processes import Agreement, exchange_of
 from pipeline.progress import Progress
+from pipeline.published_weights import load_initial
 from pipeline.train_settings import FREE, TrainSettings
 from pipeline.training_batches import TrainingBatches
 
@@ -65,6 +66,8 @@ class Trainer:
         self.step_of = BatchStep(
             self.model, queues, settings.losses(), settings.chunk, self.exchange, autocast=fabric.autocast
         )
+        self._agreement = Agreement(self.exchange, fabric.device, None)
+        self._saved = time.monotonic()
         self.epoch = self.step = 0
         """Epochs done, and steps of the one begun."""
         self.sums: dict[str, float] = {}
@@ -87,6 +90,8 @@ class Trainer:
 
     def begin(self) -> None:
         """Before the very first step: what is trained must be there, and inputs' statistics are taken."""
+        if self.settings.initial_weights is not None:
+            load_initial(self.model, self.settings.initial_weights)
         self._find_a_long_clip()
         self._find_every_modality()
         if self.settings.standardise:
@@ -128,7 +133,7 @@ class Trainer:
 
         InputError when a figure is no longer finite: the last checkpoint stays as it was.
         """
-        self._stop = StopSign(self.exchange, self.fabric.device, stop_file)
+        self._agreement = Agreement(self.exchange, self.fabric.device, stop_file)
         self._saved = time.monotonic()
         folder = str(self.settings.out / "tensorboard")
         board = SummaryWriter(folder, purge_step=self.steps_done + 1) if self.is_first else None
@@ -149,8 +154,7 @@ class Trainer:
             arrived = time.perf_counter()
             figures = self._step(clips)
             self.waited_s += arrived - before
-            before = time.perf_counter()
-            self.worked_s += before - arrived
+            self.worked_s += time.perf_counter() - arrived
             if self.is_first:
                 bar.to(self.steps_done, f"epoch {self.epoch + 1}, loss {figures['total']:.3f}")
             if board is not None and self.steps_done % self.settings.log_every == 0:
@@ -158,13 +162,15 @@ class Trainer:
             # After the last step the epoch is ended first, and then saved.
             if self.step < self.data.batches.steps and self._save_or_stop():
                 return True
+            before = time.perf_counter()
         return False
 
     def _save_or_stop(self, last: bool = False) -> bool:
         """Save when it is time to; returns whether to stop, which is another reason to save."""
-        stopping = self._stop.up()
-        if stopping or last or time.monotonic() - self._saved >= 60 * self.settings.save_every:
+        stopping, due = self._agreement.stop_or_save(time.monotonic() - self._saved >= 60 * self.settings.save_every)
+        if stopping or last or due:
             self.save()
+            self._agreement.wait()
             self._saved = time.monotonic()
         return stopping
 
@@ -179,7 +185,7 @@ class Trainer:
                 queue.restart()
         try:
             losses = self.step_of.backward(clips.to(self.fabric.device), video_index, self.generator)
-        except ValueError as error:
+        except TooFewClipsError as error:
             raise InputError(f"training: {error}: see --clusters, --batch-videos and --clips-per-video") from None
         figures = self._figures(losses)
         self._refuse_what_is_not_finite(figures)
@@ -211,6 +217,7 @@ class Trainer:
         if self.is_first:
             ids = self.data.batches.video_ids_of(self.epoch, self.step)
             save_tensors(self.settings.out / NOT_FINITE, self._content() | {"figures": figures, "batch": ids})
+        self._agreement.wait()
         raise InputError(
             f"training: {name} became {figures[name]} in epoch {self.epoch + 1}, step {self.step + 1}; state and ids "
             f"of the batch are in {self.settings.out / NOT_FINITE}, the last checkpoint is whole: lower "
@@ -293,7 +300,11 @@ class Trainer:
         if content["identity"] != dataset.identity or content["words"] != dataset.description["words"]:
             raise InputError(f"{path}: made on another data set; choose another --out")
         if content["scheme"] != scheme_to_dict(self.scheme):
-            raise InputError(f"{path}: made with another scheme; choose another --out")
+            before = content["scheme"].get("name")
+            raise InputError(
+                f"{path}: made with scheme {before!r}, asked for {self.scheme.name!r}, which is another; "
+                "take another --out"
+            )
         frozen = {"name": dataset.manifest.name, "digest": dataset.manifest.digest}
         if content["manifest"] != frozen:
             raise InputError(

@@ -213,6 +213,8 @@ def test_processes_that_share_a_batch_are_as_one(audio_from: str, processes: int
     model, clips, chunk = MCN(SETTINGS).double().train(), frozen_rows(24), 0
     if audio_from == "logmel":
         model, clips, chunk = davenet_model(), logmel(6), 1 if processes == 3 else 3
+        # The first process has no sound at all, and so no gradient for DaveNet.
+        clips = replace(clips, has_audio=torch.arange(6) >= 6 // processes)
     (alone,), (wanted,) = share(model, clips, 1, chunk)
     steps, losses = share(model, clips, processes, chunk)
     for step, found in zip(steps, losses, strict=True):

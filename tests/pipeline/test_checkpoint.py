@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import MCN, ModelSettings, builtin_scheme, scheme_to_dict
-from pipeline.checkpoint import KEYS, load_checkpoint, model_from, save_checkpoint
+from pipeline.checkpoint import KEYS, SCHEMA, load_checkpoint, model_from, save_checkpoint
 from pipeline.errors import InputError
 
 
@@ -62,15 +62,15 @@ class Hostile:
 
 def test_loading_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save(content | {"schema": 1, "epoch": Hostile()}, tmp_path / "checkpoint.pt")
+    torch.save(content | {"schema": SCHEMA, "epoch": Hostile()}, tmp_path / "checkpoint.pt")
     with pytest.raises(InputError, match="not a whole checkpoint") as refused:
         load_checkpoint(tmp_path)
     assert not (tmp_path / "ran").exists() and "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("change", [{"schema": 2}, {"schema": None}])
+@pytest.mark.parametrize("change", [{"schema": SCHEMA - 1}, {"schema": SCHEMA + 1}, {"schema": None}])
 def test_other_files_are_no_checkpoints(tmp_path: Path, content: dict[str, Any], change: dict[str, Any]) -> None:
-    for index, value in enumerate((content | change, torch.zeros(3), {"schema": 1, "model": {}})):
+    for index, value in enumerate((content | change, torch.zeros(3), {"schema": SCHEMA, "model": {}})):
         torch.save(value, tmp_path / f"{index}.pt")
         with pytest.raises(InputError, match="not a checkpoint of this program"):
             load_checkpoint(tmp_path / f"{index}.pt")

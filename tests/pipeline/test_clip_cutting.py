@@ -66,9 +66,10 @@ def test_rows_of_clips_of_a_video_of_5_rows(
     assert list(range(5))[inclusive_clip_rows(start, end, 1, 5)] == inclusive
 
 
-def grown_by_hand(captions: list[Caption], chosen: int, least: float) -> tuple[int, int]:
+def grown_by_hand(captions: list[Caption], chosen: int, least: float) -> list[int]:
     """Neighbours taken one by one, always the one that leaves the clip shorter, the earlier one on a tie."""
     first = last = chosen
+    taken = [chosen]
     while captions[last].end - captions[first].start < least:
         spans = []
         if first > 0:
@@ -79,7 +80,8 @@ def grown_by_hand(captions: list[Caption], chosen: int, least: float) -> tuple[i
             break
         later = min(spans)[1]
         first, last = (first, last + 1) if later else (first - 1, last)
-    return first, last
+        taken.append(last if later else first)
+    return taken
 
 
 def test_captions_grow_by_the_nearer_neighbour() -> None:

@@ -103,7 +103,13 @@ def test_two_processes_give_the_gradients_of_one(dtype: torch.dtype, relative: f
             assert (found[name] - tensor).double().norm() <= relative * tensor.double().norm(), name
 
 
-def test_a_run_of_two_processes_is_that_of_one_and_may_be_gone_on_with_by_one(planted: Any, tmp_path: Path) -> None:
+def test_a_run_of_two_processes_is_that_of_one_and_may_be_gone_on_with_by_one(
+    planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a batch job of one task.
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_JOB_NAME", "study")
     alone = TrainSettings(planted.manifest, tmp_path / "alone", **SMALL)
     run(alone)
     shared = dataclasses.replace(alone, out=tmp_path / "shared", devices=2)
@@ -119,11 +125,17 @@ def test_a_run_of_two_processes_is_that_of_one_and_may_be_gone_on_with_by_one(pl
     assert (again.done, again.skipped) == (0, 2)
 
 
-def test_what_one_of_two_processes_refuses_is_one_line(planted: Any, tmp_path: Path) -> None:
-    bad = TrainSettings(planted.manifest, tmp_path / "bad", **SMALL | {"devices": 2, "streams": ("resnet50",)})
-    with pytest.raises(InputError, match="no video stream 'resnet50'; it has: resnet152") as refused:
-        run(bad)
-    assert "\n" not in str(refused.value)
+def test_what_processes_refuse_is_one_line(planted: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / ".stop").touch()  # left by a run that was killed while it stopped
+    for change, named in (
+        ({"streams": ("resnet50",)}, "no video stream 'resnet50'; it has: resnet152"),
+        ({"clusters": 25, "queue_rows": 0, "epochs": 1}, "at least 25 clips"),
+    ):
+        bad = TrainSettings(planted.manifest, tmp_path / "bad", **SMALL | {"devices": 2} | change)
+        with pytest.raises(InputError, match=named) as refused:
+            run(bad)
+        assert "\n" not in str(refused.value)
 
 
 def test_a_batch_that_can_not_be_shared_is_refused(planted: Any, tmp_path: Path) -> None:
@@ -132,11 +144,16 @@ def test_a_batch_that_can_not_be_shared_is_refused(planted: Any, tmp_path: Path)
 
 
 def test_several_machines_want_a_starter(planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+    for name in ("WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     assert not started_from_outside()
     with pytest.raises(InputError, match="start `mcn train` by torchrun or srun"):
         run(TrainSettings(planted.manifest, tmp_path, **SMALL | {"nodes": 2}))
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert not started_from_outside(), "sbatch says so before anything is started"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert started_from_outside()
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert started_from_outside()
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -181,9 +182,10 @@ def test_a_kill_while_saving_leaves_the_last_checkpoint_whole(
         with pytest.raises(KeyboardInterrupt):
             run(small)
     assert load_checkpoint(small.out)["step"] == 1
-    assert not list(small.out.glob(".*"))
+    (small.out / ".checkpoint.pt.01234567.aside").write_bytes(b"what a kill leaves")
     run(small)
     assert_same_run(load_checkpoint(small.out), uninterrupted)
+    assert not list(small.out.glob(".*"))
 
 
 def test_a_finished_run_does_nothing_more_and_says_so(
@@ -196,6 +198,7 @@ def test_a_finished_run_does_nothing_more_and_says_so(
     assert (report.done, report.skipped) == (0, 3) and report.complete
     assert (small.out / "checkpoint.pt").read_bytes() == before
     assert report.detail["last"]["epoch"] == 3 and report.detail["videos"] == 12
+    assert json.loads((small.out / "train.json").read_text())["done"] == 3, "the report of the run that did it stays"
 
 
 def test_another_seed_gives_another_model(small: TrainSettings, uninterrupted: dict[str, Any]) -> None:
@@ -273,6 +276,31 @@ def test_a_scheme_of_ones_own(small: TrainSettings, tmp_path: Path) -> None:
         run(own)
     with pytest.raises(InputError, match="'disjiont'.*did you mean 'disjoint'"):
         run(dataclasses.replace(small, scheme="disjiont"))
+
+
+def test_a_scheme_that_moved_is_still_the_same(small: TrainSettings, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    spaces = [{"name": "only", "modalities": {"video": "feature", "text": "feature"}, "pairs": ["video-text"]}]
+    path.write_text(yaml.safe_dump({"name": "mine", "spaces": spaces}))
+    run(dataclasses.replace(small, scheme=str(path), epochs=1))
+    moved = path.rename(tmp_path / "moved.yaml")
+    assert run(dataclasses.replace(small, scheme=str(moved), epochs=1)).skipped == 1
+    moved.write_text(yaml.safe_dump({"name": "mine", "spaces": [spaces[0] | {"width": 8}]}))
+    with pytest.raises(InputError, match="made with scheme 'mine', asked for 'mine', which is another"):
+        run(dataclasses.replace(small, scheme=str(moved), epochs=1))
+
+
+def test_a_save_is_no_waiting_for_data(small: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def slow_save(*_: Any) -> None:
+        clock[0] += 1000.0
+
+    training = begun(dataclasses.replace(small, save_every=OFTEN, epochs=1))
+    monkeypatch.setattr(Trainer, "save", slow_save)
+    monkeypatch.setattr("pipeline.trainer.time.perf_counter", lambda: clock[0])
+    training.train(None)
+    assert training.steps_now == 3 and (training.waited_s, training.worked_s) == (0.0, 0.0)
 
 
 def test_the_optimiser_is_adam_at_the_rate_asked_for(small: TrainSettings, uninterrupted: dict[str, Any]) -> None:
@@ -394,9 +422,7 @@ def test_bf16_trains_with_finite_losses(small: TrainSettings) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"clusters": 1}, "clusters is 1"),
         ({"clusters": 25, "queue_rows": 0}, "at least 25 clips"),
-        ({"queue_rows": -1}, "queue_rows"),
         ({"device": "warp"}, "warp"),
         ({"streams": ("resnet50",)}, "no video stream 'resnet50'; it has: resnet152"),
         ({"streams": ()}, "video_streams is empty"),
@@ -417,6 +443,18 @@ def test_settings_that_make_no_sense_are_named_in_one_line(
 def test_counts_must_be_above_0(small: TrainSettings, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be above 0"):
         dataclasses.replace(small, **{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"clusters": 1}, "clusters is 1"), ({"queue_rows": -1}, "queue_rows"), ({"temperature": 0.0}, "temperature")],
+    ids=str,
+)
+def test_options_of_losses_and_clusters_are_checked_at_once(
+    small: TrainSettings, change: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        dataclasses.replace(small, **change)
 
 
 def test_videos_without_captions_and_without_sound_are_told_of(

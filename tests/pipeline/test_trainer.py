@@ -130,6 +130,29 @@ def test_davenet_alone_gives_weights_that_the_extractor_takes(small: TrainSettin
     assert {name.split("/")[0] for name in report.detail["last"]} & {"cluster", "reconstruction"} == set()
 
 
+@pytest.mark.parametrize("scheme", ["disjoint", "shared"])
+def test_davenet_alone_takes_no_scheme_with_text(small: TrainSettings, heard: Path, scheme: str) -> None:
+    asked = dataclasses.replace(small, manifest=heard, model="davenet", audio_from="logmel", scheme=scheme)
+    with pytest.raises(InputError, match=f"scheme {scheme}: model davenet is trained on sound and pictures alone"):
+        run(asked)
+
+
+def test_streams_are_looked_at_before_anything_is_copied(small: TrainSettings, tmp_path: Path) -> None:
+    asked = dataclasses.replace(small, streams=("resnext101",), stage_to=tmp_path / "copies")
+    with pytest.raises(InputError, match="no video stream 'resnext101'; it has: resnet152"):
+        run(asked)
+    assert not (tmp_path / "copies").exists()
+
+
+def test_what_is_infinite_before_any_cluster_is_there_stops_with_its_term(small: TrainSettings) -> None:
+    training = begun(small)
+    clips = training.data.batches.batch(0, 0)
+    assert clips.audio is not None
+    with pytest.raises(InputError, match=r"training: contrast/shared/\S*audio\S* became nan in epoch 1, step 1"):
+        training._step(dataclasses.replace(clips, audio=torch.full_like(clips.audio, torch.inf)))
+    assert (small.out / "not-finite.pt").exists()
+
+
 def test_rows_or_logmel_that_were_not_stored_are_missed_in_one_line(
     small: TrainSettings,
     tmp_path: Path,
@@ -160,6 +183,14 @@ def test_the_published_preset_is_what_the_published_command_says() -> None:
     assert clusters.labels_before_update and clusters.queue_only_when_full
     assert not clusters.reseed_dead and not clusters.spread_start
     assert (losses.cluster_weight, losses.reconstruction_weight) == (1 / 3, 50) and losses.margin == 0.001
+    assert (made.restart_clusters, made.term_weights, made.chunk) == (True, "sum", 1024)
+    assert (losses.temperature, losses.normalise, losses.directions, losses.mask_same_video) == (
+        1,
+        False,
+        "both",
+        False,
+    )
+    assert rules.word_order == "absorbed"
     assert (rules.bounds, rules.clamp_logmel_start, rules.logmel_padding) == ("inclusive", False, "loudest")
     assert (rules.logmel_frames, rules.min_seconds, rules.max_words) == (1000, 10.0, 20)
     kept = from_mapping(TrainSettings, values | {"width": 64}, "")
