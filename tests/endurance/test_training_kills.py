@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.endurance, pytest.mark.timeout(3000)]
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
-EPOCHS = 150
+EPOCHS = 60
 
 
 def start(manifest: Path, out: Path, workers: int) -> "subprocess.Popen[bytes]":
-    flags = ["--preset", "sample", "--batch-videos", "4", "--epochs", str(EPOCHS), "--clusters", "8"]
+    flags = ["--preset", "sample", "--batch-videos", "2", "--epochs", str(EPOCHS), "--clusters", "8"]
     flags += ["--queue-rows", "48", "--width", "64", "--save-every", "0.002", "--workers", str(workers)]
     command = [sys.executable, "-m", "pipeline.cli", "train", "--manifest", str(manifest), "--out", str(out), *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
