@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from extractors.errors import WeightsError
 from pipeline.circumstance import usable_cores
@@ -222,9 +222,16 @@ class _Estimate:
             settings.queue_rows,
             settings.refit_every,
             settings.losses(),
-            precision_of(settings),
+            self._precision(settings),
             settings.device,
         )
+
+    @staticmethod
+    def _precision(settings: TrainSettings) -> Literal["fp32", "bf16"]:
+        try:
+            return precision_of(settings)
+        except ValueError:  # a device that isn't here: the probe fails on it, and says so among the figures
+            return "fp32"
 
     @staticmethod
     def _total(figures: Figures, beside: list[Figure], days: list[Figure], sizes: list[Figure]) -> None:

@@ -20,7 +20,9 @@ class Base:
 
 @dataclass(frozen=True)
 class Settings(Base):
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"default": {}, "small": {"batch_size": 2, "names": ["x"]}}
+    PRESETS: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
+        "preset": {"default": {}, "small": {"batch_size": 2, "names": ["x"]}}
+    }
 
     preset: Literal["default", "small"] = "default"
     """Starting point."""
