@@ -166,7 +166,7 @@ class ShardWorker:
         receipt = make_receipt(self.folder, plan.name, failed)
         shutil.rmtree(parts, ignore_errors=True)
         if self.settings.delete_media:
-            delete_processed(self.settings.media, receipt)
+            delete_processed(self.settings.media, self.folder, receipt)
 
     def _record(self, video_id: str, outcome: str, reason: str, message: str, detail: dict[str, Any]) -> None:
         self._attempts[video_id] = attempt = self._attempts.get(video_id, 0) + 1

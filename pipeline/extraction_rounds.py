@@ -4,11 +4,12 @@ Processes that share a data set plan one after the other, under a lease; each wo
 takes over those of the dead.
 """
 
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from pipeline import stopping
@@ -26,7 +27,7 @@ from pipeline.planning import Stock, check_inputs, plan_videos, take_stock
 from pipeline.plans import lease_path, plan_names, read_plan
 from pipeline.preparation import prepare
 from pipeline.processed_media import delete_leftovers
-from pipeline.receipts import Receipt, closed_names, receipts
+from pipeline.receipts import Receipt, closed_names, receipts, shard_path
 from pipeline.report import StageReport
 
 _OTHERS_EVERY_S = 2.0
@@ -49,6 +50,7 @@ class ExtractionRounds:
         self._idle: set[str] = set()
         self._report = StageReport(STAGE)
         self._said = 0.0
+        self._kept: dict[str, str] = {}
         self._lock = self.folder / "leases" / "planning.json"
         refuse_half_forgotten(self.folder)
         # Before weights, which may take long to fetch or make.
@@ -124,11 +126,15 @@ class ExtractionRounds:
         """Files that dead processes were writing, a day old; media whose deletion was interrupted."""
         now = time.time()
         for place in ("shards", "parts", "plans", "leases", "manifests"):
-            for path in (self.folder / place).rglob(f".*{ASIDE}"):
-                if now - path.stat().st_mtime > _OLD_S:
-                    path.unlink(missing_ok=True)
+            # Unlike rglob, os.walk takes no harm from a folder that another process removes meanwhile.
+            for parent, _, names in os.walk(self.folder / place):
+                for path in (Path(parent, name) for name in names if name.startswith(".") and name.endswith(ASIDE)):
+                    # A file that another process is writing has its final name a moment later.
+                    with suppress(FileNotFoundError):
+                        if now - path.stat().st_mtime > _OLD_S:
+                            path.unlink()
         if self.settings.delete_media:
-            delete_leftovers(self.settings.media, receipts(self.folder, self._reasons))
+            self._kept |= delete_leftovers(self.settings.media, self.folder, receipts(self.folder, self._reasons))
 
     def _reasons(self) -> dict[str, str]:
         return reasons_of(self.folder / "ledger", STAGE)
@@ -143,15 +149,23 @@ class ExtractionRounds:
         report, left_out = self._report, Counter[str]()
         new: list[Receipt] = []
         count = 0
+        bad = dict(self._kept)
         for receipt in receipts(self.folder, self._reasons):
             count += 1
             left_out.update(receipt.left_out.values())
-            if receipt.name in self._before:
+            path = shard_path(self.folder, receipt.name)
+            if receipt.name not in bad and path.stat().st_size != receipt.bytes:
+                bad[receipt.name] = f"{path}: not of the size that its receipt says; see `mcn verify {self.folder}`"
+            if receipt.name in bad:
+                left_out["damaged shard"] += len(receipt.video_ids)
+            elif receipt.name in self._before:
                 report.skipped += len(receipt.video_ids)
             elif self._part.owns(int(receipt.name)):
                 report.done += len(receipt.video_ids)
                 new.append(receipt)
         report.failed.update(left_out)
+        if bad:
+            report.notes.append(f"{len(bad)} shards are damaged, e.g. {next(iter(bad.values()))}")
         if self._stock.absent:
             report.failed["no media file"] += self._stock.absent
         still_open = self._open_names()
@@ -171,7 +185,9 @@ class ExtractionRounds:
                 f"{len(still_open)} plans are open, e.g. {still_open[0]}: "
                 + (f"their media are not in {self.settings.media}" if waiting else "other processes hold them")
             )
-        report.complete = not still_open and count > 0 and not (self.settings.follow and self._stock.unsettled)
+        report.complete = (
+            not bad and not still_open and count > 0 and not (self.settings.follow and self._stock.unsettled)
+        )
         return report
 
     def _remark(self, new: list[Receipt]) -> None:

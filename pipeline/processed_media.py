@@ -4,10 +4,13 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pipeline.errors import InputError
+from pipeline.feature_file import FeatureFile
 from pipeline.ledger import LedgerWriter, latest_states
 from pipeline.media_folder import MediaFinder, find_media
-from pipeline.receipts import Receipt
+from pipeline.receipts import Receipt, shard_path
 from pipeline.records import Outcome
+from pipeline.shard_check import ShardChecker
 
 STAGE = "download"
 
@@ -18,19 +21,23 @@ FAULT_OF_THE_FILE = {"no-video-stream", "zero-length", "undecodable", "bad-value
 """Failures that another attempt would repeat; media that failed otherwise (time, memory, a crash) are kept."""
 
 
-def delete_processed(media: Path, receipt: Receipt) -> int:
-    """Delete the media of a closed shard's videos, and of those it left out for a fault of the file; returns how many.
+def delete_processed(media: Path, dataset: Path, receipt: Receipt) -> None:
+    """Delete the media of a closed shard's videos, and of those it left out for a fault of the file.
 
-    The ledger's line comes first: a video whose file is gone must not be taken for one that was never fetched.
+    The shard is read whole before: InputError, and no file deleted, when it isn't sound or isn't what its receipt says.
     """
-    return _delete(media, receipt, MediaFinder(media).find)
+    with ShardChecker() as checker:
+        _delete(media, dataset, receipt, MediaFinder(media).find, checker)
 
 
-def _delete(media: Path, receipt: Receipt, find: Callable[[str], Path | None]) -> int:
+def _delete(
+    media: Path, dataset: Path, receipt: Receipt, find: Callable[[str], Path | None], checker: ShardChecker
+) -> None:
     spoilt = [video_id for video_id, reason in receipt.left_out.items() if reason in FAULT_OF_THE_FILE]
     paths = {video_id: path for video_id in (*receipt.video_ids, *spoilt) if (path := find(video_id))}
     if not paths:
-        return 0
+        return
+    _refuse_unsound(dataset, receipt, checker)
     states = latest_states(media / "ledger", STAGE, wanted=list(paths))
     with LedgerWriter(media / "ledger", STAGE) as ledger:
         for video_id, path in paths.items():
@@ -38,13 +45,32 @@ def _delete(media: Path, receipt: Receipt, find: Callable[[str], Path | None]) -
             seconds = states[video_id].latest.detail.get("duration", 0.0) if video_id in states else 0.0
             detail = {"bytes": path.stat().st_size, "duration": seconds}
             message = f"its features are in shard {receipt.name}"
+            # The line comes first: a video whose file is gone must not be taken for one that was never fetched.
             ledger.append(Outcome(video_id, STAGE, "done", EXTRACTED, message, attempt, time.time(), detail))
             path.unlink(missing_ok=True)
-    return len(paths)
 
 
-def delete_leftovers(media: Path, receipts: Iterable[Receipt]) -> int:
-    """Delete what a kill between closing a shard and deleting its media has left; returns how many files."""
+def _refuse_unsound(dataset: Path, receipt: Receipt, checker: ShardChecker) -> None:
+    """A receipt says what a shard held when it was closed; whether it still does, the shard alone can tell."""
+    path = shard_path(dataset, receipt.name)
+    problems = checker.check(path)
+    if not problems:
+        with FeatureFile(path) as file:
+            if (file.plan, file.content_digest()) != (receipt.plan, receipt.content):
+                problems = [f"{path}: not what its receipt says"]
+    if problems:
+        raise InputError(f"{problems[0]}: its media are kept; see `mcn verify {dataset} --repair`")
+
+
+def delete_leftovers(media: Path, dataset: Path, receipts: Iterable[Receipt]) -> dict[str, str]:
+    """Delete what a kill between closing a shard and deleting its media has left; returns shard -> why its are kept."""
     # One look at the folder: asked for one by one, a million deleted files take hours.
     there = find_media(media).paths
-    return sum(_delete(media, receipt, there.get) for receipt in receipts) if there else 0
+    kept: dict[str, str] = {}
+    with ShardChecker() as checker:
+        for receipt in receipts if there else ():
+            try:
+                _delete(media, dataset, receipt, there.get, checker)
+            except InputError as error:
+                kept[receipt.name] = str(error)
+    return kept

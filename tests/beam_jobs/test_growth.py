@@ -124,6 +124,56 @@ def test_a_kill_between_closing_and_deleting_is_made_good(
     assert not list((tmp_path / "media").rglob("*.mp4"))
 
 
+@pytest.mark.parametrize("fault", ["cut", "value", "swapped"])
+def test_media_of_a_damaged_shard_are_never_deleted(
+    settings: Callable[..., ExtractSettings],
+    media: Path,
+    tmp_path: Path,
+    local: Path,
+    fault: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = Path(shutil.copytree(local, tmp_path / "damaged"))
+    kept = Path(shutil.copytree(media, tmp_path / "media"))
+    shard, *others = sorted((copy / "shards").glob("*.h5"))
+    receipt = read_receipt(copy, shard.stem)
+    assert receipt is not None and others
+    if fault == "cut":
+        shard.write_bytes(shard.read_bytes()[:-1000])
+    elif fault == "value":
+        with h5py.File(shard, "r+") as file:
+            file["logmel/frames"][0] = file["logmel/frames"][0] + 1
+    else:
+        shard.write_bytes(others[0].read_bytes())
+    report = run(settings(out="damaged", media=kept, delete_media=True))
+    there = {path.stem for path in kept.glob("*.mp4")}
+    assert there == {*receipt.video_ids, *receipt.left_out}
+    assert not report.complete and report.skipped == 5 - len(receipt.video_ids)
+    assert report.failed["damaged shard"] == len(receipt.video_ids)
+    assert f"{shard}" in capsys.readouterr().out and "verify" in report.notes[-1]
+
+
+def test_a_cut_shard_is_not_counted_as_there(
+    settings: Callable[..., ExtractSettings], local: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(local, tmp_path / "cut"))
+    shard = min((copy / "shards").glob("*.h5"))
+    receipt = read_receipt(copy, shard.stem)
+    assert receipt is not None
+    shard.write_bytes(shard.read_bytes()[:-1])
+    report = run(settings(out="cut"))
+    assert not report.complete and report.skipped == 5 - len(receipt.video_ids)
+
+
+def test_another_process_may_finish_a_file_while_this_one_starts(
+    settings: Callable[..., ExtractSettings], local: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(local, tmp_path / "busy"))
+    # Gone to whoever asks what it is, as a file that was renamed between the listing and the look.
+    (copy / "leases" / ".000000.json.0.aside").symlink_to("renamed meanwhile")
+    assert run(settings(out="busy")).complete
+
+
 def test_media_that_went_away_keep_their_plan_open_and_others_go_on(
     settings: Callable[..., ExtractSettings], media: Path, tmp_path: Path
 ) -> None:
