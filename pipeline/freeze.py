@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.files import AlreadyThereError, digest_of_json, sha256_of_file, write_json
 from pipeline.ledger import latest_states
 from pipeline.manifest import HELD_OUT, TRAIN, Manifest, manifest_path, read_manifest
-from pipeline.receipts import Receipt, receipts
+from pipeline.receipts import Receipt, receipt_names, receipts, shard_path
 from pipeline.report import StageReport
 from pipeline.tombstones import forgotten, is_forgotten
 from pipeline.video_ids import is_media_name
@@ -115,7 +115,10 @@ def _sides_by_id(manifest: Manifest) -> dict[str, str]:
 def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
     refuse_half_forgotten(settings.dataset)
     description = read_description(settings.dataset)
+    # Before the shards: one that is closed meanwhile isn't taken for lost.
+    stated = receipt_names(settings.dataset)
     found = list(receipts(settings.dataset, lambda: reasons_of(settings.dataset / "ledger", "extract")))
+    _refuse_lost(settings.dataset, stated, found)
     gone = forgotten(settings.dataset)
     stored = {video_id for video_id in _stored(found) if not is_forgotten(video_id, gone)}
     # Of a million lines the ids and tasks alone are kept.
@@ -172,6 +175,17 @@ def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
         ),
         notes,
     )
+
+
+def _refuse_lost(dataset: Path, stated: Collection[str], found: Iterable[Receipt]) -> None:
+    """InputError when a shard isn't there, or not of the size, that its receipt states."""
+    sizes = {receipt.name: receipt.bytes for receipt in found}
+    for name in sorted({*stated, *sizes}):
+        path = shard_path(dataset, name)
+        size = path.stat().st_size if path.exists() else None
+        if name not in sizes or size != sizes[name]:
+            what = "is gone" if size is None else f"has {size} bytes, its receipt says {sizes.get(name)}"
+            raise InputError(f"{path}: {what}; repair first: mcn verify {dataset} --repair")
 
 
 def _stored(found: Iterable[Receipt]) -> set[str]:

@@ -31,7 +31,7 @@ def id_of(number: int) -> str:
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Callable[..., Path]:
-    """A data set folder of which only receipts are read: its shards are empty files."""
+    """A data set folder of which only receipts are read: its shards are files of a byte."""
 
     def make(
         shards: Sequence[Sequence[str]], left_out: Mapping[str, str] | None = None, processors: Sequence[str] = ("P",)
@@ -48,7 +48,7 @@ def stored(tmp_path: Path) -> Callable[..., Path]:
                 "left_out": dict(left_out or {}) if number == 0 else {}, "content": canonical(sorted(ids)), "bytes": 1,
                 "seconds": 1.0, "circumstance": circumstance | {"host": f"h{number}", "time": str(number)},
             }  # fmt: skip
-            (folder / "shards" / f"{name}.h5").touch()
+            (folder / "shards" / f"{name}.h5").write_bytes(b"x")
             (folder / "shards" / f"{name}.json").write_text(json.dumps(content | {"digest": canonical(content)}))
         return folder
 
@@ -296,6 +296,20 @@ def test_of_two_at_once_the_first_one_counts(stored: Callable[..., Path], monkey
     report = run(FreezeSettings(folder, "study"))
     assert path.read_bytes() == other and report.skipped == 20
     assert any("1 videos gained" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [(Path.unlink, "is gone"), (lambda path: path.write_bytes(b"foreign"), "has 7 bytes, its receipt says 1")],
+)
+def test_a_lost_or_foreign_shard_is_not_passed_over(
+    stored: Callable[..., Path], damage: Callable[[Path], Any], named: str
+) -> None:
+    folder = stored([[id_of(0), id_of(1)], [id_of(2)]])
+    damage(folder / "shards" / "000001.h5")
+    with pytest.raises(InputError, match=f"000001.h5: {named}; repair first: mcn verify {folder} --repair"):
+        run(FreezeSettings(folder, "study"))
+    assert not (folder / "manifests").exists()
 
 
 def test_a_forgotten_video_is_in_no_manifest(tmp_path: Path, stored: Callable[..., Path]) -> None:
