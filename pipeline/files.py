@@ -7,9 +7,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,25 @@ def write_aside(path: Path, exclusive: bool = False) -> Iterator[Path]:
         else:
             os.replace(aside, path)
         fsync_folder(path.parent)
-    except OSError as error:
-        if error.errno in _USERS_TO_MEND:
+    except (OSError, RuntimeError) as error:
+        number = _error_number(error)
+        if number in _USERS_TO_MEND:
             raise InputError(
-                f"{path}: can't be written: {error.strerror}; choose another --out or make room"
+                f"{path}: can't be written: {os.strerror(number)}; choose another --out or make room"
             ) from error
         raise
     finally:
-        if aside.parent.is_dir():
-            aside.unlink(missing_ok=True)
+        # On a disk mounted read-only this fails too, and would be told in place of what went wrong before.
+        with suppress(OSError):
+            aside.unlink()
+
+
+def _error_number(error: OSError | RuntimeError) -> int:
+    """The system's number of the error, 0 without one; h5py gives it in the text alone, some of it as RuntimeError."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\berrno = (\d+)", str(error))
+    return int(found[1]) if found else 0
 
 
 def _link(aside: Path, path: Path) -> None:
@@ -60,7 +71,9 @@ def _link(aside: Path, path: Path) -> None:
     try:
         os.link(aside, path)
     except FileExistsError:
-        raise AlreadyThereError(str(path)) from None
+        # Over NFS the answer to a link may be lost, and the call sent again meets what it made itself.
+        if not os.path.samefile(aside, path):
+            raise AlreadyThereError(str(path)) from None
 
 
 def fsync_folder(folder: Path) -> None:

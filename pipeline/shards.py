@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.feature_file import DAVENET_WIDTH, LOGMEL_BANDS, SCHEMA, Array, FeatureFile, columns, digests_of
 from pipeline.files import write_aside
+from pipeline.hdf5_writing import write_hdf5
 from pipeline.records import VideoFeatures
 from pipeline.shard_check import verify
 
@@ -90,7 +91,7 @@ def _write(
     position = {word: index for index, word in enumerate(table)}
     identity = origin.identity
     with write_aside(path, exclusive=kind == "shard") as aside:
-        with h5py.File(aside, "w", locking=False) as file:
+        with write_hdf5(aside, "w") as file:
             file.attrs["schema"] = np.int64(SCHEMA)
             for name, text in {
                 "kind": kind,
@@ -143,7 +144,7 @@ def _write(
                 file[f"digests/{name}"] = np.frombuffer(b"".join(of_videos), "V32")
         with FeatureFile(aside) as written:
             seal = written.seal()
-        with h5py.File(aside, "r+", locking=False) as file:
+        with write_hdf5(aside, "r+") as file:
             file.attrs["digest"] = seal
         problems = verify(aside)
         if problems:

@@ -1,16 +1,26 @@
 """Files are whole or absent, whatever happens while they are written."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from pipeline import files
 from pipeline.errors import InputError, suggest
-from pipeline.files import digest_of_json, read_json, sha256_of_file, write_aside, write_json, write_text
+from pipeline.files import (
+    AlreadyThereError,
+    digest_of_json,
+    read_json,
+    sha256_of_file,
+    write_aside,
+    write_json,
+    write_text,
+)
 
 
 @pytest.mark.parametrize("before", [None, "old"])
@@ -57,6 +67,48 @@ def test_what_the_user_can_mend_is_told_in_one_line(
     with pytest.raises(InputError, match=f"file: can't be written: {os.strerror(number)}; choose another --out"):
         write_text(tmp_path / "file", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+def test_what_hdf5_says_of_a_full_disk_is_one_line_too(tmp_path: Path, error: type[Exception]) -> None:
+    text = "Can't decrement id ref count (file write failed: time = 1\n, file descriptor = 3, errno = 28, error message"
+    with pytest.raises(InputError, match="file: can't be written: No space left on device") as refused:
+        with write_aside(tmp_path / "file"):
+            raise error(text)
+    assert "\n" not in str(refused.value)
+
+
+def test_other_faults_of_hdf5_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="errno = 5"), write_aside(tmp_path / "file"):
+        raise RuntimeError("file write failed: errno = 5, error message = 'Input/output error'")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_disk_that_is_read_only_all_at_once_is_told(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], check=True)
+    try:
+        with pytest.raises(InputError, match="file: can't be written: Read-only file system; choose another --out"):
+            with write_aside(tmp_path / "file") as aside:
+                aside.write_text("text")
+                subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_link_whose_answer_was_lost_has_succeeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def sent_twice(first: Path, second: Path) -> None:
+        with contextlib.suppress(FileExistsError):
+            link(first, second)
+        link(first, second)
+
+    monkeypatch.setattr(files.os, "link", sent_twice)
+    write_text(tmp_path / "file", "mine", exclusive=True)
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(AlreadyThereError):
+        write_text(tmp_path / "file", "another's", exclusive=True)
+    assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_other_faults_of_the_disk_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
