@@ -20,6 +20,7 @@ from pipeline.errors import InputError
 from pipeline.files import write_aside
 from pipeline.progress import Progress
 from pipeline.records import Caption
+from pipeline.tombstones import forgotten, is_forgotten
 from pipeline.video_ids import is_media_name
 
 FILE = "captions.h5"
@@ -161,8 +162,9 @@ def build_caption_store(
 ) -> CaptionStore:
     """Read `source` into `out`, unless that was made from the same bytes in the same way.
 
-    `identity`: of `caption_identity`, where it is known: the file isn't read for it again. InputError when `out` was
-    made from others, or when `source` isn't a caption file.
+    `identity`: of `caption_identity`, where it is known: the file isn't read for it again. Captions of videos that the
+    data set has forgotten are left out. InputError when `out` was made from others, or when `source` isn't a caption
+    file.
     """
     identity = identity or caption_identity(source, drop_overlaps)
     if out.exists():
@@ -177,7 +179,9 @@ def build_caption_store(
         entries = read_caption_file(source, left_out, progress.to)
         if drop_overlaps:
             entries = ((video_id, drop_overlapping_repeats(captions)) for video_id, captions in entries)
-        _write(out, identity, entries, left_out)
+        gone = forgotten(out.parent)
+        kept = ((video_id, captions) for video_id, captions in entries if not is_forgotten(video_id, gone))
+        _write(out, identity, kept, left_out)
     return CaptionStore(out)
 
 

@@ -13,6 +13,7 @@ from pipeline.caption_store import CaptionFolder, CaptionStore, build_caption_st
 from pipeline.captions import caption_identity
 from pipeline.errors import InputError
 from pipeline.records import Caption
+from pipeline.tombstones import add_tombstones
 
 
 @pytest.fixture
@@ -101,6 +102,15 @@ def test_videos_can_be_removed(source: Path, tmp_path: Path) -> None:
     del truth["video000007"]
     assert dict(CaptionStore(path).items()) == truth
     assert b"video000007" not in path.read_bytes() and CaptionStore(path).identity == caption_identity(source, False)
+
+
+def test_captions_of_a_forgotten_video_do_not_come_back(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "captions.h5"
+    add_tombstones(tmp_path, ["video000007"])
+    build_caption_store(source, path, drop_overlaps=False).close()
+    truth = wanted(source)
+    del truth["video000007"]
+    assert dict(CaptionStore(path).items()) == truth and b"video000007" not in path.read_bytes()
 
 
 def test_a_folder_of_csv_says_the_same(source: Path, tmp_path: Path) -> None:
