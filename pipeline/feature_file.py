@@ -126,7 +126,7 @@ class FeatureFile:
     Raises InputError, which ends with `cure`, when the file is missing or isn't what docs/data-format.md describes.
     """
 
-    def __init__(self, path: Path, cure: str = "extract the data set again to have it made anew") -> None:
+    def __init__(self, path: Path, cure: str = "mend it: mcn verify DATASET --repair") -> None:
         self.path = path
         self._cure = cure
         self._file: h5py.File | None = None

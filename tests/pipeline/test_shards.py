@@ -209,7 +209,7 @@ def test_a_truncated_file_is_found(shard: Path, kept: float) -> None:
     os.truncate(shard, int(size * kept) if 0 < kept < 1 else int(kept) % size)
     (problem,) = verify(shard)
     assert str(shard) in problem and "\n" not in problem
-    with pytest.raises(InputError, match="extract the data set again"):
+    with pytest.raises(InputError, match="mcn verify DATASET --repair"):
         _ = FeatureFile(shard).video_ids
 
 
