@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 from pipeline import stopping
@@ -22,6 +22,7 @@ from pipeline.freeze import reasons_of
 from pipeline.lease import Lease, LeaseWatch, locked, read_lease
 from pipeline.ledger import latest_states
 from pipeline.media_budget import DownloadWatch, freeing
+from pipeline.media_folder import find_media
 from pipeline.part import find_part
 from pipeline.planning import Stock, check_inputs, plan_videos, take_stock
 from pipeline.plans import lease_path, plan_names, read_plan
@@ -50,6 +51,7 @@ class ExtractionRounds:
         self._idle: set[str] = set()
         self._report = StageReport(STAGE)
         self._said = 0.0
+        self._offers = False
         self._kept: dict[str, str] = {}
         self._lock = self.folder / "leases" / "planning.json"
         refuse_half_forgotten(self.folder)
@@ -71,8 +73,9 @@ class ExtractionRounds:
         if not self.settings.follow:
             yield from self._rounds()
             return
-        with freeing(self.settings.media) if self.settings.delete_media else nullcontext():
+        with ExitStack() as frees:
             while not stopping.asked_to_stop():
+                self._offer_room(frees)
                 yield from self._rounds()
                 if not self._stock.unsettled and not self._stock.new:
                     break
@@ -81,6 +84,27 @@ class ExtractionRounds:
                     break
                 with locked(self._lock, f"planning in {self.folder}", patient=True):
                     self._stock = self._plan()
+
+    def _offer_room(self, frees: ExitStack) -> None:
+        """Let a download with a budget wait for this process as long as there is something that it can free."""
+        if not self.settings.delete_media:
+            return
+        busy = self._stock.new or any(name not in self._idle for name in self._open_names())
+        stuck = not busy and self._downloads.is_stuck()
+        if not stuck and not self._offers:
+            frees.enter_context(freeing(self.settings.media))
+            self._offers = True
+        elif stuck and self._offers:
+            left = find_media(self.settings.media).paths
+            example = f", e.g. {left[min(left)]}" if left else ""
+            print(
+                f"extract: the download's media budget is used up by what no plan will free: {len(left)} media files "
+                f"that aren't listed, or failed and are kept{example}; move them or raise --media-budget",
+                file=sys.stderr,
+                flush=True,
+            )
+            frees.close()
+            self._offers = False
 
     def _rounds(self) -> Iterator[tuple[list[str], int]]:
         """The open plans of this part, until none is left that this process or another can work on."""
@@ -201,6 +225,8 @@ class ExtractionRounds:
         report.notes += [
             f"{count} videos have no {name}: masked, not invented" for name, count in lacks.items() if count
         ]
+        odd = sum((Counter(latest.detail.get("captions left out", {})) for latest in details), Counter[str]())
+        report.notes += [f"captions left out, {reason}: {number}" for reason, number in sorted(odd.items())]
         if noted:
             report.notes.append(f"{noted} videos have a remark of the decoder: see {self.folder / 'ledger'}")
         if not self.settings.media.exists():

@@ -2,7 +2,8 @@
 
 `mcn download --media-budget` takes up no video while the media weigh more, and waits as long as an `mcn extract
 --follow --delete-media` is at work to free room; that one plans what is there, full shard or not, as soon as the
-download waits or has ended. Both are told of each other by leases in the media folder.
+download waits or has ended, and says so when nothing of what fills the budget is its to delete. Both are told of each
+other by leases in the media folder.
 """
 
 import os
@@ -19,7 +20,7 @@ SCRATCH = ".part"
 """Folder in the media folder of what isn't media: unfinished files, locks, marks."""
 
 FULL = "full"
-"""Mark in that folder while a download waits for room."""
+"""Mark in that folder while a download waits for room; holds its budget in bytes."""
 
 _MEASURED_EVERY_S = 10.0
 _SAID_EVERY_S = 300.0
@@ -41,14 +42,28 @@ class DownloadWatch:
     """Sees whether a download is at work and able to go on."""
 
     def __init__(self, media: Path) -> None:
-        self._folder = media / SCRATCH
+        self._media, self._folder = media, media / SCRATCH
         self._watch = LeaseWatch()
+        self._weighed = -1
 
     def goes_on(self) -> bool:
         """Whether a live download has room for more videos."""
         if (self._folder / FULL).exists():
             return False
         return any(not self._watch.is_dead(path) for path in self._folder.glob("download-*.json"))
+
+    def is_stuck(self) -> bool:
+        """Whether a download waits for room, and the media weigh what they did at the last call, its budget or more.
+
+        Once alone it may be about to see what room was made, or to finish a video.
+        """
+        try:
+            budget = float((self._folder / FULL).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            self._weighed = -1
+            return False
+        before, self._weighed = self._weighed, _weight(self._media)
+        return before == self._weighed >= budget
 
 
 class MediaBudget:
@@ -81,7 +96,9 @@ class MediaBudget:
             while not self.has_room():
                 if not self._somebody_frees():
                     return False
-                mark.touch()
+                # A disk that is full to the last byte costs the mark, not the wait.
+                with suppress(OSError):
+                    mark.write_text(str(self._budget), encoding="ascii")
                 if time.monotonic() - said > _SAID_EVERY_S:
                     said = time.monotonic()
                     print(

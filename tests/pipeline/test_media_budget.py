@@ -72,3 +72,24 @@ def test_an_extraction_that_ends_ends_the_wait(tmp_path: Path) -> None:
         return False
 
     assert not MediaBudget(tmp_path, 10_000).wait_for_room(wait)
+
+
+def test_a_wait_is_seen_to_be_stuck_when_nothing_changes(tmp_path: Path) -> None:
+    fill(tmp_path, "aa", 10_000)
+    watch = DownloadWatch(tmp_path)
+    seen = []
+
+    def wait(seconds: float) -> bool:
+        seen.append(watch.is_stuck())
+        if len(seen) == 2:
+            fill(tmp_path, "bb", 5_000)  # a video that was in flight
+        if len(seen) == 4:
+            (tmp_path / "aa" / "aa.mp4").unlink()  # room, which the download has yet to see
+            seen.append(watch.is_stuck())
+        return len(seen) > 5
+
+    assert not watch.is_stuck(), "nobody waits"
+    with freeing(tmp_path):
+        assert MediaBudget(tmp_path, 10_000).wait_for_room(wait)
+    assert seen == [False, True, False, True, False]
+    assert not watch.is_stuck() and not watch.is_stuck()
