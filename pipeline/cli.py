@@ -187,7 +187,10 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
     if further and command.beam:
         importlib.import_module("beam_jobs.options").check_beam_arguments(further, own_flags=known)
     elif further:
-        raise InputError(f"mcn {name}: unknown argument {further[0]!r}; {suggest(further[0].split('=')[0], known)}")
+        hint = "; put ids that begin with - after --" if "ids" in command.positional else ""
+        raise InputError(
+            f"mcn {name}: unknown argument {further[0]!r}; {suggest(further[0].split('=')[0], known)}{hint}"
+        )
     where = f"mcn {name}"
     if name == "run":
         settings = settings_class.load(Path(values["config"]), values["set"])

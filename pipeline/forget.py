@@ -7,32 +7,34 @@ same command, with or without ids, goes on.
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.caption_store import FILE as CAPTIONS
-from pipeline.caption_store import remove_from_store
+from pipeline.caption_store import CaptionStore, remove_from_store
 from pipeline.checkpoint import VIDEOS
 from pipeline.dataset_folder import FORGETTING, read_description
 from pipeline.errors import InputError
 from pipeline.feature_file import FeatureFile
-from pipeline.files import fsync_folder, read_json, write_aside, write_json, write_text
+from pipeline.files import ASIDE, fsync_folder, write_aside, write_json, write_text
+from pipeline.freeze import reasons_of
 from pipeline.lease import locked
-from pipeline.ledger import decode_line
+from pipeline.ledger import decode_line, read_ledger
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.media_budget import SCRATCH, download_lock
 from pipeline.media_folder import MediaFinder
 from pipeline.plans import lease_path, plan_names, read_plan, write_plans
 from pipeline.receipts import Receipt, make_receipt, read_receipt, receipt_path, shard_path
 from pipeline.recomputation import settings_of
+from pipeline.repair import WITHOUT_MEDIA
 from pipeline.report import StageReport
 from pipeline.shards import Origin, write_part, write_shard
-from pipeline.tombstones import add_tombstones, tombstone
+from pipeline.tombstones import add_tombstones, forgotten, half_forgotten, is_forgotten, tombstone
+from pipeline.traces import files_naming, is_report
+from pipeline.verify import check_shards
 from pipeline.video_ids import check_media_name
-
-DERIVED = {".json", ".html", ".csv", ".md", ".tex", ".jpg", ".npy"}
-"""Suffixes of what is made of a data set and can be made again: such a file that names the video is deleted."""
+from pipeline.video_list import each_video_id
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class ForgetSettings:
     """Media folder; default: RUN/media, or the one that the data set was made from."""
     run: Path | None = None
     """Folder of a run (`mcn run`), or any folder with models and reports: checkpoints are listed, reports removed."""
+    even_if_unknown: bool = False
+    """Keep out an id that nothing names, too. Without it such an id is taken for mistyped: nothing is done for it."""
 
     def __post_init__(self) -> None:
         if self.dataset is None and self.run is None:
@@ -54,65 +58,149 @@ class ForgetSettings:
 
 
 def run(settings: ForgetSettings) -> StageReport:
-    """Complete when none of the videos is left anywhere; says which checkpoints saw them."""
+    """Complete when none of the videos is left anywhere; says which checkpoints saw them.
+
+    InputError, with nothing changed, when what is to be rewritten is damaged: a copy must not get valid digests.
+    """
     report = StageReport("forget")
     dataset = settings.dataset or Path(str(settings.run)) / "dataset"
     read_description(dataset)
     media = _media(settings, dataset)
-    ids = {check_media_name(video_id, "mcn forget") for video_id in settings.ids} | _journal(dataset)
-    if not ids:
-        raise InputError(f"mcn forget: ids are needed; none was left half forgotten in {dataset}")
+    asked = {check_media_name(video_id, "mcn forget") for video_id in settings.ids}
     with ExitStack() as stack:
-        for path, what in _locks(dataset, media):
+        stack.enter_context(locked(dataset / "leases" / "planning.json", f"planning in {dataset}"))
+        half_done = half_forgotten(dataset)
+        if not asked | half_done:
+            raise InputError(f"mcn forget: ids are needed; none was left half forgotten in {dataset}")
+        known = _known(asked, dataset, media, settings.run)
+        unknown = set() if settings.even_if_unknown else asked - half_done - known
+        ids = (asked | half_done) - unknown
+        affected = _affected(dataset, ids)
+        for path, what in _locks(dataset, media, affected):
             stack.enter_context(locked(path, what))
-        write_json(dataset / FORGETTING, {"ids": sorted(ids)})
-        for folder in (dataset, media):
-            if folder is not None and folder.is_dir():
-                add_tombstones(folder, ids)
-        report.detail = {
-            "media": _forget_media(media, ids) if media is not None and media.is_dir() else 0,
-            "shards": _forget_shards(dataset, ids),
-            "captions": _forget_captions(dataset, ids),
-            "manifests": _forget_in_manifests(dataset, ids),
-            "ledger lines": sum(_forget_in_ledger(folder / "ledger", ids) for folder in (dataset, media) if folder),
-        }
-        checkpoints = _checkpoints(settings.run, ids) if settings.run else []
-        removed = _forget_reports(settings.run, dataset, media, ids)
-        (dataset / FORGETTING).unlink()
-    report.detail |= {"reports": [str(path) for path in removed], "checkpoints": [str(path) for path in checkpoints]}
+        if ids:
+            _refuse_damage(dataset, affected)
+            _forget(report, settings, dataset, media, ids)
     report.done = len(ids)
-    report.notes += [
-        f"{path} was trained on some of them: train anew to be rid of what it learnt" for path in checkpoints
-    ]
-    if settings.run is None:
-        report.notes.append("models and reports were not looked for: give --run FOLDER")
-    if removed:
-        report.notes.append(f"{len(removed)} reports that named them are removed; `mcn run` makes them anew")
+    for video_id in sorted(unknown):
+        report.failed["unknown"] += 1
+        report.notes.append(
+            f"nothing names {video_id}: mistyped? Nothing is done for it; --even-if-unknown keeps it out all the same"
+        )
+    report.complete = not unknown
     report.finish().publish(dataset / "forget.json")
     return report
 
 
+def _forget(
+    report: StageReport, settings: ForgetSettings, dataset: Path, media: Path | None, ids: Collection[str]
+) -> None:
+    write_json(dataset / FORGETTING, {"ids": sorted(ids)})
+    for folder in (dataset, media):
+        if folder is not None:
+            add_tombstones(folder, ids)
+    report.detail = {
+        "media": _forget_media(media, ids) if media is not None else 0,
+        "shards": _forget_shards(dataset, ids),
+        "captions": _forget_captions(dataset, ids),
+        "manifests": _forget_in_manifests(dataset, ids),
+        "ledger lines": sum(_forget_in_ledger(folder / "ledger", ids) for folder in (dataset, media) if folder),
+    }
+    checkpoints = _checkpoints(settings.run, ids) if settings.run else []
+    removed, left = _forget_reports(settings.run, dataset, media, ids)
+    (dataset / FORGETTING).unlink()
+    report.detail |= {
+        "reports": [str(path) for path in removed],
+        "checkpoints": [str(path) for path in checkpoints],
+        "files left": len(left),
+    }
+    report.notes += [
+        f"{path} was trained on some of them: train anew to be rid of what it learnt" for path in checkpoints
+    ]
+    if media is None:
+        report.notes.append("media were not looked for: give --media FOLDER")
+    if settings.run is None:
+        report.notes.append("models and reports were not looked for: give --run FOLDER")
+    if removed:
+        report.notes.append(f"{len(removed)} reports that named them are removed; `mcn run` makes them anew")
+    if left:
+        print("\n".join(f"still names the id: {path}" for path in left))
+        report.notes.append(f"{len(left)} files that aren't this program's still name them, and are left to you")
+    if report.detail["shards"]:
+        copies = ", ".join(f"{name}-*.h5" for name in sorted(report.detail["shards"]))
+        report.notes.append(f"copies made by `mcn train --stage-to` still hold them: delete {copies} there by hand")
+
+
 def _media(settings: ForgetSettings, dataset: Path) -> Path | None:
-    if settings.media is not None or settings.run is not None:
-        return settings.media or Path(str(settings.run)) / "media"
-    try:
-        return settings_of(dataset, None).media
-    except InputError:
-        return None
+    """The media folder; None where there is none."""
+    choices = [settings.media] if settings.media else [settings.run / "media"] if settings.run else []
+    if settings.media is None:
+        with suppress(InputError):
+            choices.append(settings_of(dataset, None).media)
+    return next((folder for folder in choices if folder.is_dir()), None)
 
 
-def _journal(dataset: Path) -> set[str]:
-    path = dataset / FORGETTING
-    return set(read_json(path)["ids"]) if path.exists() else set()
+def _given(dataset: Path) -> dict[str, Path]:
+    """The user's own files that the data set was made from: setting -> path."""
+    settings = read_description(dataset).get("settings", {})
+    return {name: Path(settings[name]) for name in ("ids", "captions", "split") if settings.get(name)}
 
 
-def _locks(dataset: Path, media: Path | None) -> Iterator[tuple[Path, str]]:
-    """Everything that a process at work on these folders holds."""
-    yield dataset / "leases" / "planning.json", f"planning in {dataset}"
+def _affected(dataset: Path, ids: Collection[str]) -> list[str]:
+    """Names of the plans that name one of the ids."""
+    plans = dataset / "plans"
+    return [name for name in plan_names(plans) if not set(ids).isdisjoint(read_plan(plans, name).video_ids)]
+
+
+def _known(ids: Collection[str], dataset: Path, media: Path | None, folder: Path | None) -> set[str]:
+    """Ids that something names or that were forgotten before; all of `ids` of which that is so are among them."""
+    found: set[str] = set()
     for name in plan_names(dataset / "plans"):
-        if lease_path(dataset, name).exists():
+        found.update(set(ids).intersection(read_plan(dataset / "plans", name).video_ids))
+    for path in sorted((dataset / "manifests").glob("*.json")):
+        manifest = read_manifest(path)
+        for lists in (manifest.splits, manifest.left_out, manifest.missing):
+            found.update(*lists.values())
+    for path in sorted(folder.rglob(VIDEOS)) if folder is not None else ():
+        found.update(path.read_text(encoding="utf-8").split("\n"))
+    gone: frozenset[str] = frozenset()
+    for place in filter(None, (dataset, media)):
+        gone |= forgotten(place)
+        found.update(outcome.video_id for outcome in read_ledger(place / "ledger", wanted=set(ids)))
+    given = _given(dataset)
+    # A list that isn't there any more, or no longer one, names nothing.
+    with suppress(InputError):
+        found.update(set(ids).intersection(each_video_id(given["ids"])) if "ids" in given else ())
+    captions = given.get("captions")
+    store = CaptionStore(dataset / CAPTIONS) if (dataset / CAPTIONS).exists() else None
+    finder = MediaFinder(media) if media is not None else None
+    found.update(
+        video_id
+        for video_id in ids
+        if is_forgotten(video_id, gone)
+        or (store is not None and store.of(video_id))
+        or (captions is not None and (captions / f"{video_id}.csv").is_file())
+        or (finder is not None and finder.find(video_id) is not None)
+    )
+    return found
+
+
+def _refuse_damage(dataset: Path, names: Collection[str]) -> None:
+    """InputError when a shard that is to be rewritten isn't what was closed."""
+    bad = check_shards(dataset, names).bad_shards
+    if bad:
+        more = f" ({len(bad) - 1} more shards are bad)" if len(bad) > 1 else ""
+        raise InputError(
+            f"{next(iter(bad.values()))}{more}; nothing was forgotten, repair first: mcn verify {dataset} --repair"
+        )
+
+
+def _locks(dataset: Path, media: Path | None, affected: Collection[str]) -> Iterator[tuple[Path, str]]:
+    """Everything, planning apart, that a process at work on these folders holds or may come to hold."""
+    for name in plan_names(dataset / "plans"):
+        if name in affected or lease_path(dataset, name).exists():
             yield lease_path(dataset, name), f"extracting shard {name}"
-    if media is not None and media.is_dir():
+    if media is not None:
         yield download_lock(media, "1/1"), f"downloading to {media}"
         for path in sorted((media / SCRATCH).glob("*.json")):
             if path != download_lock(media, "1/1"):
@@ -128,6 +216,9 @@ def _forget_media(media: Path, ids: Collection[str]) -> int:
             fsync_folder(path.parent)
             finder = MediaFinder(media)
             count += 1
+    # What a killed download has left; its lock says that none is at work.
+    for path in files_naming([media / SCRATCH], ids, ()):
+        path.unlink()
     return count
 
 
@@ -148,7 +239,10 @@ def _forget_shards(dataset: Path, ids: Collection[str]) -> dict[str, str]:
             replaced[name] = new
         else:
             replaced[name] = ""
-        for path in (shard_path(dataset, name), receipt_path(dataset, name), plans / f"{name}.json"):
+        # A repair that was killed leaves the damaged shard aside; a closing that was, one half written.
+        leftovers = sorted((dataset / "shards").glob(f".{name}.h5.*"))
+        # The receipt first: one without its shard would stand for a shard that is lost.
+        for path in (*leftovers, receipt_path(dataset, name), shard_path(dataset, name), plans / f"{name}.json"):
             path.unlink(missing_ok=True)
             fsync_folder(path.parent if path.parent.is_dir() else dataset)
         shutil.rmtree(dataset / "parts" / name, ignore_errors=True)
@@ -168,7 +262,8 @@ def _move_features(dataset: Path, name: str, new: str, kept: tuple[str, ...]) ->
     if not target.exists():
         _rewrite(dataset, source, new, kept)
     if read_receipt(dataset, new) is None:
-        make_receipt(dataset, new, receipt.left_out if receipt is not None else {})
+        left_out = receipt.left_out if receipt is not None else reasons_of(dataset / "ledger", "extract")
+        make_receipt(dataset, new, left_out)
     shutil.rmtree(parts, ignore_errors=True)
 
 
@@ -188,6 +283,8 @@ def _rewrite(dataset: Path, source: Path, new: str, kept: tuple[str, ...]) -> No
 
 
 def _forget_captions(dataset: Path, ids: Collection[str]) -> bool:
+    for aside in dataset.glob(f".{CAPTIONS}.*{ASIDE}"):
+        aside.unlink()
     if not (dataset / CAPTIONS).exists():
         return False
     remove_from_store(dataset / CAPTIONS, ids)
@@ -223,7 +320,9 @@ def _without(manifest: Manifest, ids: Collection[str], receipts: list[Receipt]) 
     ):
         return manifest
     frozen = {i for lists in (manifest.splits, manifest.left_out) for members in lists.values() for i in members}
-    shards = {
+    # A shard that is gone without having been replaced stays named, so that `mcn verify` tells.
+    homeless = (frozen - set(ids)).difference(*(receipt.video_ids for receipt in receipts))
+    shards = {name: entry for name, entry in manifest.shards.items() if homeless and name not in there} | {
         receipt.name: {"content": receipt.content, "videos": len(receipt.video_ids)}
         for receipt in receipts
         if receipt.name in manifest.shards or (frozen - set(ids)).intersection(receipt.video_ids)
@@ -266,22 +365,20 @@ def _checkpoints(folder: Path, ids: Collection[str]) -> list[Path]:
     return found
 
 
-def _forget_reports(folder: Path | None, dataset: Path, media: Path | None, ids: Collection[str]) -> list[Path]:
-    """Delete reports, pages and thumbnails that name one of the ids."""
-    wanted = [video_id.encode() for video_id in ids]
-    removed = []
-    for top in filter(None, (folder, dataset, media)):
-        for path in sorted(top.rglob("*")):
-            if path.suffix not in DERIVED or not path.is_file() or _is_source(path, folder, dataset):
-                continue
-            if any(i in path.name.encode() for i in wanted) or any(i in path.read_bytes() for i in wanted):
-                path.unlink()
-                removed.append(path)
-    return sorted(set(removed))
-
-
-def _is_source(path: Path, folder: Path | None, dataset: Path) -> bool:
-    """Whether a file isn't a report: the data set's own, or the sample's lists, which are the user's input."""
-    kept = {dataset / name for name in ("plans", "shards", "manifests", "leases", "weights", "parts")}
-    kept |= {folder / "sample"} if folder is not None else set()
-    return path in (dataset / FORGETTING, dataset / "dataset.json") or any(path.is_relative_to(place) for place in kept)
+def _forget_reports(
+    folder: Path | None, dataset: Path, media: Path | None, ids: Collection[str]
+) -> tuple[list[Path], list[Path]]:
+    """Delete the reports that name one of the ids; returns these, and the files not of this program that do."""
+    own = "plans shards manifests leases weights parts ledger dataset.json forgetting.json forgotten.json".split()
+    but = [dataset / name for name in own]
+    but += [media / "ledger", media / SCRATCH] if media is not None else []
+    given = [path.resolve() for path in _given(dataset).values()]
+    removed, left = [], []
+    for path in files_naming([top for top in (folder, dataset, media) if top is not None], ids, but):
+        users = any(path.resolve().is_relative_to(place) for place in given)
+        if not users and (path == dataset / WITHOUT_MEDIA or is_report(path)):
+            path.unlink()
+            removed.append(path)
+        else:
+            left.append(path)
+    return removed, left

@@ -19,13 +19,15 @@ from pipeline.extraction import ShardWorker
 from pipeline.feature_file import FeatureFile, digests_of
 from pipeline.files import write_text
 from pipeline.freeze import reasons_of
+from pipeline.lease import locked
 from pipeline.media_folder import MediaFinder
 from pipeline.networks import prepare_weights
-from pipeline.plans import read_plan
-from pipeline.receipts import make_receipt, read_receipt, shard_path, write_receipt
+from pipeline.plans import plan_names, read_plan
+from pipeline.receipts import closed_names, make_receipt, read_receipt, receipt_names, shard_path, write_receipt
 from pipeline.recomputation import settings_of
 from pipeline.shards import Origin, write_part
-from pipeline.verify import Findings
+from pipeline.tombstones import half_forgotten, is_forgotten, kept_out
+from pipeline.verify import Findings, check_shards
 
 WITHOUT_MEDIA = "repair-ids.csv"
 
@@ -33,8 +35,25 @@ WITHOUT_MEDIA = "repair-ids.csv"
 def repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
     """Mend parts, receipts and shards; returns notes for the summary. Interrupted, the next call goes on.
 
-    A shard is removed only when all its videos lie in sound parts or have media.
+    A shard is removed only when all its videos lie in sound parts or have media. Forgotten videos are not computed
+    again. Another repair or extraction that is planning is waited for, and what is bad then is looked at anew.
     """
+    with locked(dataset / "leases" / "planning.json", f"repairing {dataset}", patient=True):
+        there = {*closed_names(dataset), *receipt_names(dataset)}
+        suspected = there.intersection([*findings.bad_shards, *findings.bad_receipts])
+        planned = suspected.intersection(plan_names(dataset / "plans"))
+        for name in sorted(suspected - planned):
+            raise InputError(
+                f"{shard_path(dataset, name)}: its plan {dataset / 'plans' / name}.json is gone; restore it from a "
+                "copy, or remove the shard and its receipt"
+            )
+        notes = _repair(dataset, check_shards(dataset, sorted(planned), findings.bad_parts), media)
+        if half_forgotten(dataset):
+            notes.append(f"a `mcn forget` was interrupted; finish it: mcn forget --dataset {dataset}")
+    return notes
+
+
+def _repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
     notes = []
     for part in findings.bad_parts:
         part.unlink(missing_ok=True)
@@ -80,15 +99,18 @@ def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -
     """Save each shard's sound videos as parts; shard -> ids that have then neither a part nor media."""
     finder = MediaFinder(settings.media) if settings.media.exists() else None
     without: dict[str, list[str]] = {}
-    reasons = reasons_of(dataset / "ledger", "extract")
+    reasons, gone = reasons_of(dataset / "ledger", "extract"), kept_out(dataset)
     for name in names:
         plan = read_plan(dataset / "plans", name)
         _save_sound_videos(dataset, name)
         receipt = read_receipt(dataset, name)
-        left_out = receipt.left_out if receipt is not None and receipt.plan == plan.digest else None
+        left_out = dict(receipt.left_out) if receipt is not None and receipt.plan == plan.digest else None
         if left_out is None:
             # The receipt is lost too: what the ledger calls failed was left out. It says so to the worker.
             left_out = {video_id: reasons[video_id] for video_id in plan.video_ids if video_id in reasons}
+        hidden = {video_id: "forgotten" for video_id in plan.video_ids if is_forgotten(video_id, gone)}
+        if receipt is None or left_out | hidden != receipt.left_out or receipt.plan != plan.digest:
+            left_out |= hidden
             write_receipt(dataset, name, plan.digest, left_out)
         wanted = [video_id for video_id in plan.video_ids if video_id not in left_out]
         lacking = [i for i in wanted if not (dataset / "parts" / name / f"{i}.h5").exists()]
@@ -108,7 +130,8 @@ def _save_sound_videos(dataset: Path, name: str) -> None:
 def save_sound_videos(dataset: Path, name: str) -> int:
     """Write a part of every video of a damaged shard whose own digests match; returns how many."""
     identity = read_description(dataset)["identity"]
-    planned = set(read_plan(dataset / "plans", name).video_ids)
+    gone = kept_out(dataset)
+    planned = {i for i in read_plan(dataset / "plans", name).video_ids if not is_forgotten(i, gone)}
     saved = 0
     with FeatureFile(shard_path(dataset, name)) as file:
         circumstance = file.circumstance if file._open.attrs.get("digest") == file.seal() else {}

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+from pipeline.dataset_folder import FORGETTING
 from pipeline.errors import InputError
 from pipeline.files import read_json, write_json
 
@@ -40,3 +41,14 @@ def add_tombstones(folder: Path, video_ids: Collection[str]) -> None:
     """Add the ids to `folder`'s tombstones."""
     hashes = forgotten(folder) | {tombstone(video_id) for video_id in video_ids}
     write_json(folder / FILE, {"schema": SCHEMA, "sha256": sorted(hashes)})
+
+
+def half_forgotten(dataset: Path) -> frozenset[str]:
+    """The ids that an interrupted `mcn forget` has yet to finish with."""
+    path = dataset / FORGETTING
+    return frozenset(read_json(path)["ids"]) if path.exists() else frozenset()
+
+
+def kept_out(dataset: Path) -> frozenset[str]:
+    """The sha256 of every id that is forgotten or on its way out of the data set."""
+    return forgotten(dataset) | {tombstone(video_id) for video_id in half_forgotten(dataset)}

@@ -86,7 +86,9 @@ def run(settings: VerifySettings) -> StageReport:
         found_first = len(findings.problems)
         findings = examine(settings.dataset, settings.workers or usable_cores())
         report.detail["mended"] = found_first - len(findings.problems)
-    if settings.sample and not findings.bad_shards:
+    if settings.sample and findings.bad_shards:
+        findings.notes.append(f"--sample was skipped, since {len(findings.bad_shards)} shards are bad: repair first")
+    elif settings.sample:
         _compare(settings, findings)
     report.done = len(findings.receipts)
     report.failed.update(Counter(kind for kind, _ in findings.problems))
@@ -106,10 +108,20 @@ def run(settings: VerifySettings) -> StageReport:
             print(f"{kind}: {len(lines) - SHOWN} more, see {settings.dataset / 'verify.json'}")
     for reason, count in report.detail.get("coverage", {}).items():
         print(f"ids, {reason}: {count}")
-    report.finish().publish(settings.dataset / "verify.json")
+    _publish(report.finish(), settings.dataset / "verify.json")
     if findings.problems and not settings.repair:
         print(f"mend it: mcn verify {settings.dataset} --repair")
     return report
+
+
+def _publish(report: StageReport, path: Path) -> None:
+    """Print the summary and keep it; a data set that can only be read may be whole all the same."""
+    try:
+        report.publish(path)
+    except InputError as error:
+        cause = error.__cause__
+        reason = cause.strerror if isinstance(cause, OSError) else error
+        print(f"  note: this summary isn't kept as {path}: {reason}")
 
 
 def examine(dataset: Path, workers: int) -> Findings:
@@ -120,24 +132,56 @@ def examine(dataset: Path, workers: int) -> Findings:
     names = sorted({*closed_names(dataset), *receipt_names(dataset)})
     parts = sorted((dataset / "parts").glob("*/*.h5"))
     with Progress("verify", len(names) + len(parts), "file") as progress:
-        shards = _checked([shard_path(dataset, name) for name in names], workers, progress)
-        for name, problems in zip(names, shards, strict=True):
-            if problems:
-                for problem in problems[:SHOWN]:
-                    findings.shard(name, problem)
-            else:
-                _shard(dataset, name, plans.get(name), identity, findings)
-        for part, problems in zip(parts, _checked(parts, workers, progress), strict=True):
-            if not problems:
-                with FeatureFile(part) as file:
-                    problems = [] if file.identity == identity else [f"{part}: its Identity isn't the data set's"]
-            if problems:
-                findings.problems.append(("part", problems[0]))
-                findings.bad_parts.append(part)
+        _shards(dataset, names, plans, identity, findings, _checked(_paths(dataset, names), workers, progress))
+        _parts(parts, identity, findings, _checked(parts, workers, progress))
     _duplicates(findings)
     _beside(dataset, findings)
     _manifests(dataset, findings)
     return findings
+
+
+def check_shards(dataset: Path, names: Collection[str], parts: Collection[Path] = ()) -> Findings:
+    """What is wrong with these shards, with their receipts and with these parts."""
+    identity = read_description(dataset)["identity"]
+    findings = Findings()
+    plans = {name: read_plan(dataset / "plans", name) for name in names}
+    there = {*closed_names(dataset), *receipt_names(dataset)}
+    closed, held = [name for name in names if name in there], [part for part in parts if part.exists()]
+    with Progress("verify", len(closed) + len(held), "file") as progress:
+        workers = usable_cores()
+        _shards(dataset, closed, plans, identity, findings, _checked(_paths(dataset, closed), workers, progress))
+        _parts(held, identity, findings, _checked(held, workers, progress))
+    return findings
+
+
+def _paths(dataset: Path, names: Collection[str]) -> list[Path]:
+    return [shard_path(dataset, name) for name in names]
+
+
+def _shards(
+    dataset: Path,
+    names: Collection[str],
+    plans: dict[str, ShardPlan],
+    identity: dict[str, Any],
+    findings: Findings,
+    checked: Iterator[list[str]],
+) -> None:
+    for name, problems in zip(names, checked, strict=True):
+        if problems:
+            for problem in problems[:SHOWN]:
+                findings.shard(name, problem)
+        else:
+            _shard(dataset, name, plans.get(name), identity, findings)
+
+
+def _parts(parts: Collection[Path], identity: dict[str, Any], findings: Findings, checked: Iterator[list[str]]) -> None:
+    for part, problems in zip(parts, checked, strict=True):
+        if not problems:
+            with FeatureFile(part) as file:
+                problems = [] if file.identity == identity else [f"{part}: its Identity isn't the data set's"]
+        if problems:
+            findings.problems.append(("part", problems[0]))
+            findings.bad_parts.append(part)
 
 
 def _checked(paths: list[Path], workers: int, progress: Progress) -> Iterator[list[str]]:

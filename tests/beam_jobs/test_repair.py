@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.ledger import read_ledger
+from pipeline.tombstones import add_tombstones
 
 Datasets = Callable[[Path], dict[str, bytes]]
 
@@ -133,6 +134,30 @@ def test_without_media_nothing_is_removed_and_the_ids_are_listed(
     assert shard.read_bytes() == before
     assert len((copy / "repair-ids.csv").read_text().split()) == 2
     assert "1 videos have no media" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tombstoned", [True, False], ids=["tombstone", "journal alone"])
+def test_a_video_half_forgotten_in_a_damaged_shard_gets_out(
+    copy: Path, local: Path, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tombstoned: bool
+) -> None:
+    shard = next(path for path in sorted((copy / "shards").glob("*.h5")) if _videos(path) == 2)
+    with h5py.File(shard) as file:
+        gone, kept = (name.decode() for name in file["videos/id"][:])
+    own_media = Path(shutil.copytree(media, tmp_path / "media"))
+    (own_media / f"{gone}.mp4").unlink()
+    (copy / "forgetting.json").write_text(json.dumps({"ids": [gone]}))
+    if tombstoned:
+        add_tombstones(copy, [gone])
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    forget = ["forget", "--dataset", str(copy), "--media", str(own_media)]
+    assert main(forget) == 2 and "repair first: mcn verify" in capsys.readouterr().err
+    assert verify(copy, "--repair", "--media", own_media) == 0
+    assert "a `mcn forget` was interrupted; finish it" in capsys.readouterr().out
+    with h5py.File(shard) as file:
+        assert [name.decode() for name in file["videos/id"][:]] == [kept]
+    assert main(forget) == 0 and verify(copy) == 0
+    assert sum(map(_videos, (copy / "shards").glob("*.h5"))) == sum(map(_videos, (local / "shards").glob("*.h5"))) - 1
+    assert not any(gone.encode() in path.read_bytes() for path in copy.rglob("*") if path.is_file())
 
 
 def test_stored_rows_are_compared_with_rows_computed_anew(

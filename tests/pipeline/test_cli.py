@@ -79,6 +79,7 @@ def test_the_overview_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> N
         (["xyz"], "known: doctor, download, estimate, evaluate retrieval, export, extract, forget, freeze, inspect"),
         (["train", "--manifest", "d", "--out", "o", "--epoch", "3"], "'--epoch'; did you mean '--epochs'?"),
         (["train", "--manifest", "d", "--out", "o", "more"], "unknown argument 'more'"),
+        (["forget", "-UksU_Rq-P6", "--run", "r"], "put ids that begin with - after --"),
         (["train", "--manifest"], "expected one argument; see mcn train --help"),
         (["train", "--out", "o"], "--manifest is needed: Manifest made by"),
         (["train", "--manifest", "d"], "--out is needed"),

@@ -1,0 +1,74 @@
+"""Files beside a data set that name a video: this program's own reports, and what is someone else's."""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from pipeline.media_folder import MEDIA_SUFFIXES
+from pipeline.report import StageReport
+
+_BLOCK_BYTES = 1 << 20
+_REPORT_KEYS = frozenset(StageReport("").as_json())
+_RESULTS_KEYS = frozenset(("source", "stages", "scores", "processors"))
+_PAGE_BEGINS, _PAGE_TITLE = b"<!doctype html>", b"<title>mcn run: "
+
+
+def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collection[Path]) -> list[Path]:
+    """Files under `tops` whose name or, in a text, content names one of the ids; nothing at or under `but`."""
+    wanted = _pattern(video_ids)
+    found = set()
+    for top in tops:
+        for path in top.rglob("*"):
+            if not path.is_file() or any(path.is_relative_to(place) for place in but):
+                continue
+            if wanted.search(path.name.encode()) or _content_names(path, wanted):
+                found.add(path)
+    return sorted(found)
+
+
+def is_report(path: Path) -> bool:
+    """Whether this program wrote the file and makes it again: a stage's summary, a run's results or its page.
+
+    Told by what is in it, since a name like `results.json` is anyone's.
+    """
+    try:
+        if path.suffix == ".json":
+            content = json.loads(path.read_bytes())
+            return isinstance(content, dict) and content.keys() in (_REPORT_KEYS, _RESULTS_KEYS)
+        if path.name == "index.html":
+            begin = path.read_bytes()[:4096]
+            return begin.startswith(_PAGE_BEGINS) and _PAGE_TITLE in begin
+    except (OSError, ValueError, RecursionError):
+        return False
+    return False
+
+
+def _pattern(video_ids: Collection[str]) -> re.Pattern[bytes]:
+    # `video1` isn't named by `video10`; `ID_0001.jpg` names ID; in JSON `\n` may stand before an id.
+    def alone(video_id: str) -> str:
+        before = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))" if video_id[0].isalnum() else ""
+        after = r"(?![A-Za-z0-9])" if video_id[-1].isalnum() else ""
+        return f"{before}{re.escape(video_id)}{after}"
+
+    return re.compile("|".join(map(alone, sorted(video_ids))).encode())
+
+
+def _content_names(path: Path, wanted: re.Pattern[bytes]) -> bool:
+    if path.suffix.lower() in MEDIA_SUFFIXES:
+        return False
+    return any(wanted.search(block) for block in _text_blocks(path))
+
+
+def _text_blocks(path: Path) -> Iterator[bytes]:
+    """The file in blocks that overlap by more than an id; nothing of one that isn't text or can't be read."""
+    overlap = b""
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                if b"\0" in block:
+                    return
+                yield overlap + block
+                overlap = block[-128:]
+    except OSError:
+        return
