@@ -1,1 +1,11 @@
 """Apache Beam jobs: thin layers over `pipeline` and `extractors`."""
+
+import logging
+
+# As soon as it is imported Beam complains that a library for Google's BigQuery isn't there, by the root's logger, which
+# without a handler would give itself one that has its own ways.
+_deaf = logging.NullHandler()
+logging.getLogger().addHandler(_deaf)
+import apache_beam as _  # noqa: E402, F401
+
+logging.getLogger().removeHandler(_deaf)

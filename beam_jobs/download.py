@@ -13,7 +13,8 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.pvalue import PCollection
 
-from beam_jobs.options import LOCAL_RUNNER, beam_options, workers_input_errors
+from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
+from beam_jobs.worker_errors import CarefulDoFn, raise_counted
 from pipeline import stopping
 from pipeline.config import as_plain
 from pipeline.downloader import (
@@ -118,14 +119,15 @@ class DownloadSettings:
                 raise ValueError(f"ask_again: no failure {name!r}; {suggest(name, [*FAILURE_CLASSES, EXTRACTED])}")
 
 
-class _Download(beam.DoFn):
-    def __init__(self, job: DownloadJob) -> None:
+class _Download(CarefulDoFn):
+    def __init__(self, job: DownloadJob, counted: bool) -> None:
+        super().__init__(counted)
         self.job = job
 
-    def setup(self) -> None:
+    def open(self) -> None:
         self.downloader = Downloader(self.job)
 
-    def process(self, request: Request) -> Iterator[Outcome]:
+    def work(self, request: Request) -> Iterator[Outcome]:
         outcome = self.downloader.download(request)
         counter = Metrics.counter
         counter("DownloadVideos", outcome.reason or outcome.outcome).inc()
@@ -133,18 +135,24 @@ class _Download(beam.DoFn):
         counter("DownloadVideos", "milliseconds").inc(round(1000 * outcome.detail.get("seconds", 0)))
         yield outcome
 
-    def teardown(self) -> None:
-        self.downloader.close()
+    def close(self) -> None:
+        if hasattr(self, "downloader"):
+            self.downloader.close()
 
 
 @dataclass
 class DownloadVideos(beam.PTransform[Any, Any]):
-    """Requests in, an Outcome for each out; the files appear in `job.media`, a ledger line for each attempt beside."""
+    """Requests in, an Outcome for each out; the files appear in `job.media`, a ledger line for each attempt beside.
+
+    `counted`: see `CarefulDoFn`.
+    """
 
     job: DownloadJob
+    counted: bool = False
 
     def expand(self, requests: PCollection[Request]) -> PCollection[Outcome]:
-        return requests | "spread over workers" >> beam.Reshuffle() | "download" >> beam.ParDo(_Download(self.job))
+        download = beam.ParDo(_Download(self.job, self.counted))
+        return requests | "spread over workers" >> beam.Reshuffle() | "download" >> download
 
 
 def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> StageReport:
@@ -197,8 +205,11 @@ def _download(settings: DownloadSettings, report: StageReport, video_ids: list[s
             stack.callback(clear_scratch, job)
             stack.enter_context(stopping.stop_file(job.scratch / f"stop-{SIGNAL}"))
             stack.enter_context(ledger_progress(ledger, STAGE, len(requests), STAGE))
-            with workers_input_errors(), beam.Pipeline(options=options) as pipeline:
-                _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job)
+            local = options.get_all_options()["runner"] == LOCAL_RUNNER
+            with quiet_local_workers(), workers_input_errors(), beam.Pipeline(options=options) as pipeline:
+                _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job, counted=local)
+            if local:
+                raise_counted(pipeline.result)
             reason = stopped(job)
     _count(report, settings, video_ids, there)
     report.stopped = reason == SIGNAL

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
+from beam_jobs.worker_errors import CarefulDoFn, raise_counted
 from pipeline.circumstance import usable_cores
 from pipeline.extract_settings import ExtractSettings
 from pipeline.extraction_rounds import ExtractionRounds
@@ -23,24 +25,30 @@ from pipeline.report import StageReport
 __all__ = ["ExtractSettings", "ExtractShards", "run"]
 
 
-class _ExtractShard(beam.DoFn):
-    def __init__(self, settings: ExtractSettings, weight_files: dict[str, str], stop: str) -> None:
+class _ExtractShard(CarefulDoFn):
+    def __init__(self, settings: ExtractSettings, weight_files: dict[str, str], stop: str, counted: bool) -> None:
+        super().__init__(counted)
         self.settings, self.weight_files, self.stop = settings, weight_files, stop
 
-    def setup(self) -> None:
+    def open(self) -> None:
         # Here, so that the process that only drives the job loads no PyTorch.
         from pipeline.extraction import ShardWorker
 
         files = {name: Path(path) for name, path in self.weight_files.items()}
         self.worker = ShardWorker(self.settings, files, Path(self.stop) if self.stop else None)
 
-    def process(self, plan_name: str) -> Iterator[tuple[str, dict[str, int]]]:
+    def work(self, plan_name: str) -> Iterator[tuple[str, dict[str, int]]]:
         counts = self.worker.extract(plan_name)
         for outcome, number in counts.items():
             Metrics.counter("ExtractShards", outcome).inc(number)
         yield plan_name, dict(counts)
 
-    def teardown(self) -> None:
+    def failed(self) -> None:
+        if self.stop:
+            with suppress(OSError):  # the disk may be full
+                Path(self.stop).touch()
+
+    def close(self) -> None:
         if hasattr(self, "worker"):
             self.worker.close()
 
@@ -50,18 +58,19 @@ class ExtractShards(beam.PTransform[Any, Any]):
     """Plan names in; (plan name, {outcome: videos}) out. Shards appear in `settings.out`, which every worker must see.
 
     `weight_files`: network -> path of a file that `extractors.weights.load_weights` reads. `stop`: path of a file whose
-    coming asks the workers to finish the video in hand.
+    coming asks the workers to finish the video in hand. `counted`: see `CarefulDoFn`.
     """
 
     settings: ExtractSettings
     weight_files: dict[str, str]
     stop: str = ""
+    counted: bool = False
 
     def expand(self, plan_names: PCollection[str]) -> PCollection[tuple[str, dict[str, int]]]:
         return (
             plan_names
             | "spread over workers" >> beam.Reshuffle()
-            | "extract shard" >> beam.ParDo(_ExtractShard(self.settings, self.weight_files, self.stop))
+            | "extract shard" >> beam.ParDo(_ExtractShard(self.settings, self.weight_files, self.stop, self.counted))
         )
 
 
@@ -90,5 +99,8 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> StageR
 def _extract(
     names: list[str], settings: ExtractSettings, weight_files: dict[str, str], stop: str, options: PipelineOptions
 ) -> None:
+    local = options.get_all_options()["runner"] == LOCAL_RUNNER
     with quiet_local_workers(), workers_input_errors(), beam.Pipeline(options=options) as pipeline:
-        _ = pipeline | beam.Create(names) | ExtractShards(settings, weight_files, stop)
+        _ = pipeline | beam.Create(names) | ExtractShards(settings, weight_files, stop, counted=local)
+    if local:
+        raise_counted(pipeline.result)

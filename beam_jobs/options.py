@@ -20,9 +20,10 @@ from apache_beam.options.pipeline_options import (
 
 from pipeline.errors import InputError, suggest
 
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+LOCAL_RUNNER = "beam_jobs.local_runner.LocalRunner"
 """What `DirectRunner` stands for here. Beam 2.77's own DirectRunner hands a job to Prism, a Go program that it fetches
 from the internet; this is the runner in Python that it falls back to."""
+_BEAMS_NAME = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 class _Parser(_BeamArgumentParser):
@@ -82,7 +83,14 @@ def _known_options(arguments: str) -> _Parser:
 def _checked_runner(name: str | None) -> str:
     aliases = {known.lower(): known for known in StandardOptions.KNOWN_RUNNER_NAMES}
     aliases["daskrunner"] = "apache_beam.runners.dask.dask_runner.DaskRunner"
-    local = ("direct", "directrunner", "switchingdirectrunner", "fnapirunner", LOCAL_RUNNER.lower())
+    local = (
+        "direct",
+        "directrunner",
+        "switchingdirectrunner",
+        "fnapirunner",
+        _BEAMS_NAME.lower(),
+        LOCAL_RUNNER.lower(),
+    )
     if name is None or name.lower() in local:
         return LOCAL_RUNNER
     found = aliases.get(name.lower()) or aliases.get(name.lower() + "runner")
