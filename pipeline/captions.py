@@ -29,7 +29,14 @@ _BLOCK = 4 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Control characters save the white ones, and halves of surrogate pairs, which UTF-8 can't hold.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_DECODER = json.JSONDecoder()
+
+
+def _integer(text: str) -> float:
+    # Python reads no number of thousands of digits, and would have it spoil the whole file; it is no time anyway.
+    return int(text) if len(text) <= 400 else math.inf
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 def caption_identity(source: Path | None, drop_overlaps: bool) -> dict[str, str]:
@@ -153,22 +160,31 @@ class _Entries:
 
 
 def read_caption_csv(path: Path, left_out: Counter[str]) -> tuple[Caption, ...]:
-    """One video's captions from a csv with columns start,end,text (seconds); InputError if it isn't that."""
+    """One video's captions from a csv with columns start,end,text (seconds).
+
+    What can't be used is counted in `left_out` by reason, a file that isn't that too. InputError when it can't be read.
+    """
+    columns = ("start", "end", "text")
     try:
         with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader = csv.DictReader(_without_nul(file), restval="")
-            if not {"start", "end", "text"} <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} line 1: columns start,end,text are wanted")
-            rows = list(reader)
+            reader = csv.DictReader(_counted(file, left_out), restval="")
+            rows = list(reader) if set(columns) <= set(reader.fieldnames or ()) else None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
-    except csv.Error as error:
-        raise InputError(f"{path}: not a csv file: {error}") from None
-    return _captions_of({name: [row[name] for row in rows] for name in ("start", "end", "text")}, left_out)
+    except csv.Error:
+        rows = None
+    if rows is None:
+        left_out["file that is no csv with start,end,text"] += 1
+        return ()
+    return _captions_of({name: [row[name] for row in rows] for name in columns}, left_out)
 
 
-def _without_nul(lines: Iterator[str]) -> Iterator[str]:
-    return (line.replace("\0", "") for line in lines)
+def _counted(lines: Iterator[str], left_out: Counter[str]) -> Iterator[str]:
+    """The lines without zero bytes, which `csv` refuses; what was no UTF-8 is counted."""
+    for line in lines:
+        if "\ufffd" in line:
+            left_out["characters that aren't UTF-8"] += line.count("\ufffd")
+        yield line.replace("\0", "")
 
 
 def _captions_of(entry: Any, left_out: Counter[str]) -> tuple[Caption, ...]:

@@ -46,6 +46,7 @@ class ShardWorker:
         self.identity: dict[str, Any] = read_description(self.folder)["identity"]
         self.extractor = FeatureExtractor(settings, self.identity, weight_files)
         self.captions = open_captions(self.folder, self.identity["captions"], settings.captions)
+        self._odd: dict[str, Counter[str]] = {}
         self.media = MediaFinder(settings.media)
         self.ledger = LedgerWriter(self.folder / "ledger", STAGE)
 
@@ -129,7 +130,8 @@ class ShardWorker:
             if isinstance(result, Extracted):
                 of_part = Origin(origin.name, origin.identity, origin.circumstance)
                 write_part(parts / f"{video_id}.h5", result.features, of_part)
-                self._record(video_id, "done", "", "; ".join(result.notes), _detail(result.features))
+                detail = _detail(result.features, self._odd.pop(video_id, Counter()))
+                self._record(video_id, "done", "", "; ".join(result.notes), detail)
                 counts["done"] += 1
                 continue
             reason = result.kind if isinstance(result, MediaError) else "bad-values"
@@ -150,7 +152,13 @@ class ShardWorker:
         return stopping.asked_to_stop() or (self._stop is not None and self._stop.exists())
 
     def _captions_of(self, video_id: str) -> tuple[Caption, ...]:
-        return self.captions.of(video_id) if self.captions is not None else ()
+        if self.captions is None:
+            return ()
+        # Of a folder of csv files nobody but this process knows what could not be used: its driver reads the ledger.
+        before = Counter(self.captions.left_out)
+        captions = self.captions.of(video_id)
+        self._odd[video_id] = Counter(self.captions.left_out) - before
+        return captions
 
     def _close_shard(self, plan: ShardPlan, parts: Path, origin: Origin, failed: Mapping[str, str]) -> None:
         paths = [parts / f"{video_id}.h5" for video_id in plan.video_ids if video_id not in failed]
@@ -173,10 +181,11 @@ class ShardWorker:
         self.ledger.append(Outcome(video_id, STAGE, outcome, reason, message, attempt, time.time(), detail))
 
 
-def _detail(video: VideoFeatures) -> dict[str, Any]:
-    return {
+def _detail(video: VideoFeatures, odd: Counter[str]) -> dict[str, Any]:
+    detail: dict[str, Any] = {
         "seconds": round(video.duration, 3),
         "decoder": video.decoder,
         "sound": bool(video.audio_mask.any()),
         "captions": len(video.captions),
     }
+    return detail | ({"captions left out": dict(odd)} if odd else {})

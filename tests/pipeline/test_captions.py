@@ -169,9 +169,40 @@ def test_a_csv_of_one_video_is_the_same_captions(tmp_path: Path) -> None:
     left_out: Counter[str] = Counter()
     assert read_caption_csv(path, left_out) == (Caption(0, 2.5, "größe"), Caption(3.5, 4, "third, quoted"))
     assert left_out == {"time is not a number": 1, "empty text": 1, "reversed or negative time": 1}
-    path.write_text("begin,end,text\n")
-    with pytest.raises(InputError, match=r"a\.csv line 1: columns start,end,text are wanted"):
-        read_caption_csv(path, left_out)
+    path.write_bytes(b"start,end,text\n0,1,gr\xf6\xdfe\n")
+    left_out.clear()
+    assert read_caption_csv(path, left_out) == (Caption(0, 1, "gr\ufffd\ufffde"),)
+    assert left_out == {"characters that aren't UTF-8": 2}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "begin,end,text\n0,1,a\n", "\0", "start,end,text\n0,1,a\n1,2," + "b" * (2 << 20)]
+)
+def test_a_file_that_is_no_csv_of_captions_is_counted(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    left_out: Counter[str] = Counter()
+    assert read_caption_csv(path, left_out) == ()
+    assert left_out == {"file that is no csv with start,end,text": 1}
+
+
+def test_a_csv_that_can_not_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can't be read: Is a directory"):
+        read_caption_csv(tmp_path, Counter())
+
+
+@pytest.mark.parametrize("digits", [300, 310, 5_000, 100_000])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_number_of_many_digits_costs_its_own_line(tmp_path: Path, digits: int, sign: str) -> None:
+    path = tmp_path / "caption.json"
+    number = sign + "7" * digits
+    entry = f'{{"start": [0, {number}, 2], "end": [1, 8, {number}], "text": ["a", "b", "c"]}}'
+    path.write_text(f'{{"first": {entry}, "second": {{"start": [3], "end": [4], "text": ["d"]}}}}')
+    left_out: Counter[str] = Counter()
+    found = dict(read_caption_file(path, left_out))
+    assert found["first"][0] == Caption(0, 1, "a") and found["second"] == (Caption(3, 4, "d"),)
+    if digits > 308:
+        assert len(found["first"]) == 1 and left_out == {"time is not a number": 2}
 
 
 def test_captions_that_roll_up_the_screen_are_joined() -> None:
