@@ -19,7 +19,7 @@ import pytest
 from beam_jobs.download import DownloadSettings, run
 from pipeline.errors import InputError
 from pipeline.files import sha256_of_file
-from pipeline.ledger import latest_states, read_ledger
+from pipeline.ledger import LedgerWriter, latest_states, read_ledger
 from pipeline.media_folder import find_media, media_path
 from pipeline.records import Outcome
 from pipeline.report import StageReport
@@ -215,6 +215,24 @@ def test_a_killed_job_leaves_nothing_torn_and_is_completed_by_the_next(site: Sam
     assert report.complete and report.done + report.skipped == len(LIVING)
     assert sum("/media/" in line for line in site.requests) == report.done
     assert_whole(tmp_path, LIVING)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_workers_error_is_told_without_beams_words(
+    site: SampleSite,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    workers: int,
+) -> None:
+    def full(ledger: LedgerWriter, outcome: Outcome) -> None:
+        raise InputError("the ledger: can't be written: No space left on device")
+
+    monkeypatch.setattr(LedgerWriter, "append", full)
+    with pytest.raises(InputError) as told:
+        download(site, tmp_path, workers=workers)
+    assert str(told.value) == "the ledger: can't be written: No space left on device"
+    assert capfd.readouterr().err == ""
 
 
 def test_two_workers_and_a_site_of_its_own(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
