@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,11 +14,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 
 from beam_jobs.extract import ExtractSettings, run
-from pipeline.cli import main
 from pipeline.errors import InputError
+from pipeline.lease import LeaseWatch
 from pipeline.ledger import latest_states
 from pipeline.shards import verify
 
@@ -119,17 +122,105 @@ def test_several_worker_processes_give_the_same_datasets(
     assert datasets(shared.out) == datasets(local)
 
 
+def extract(settings: ExtractSettings, workers: int, *more: object) -> "subprocess.CompletedProcess[str]":
+    """`mcn extract`, as a process: what workers and libraries write to the error stream is seen too."""
+    flags = ["--media", settings.media, "--out", settings.out, "--streams", "efficientnet-lite0", "--precision", "fp32"]
+    command = [sys.executable, "-m", "pipeline.cli", "extract", *flags, "--workers", workers, *more]
+    return subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def said(ended: "subprocess.CompletedProcess[str]") -> list[str]:
+    """The lines of its error stream, those of progress apart, which a busy machine has."""
+    return [line for line in ended.stderr.splitlines() if not re.match(r"extract: \d+/\d+ videos, ", line)]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_of_a_worker_is_one_line(
-    settings: Callable[..., ExtractSettings], workers: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = settings(out="broken", workers=workers)
+def test_an_error_of_a_worker_is_one_line(settings: Callable[..., ExtractSettings], workers: int) -> None:
+    broken = settings(out="broken")
     broken.out.mkdir()
     (broken.out / "parts").write_text("a file where the folder of parts should be")
-    flags = ["--media", broken.media, "--out", broken.out, "--streams", "efficientnet-lite0", "--workers", workers]
-    assert main(["extract", *map(str, flags)]) == 2
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message.startswith("mcn: ") and "parts" in message and "can't be written" in message
+    ended = extract(broken, workers)
+    assert ended.returncode == 2
+    (line,) = said(ended)
+    assert line.startswith("mcn: ") and "parts" in line and "can't be written" in line
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_but_the_report_is_said_when_all_goes_well(
+    settings: Callable[..., ExtractSettings], workers: int
+) -> None:
+    ended = extract(settings(out="quiet"), workers)
+    assert (ended.returncode, said(ended)) == (0, []) and ended.stdout.startswith("extract: 5 videos done")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+@pytest.mark.parametrize(("workers", "room"), [(1, 200_000), (2, 40_000)])
+def test_a_disk_that_fills_up_in_a_worker_is_one_line_and_room_mends_it(
+    settings: Callable[..., ExtractSettings],
+    local: Path,
+    tmp_path: Path,
+    datasets: Callable[[Path], dict[str, bytes]],
+    workers: int,
+    room: int,
+) -> None:
+    small = settings(out="small")
+    small.out.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(small.out)], check=True)
+    try:
+        # All that is made before the first video.
+        (small.out / "weights").symlink_to(local / "weights")
+        for name in ("dataset.json", "captions.h5", "words.kv"):
+            shutil.copy(local / name, small.out)
+        state = os.statvfs(small.out)
+        (small.out / "filler").write_bytes(b"x" * (state.f_bavail * state.f_frsize - room))
+        ended = extract(small, workers, "--captions", small.captions)
+        assert ended.returncode == 2
+        (line,) = said(ended)
+        assert line.startswith(f"mcn: {small.out}") and "can't be written: No space left on device" in line
+        (small.out / "filler").unlink()
+        again = extract(small, workers, "--captions", small.captions)
+        assert (again.returncode, said(again)) == (0, [])
+        assert datasets(small.out) == datasets(local)
+    finally:
+        subprocess.run(["umount", "-l", str(small.out)], check=True)
+
+
+def test_workers_end_when_the_process_that_drives_them_is_killed(settings: Callable[..., ExtractSettings]) -> None:
+    orphaned = settings(out="orphaned")
+    flags = ["--media", orphaned.media, "--out", orphaned.out, "--streams", "efficientnet-lite0", "--workers", 2]
+    command = [sys.executable, "-m", "pipeline.cli", "extract", *map(str, flags)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    driver = psutil.Process(process.pid)
+    while not list(orphaned.out.glob("leases/0*.json")):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert process.wait(timeout=0.02) is None
+    started = driver.children(recursive=True)
+    held = list(orphaned.out.glob("leases/0*.json"))
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert started and not alive
+    watch = LeaseWatch()
+    assert all(watch.is_dead(path) for path in held if path.exists())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_odd_csv_captions_are_told_and_stop_nothing(
+    settings: Callable[..., ExtractSettings], tmp_path: Path, workers: int
+) -> None:
+    folder = tmp_path / "captions"
+    folder.mkdir()
+    (folder / "video-00000.csv").touch()
+    (folder / "video-00001.csv").write_text("start,end,text\n0,1,whisk\n1,0.5,reversed\nnan,2,odd\n1,nan,odd\n")
+    (folder / "video-00002.csv").write_text("start,end,text\n0,1,stir\n2,1,reversed\n")
+    (folder / "video-00003.csv").write_text("start,end,text\n0,1," + "a" * (2 << 20) + "\n")
+    report = run(settings(out="odd", captions=folder, workers=workers))
+    assert report.complete and report.done == 5
+    assert [note for note in report.notes if note.startswith("captions left out")] == [
+        "captions left out, file that is no csv with start,end,text: 2",
+        "captions left out, reversed or negative time: 2",
+        "captions left out, time is not a number: 2",
+    ]
 
 
 def test_dask_cluster_gives_the_same_datasets(

@@ -1,6 +1,8 @@
 """A disk that fills up in any stage: one line, nothing lost; with room again, the same bytes."""
 
+import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,8 +44,39 @@ def fill(folder: Path, room: int) -> Path:
     return filler
 
 
+def ready(run: Any, undisturbed: Any) -> Any:
+    """The run with weights that are made already, on another disk: so that this one fills up later, in workers too."""
+    weights = run.out / "dataset" / "weights"
+    weights.parent.mkdir(parents=True)
+    weights.symlink_to(undisturbed.out / "dataset" / "weights")
+    return run
+
+
+@pytest.mark.parametrize(("room", "workers"), [(0, 1), (40_000, 2)])
+def test_a_disk_that_fills_up_while_workers_extract(
+    undisturbed: Any, make_run: Callable[..., Any], disk: Path, room: int, workers: int
+) -> None:
+    run = ready(make_run(disk), undisturbed)
+    run.settings = run.settings | {"extract": run.settings["extract"] | {"workers": workers}}
+    run.complete(STAGES[:2])
+    process = run.start(STAGES[:3])
+    while process.poll() is None and not list(run.out.glob("dataset/leases/0*.json")):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
+    filler = fill(disk, room)
+    output, _ = process.communicate(timeout=600)
+    filler.unlink()
+    assert process.returncode == 2, output
+    said = output.partition("== extract\n")[2].splitlines()
+    (line,) = (line for line in said if not re.match(r"extract: \d+/\d+ videos, ", line))
+    assert line.startswith("mcn: ") and "No space left on device" in line
+    run.complete()
+    assert run.result() == undisturbed.result()
+    assert run.computed_twice() == {}
+
+
 def test_a_disk_that_is_full_in_each_stage(undisturbed: Any, make_run: Callable[..., Any], disk: Path) -> None:
-    run = make_run(disk)
+    run = ready(make_run(disk), undisturbed)
     failures: dict[str, int] = {}
     for number, stage in enumerate(STAGES):
         if number:
