@@ -37,7 +37,8 @@ def fill(folder: Path, room: int) -> Path:
     """Take all but `room` bytes."""
     state = os.statvfs(folder)
     filler = folder / "filler"
-    with open(filler, "wb") as file:
+    # Those that write meanwhile may have taken some of it.
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
         left = max(0, state.f_bavail * state.f_frsize - room)
         while left > 0:
             left -= file.write(b"x" * min(left, 1 << 20))
