@@ -57,7 +57,7 @@ _SAMPLE: dict[str, Any] = {
     "streams": ("efficientnet-lite0",),
     "batch_videos": 12,
     "clips_per_video": 12,
-    "epochs": 60,
+    "epochs": 150,
     "width": 256,
     "reconstruction_hidden": 128,
     "learning_rate": 0.0005,
