@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.captions import caption_identity, drop_overlapping_repeats, read_caption_csv, read_caption_file
 from pipeline.errors import InputError
 from pipeline.files import write_aside
+from pipeline.hdf5_writing import write_hdf5
 from pipeline.progress import Progress
 from pipeline.records import Caption
 from pipeline.tombstones import forgotten, is_forgotten
@@ -225,7 +226,7 @@ def _write(
     ids: list[bytes] = []
     places: list[tuple[int, int, int, int]] = []
     digests: list[bytes] = []
-    with write_aside(out) as aside, h5py.File(aside, "w", locking=False) as file:
+    with write_aside(out) as aside, write_hdf5(aside, "w") as file:
         columns = (
             _Column(file, "captions/times", "<f8", (2,)),
             _Column(file, "captions/text_bytes", "<i4"),

@@ -13,6 +13,7 @@ from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
 from pipeline.feature_file import FeatureFile, digests_of
 from pipeline.files import ASIDE, AlreadyThereError, write_aside
+from pipeline.hdf5_writing import write_hdf5
 from pipeline.lease import locked
 from pipeline.progress import Progress
 from pipeline.receipts import shard_path
@@ -153,7 +154,7 @@ def _copy(shard: Path, aside: Path, content: str, rules: ClipRules) -> None:
     digests = [f"digests/{name}" for name in (*_SMALL_DIGESTS, *large)]
     with _reading(shard):
         source = h5py.File(shard, "r", locking=False)
-    with source, h5py.File(aside, "w", locking=False) as copy:
+    with source, write_hdf5(aside, "w") as copy:
         with _reading(shard):
             attributes = {name: source.attrs[name] for name in ("schema", "name", "identity", "circumstance", "plan")}
             small = {name: source[name][()] for name in (*_SMALL, *digests)}
