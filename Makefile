@@ -20,10 +20,11 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# requirements.lock leaves yt-dlp out: setup.py gives it a floor, and the newest is wanted.
+# requirements.lock is complete, so pip needs not resolve it anew (and looks for newer releases where an extra is asked for).
+# It leaves yt-dlp out: setup.py gives it a floor, and the newest is wanted.
 $(VENV)/installed: requirements.lock setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
 	touch $@
 
