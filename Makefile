@@ -20,7 +20,7 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# requirements.lock is complete, so pip needs not resolve it anew (and looks for newer releases where an extra is asked for).
+# requirements.lock is complete: resolved anew, an extra would make pip look for a newer release, whose hash isn't there.
 # It leaves yt-dlp out: setup.py gives it a floor, and the newest is wanted.
 $(VENV)/installed: requirements.lock setup.py
 	$(PYTHON) -m venv $(VENV)
