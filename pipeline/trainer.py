@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from models import MCN, BatchStep, ClipInputs, ClusterQueue, Scheme, StepLosses, TooFewClipsError, scheme_to_dict
 from pipeline.checkpoint import FILE, NOT_FINITE, load_checkpoint, save_checkpoint, save_tensors
@@ -21,6 +20,7 @@ from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
 from pipeline.files import write_text
 from pipeline.heldout import HeldOutClips
+from pipeline.learning_curves import LearningCurves
 from pipeline.processes import Agreement, exchange_of
 from pipeline.progress import Progress
 from pipeline.published_weights import load_initial
@@ -135,10 +135,10 @@ class Trainer:
         """
         self._agreement = Agreement(self.exchange, self.fabric.device, stop_file)
         self._saved = time.monotonic()
-        folder = str(self.settings.out / "tensorboard")
-        board = SummaryWriter(folder, purge_step=self.steps_done + 1) if self.is_first else None
+        folder = self.settings.out / "tensorboard"
+        curves = LearningCurves(folder, self.steps_done + 1) if self.is_first else nullcontext()
         total = self.settings.epochs * self.data.batches.steps if self.is_first else 0
-        with closing(board) if board else nullcontext(), Progress("train", total, "step") as bar:
+        with curves as board, Progress("train", total, "step") as bar:
             bar.to(self.steps_done)
             while self.epoch < self.settings.epochs:
                 if self._train_epoch(board, bar):
@@ -147,7 +147,7 @@ class Trainer:
                 if self._save_or_stop(last=self.epoch == self.settings.epochs):
                     return
 
-    def _train_epoch(self, board: SummaryWriter | None, bar: Progress) -> bool:
+    def _train_epoch(self, board: LearningCurves | None, bar: Progress) -> bool:
         """The epoch's steps that are left; returns whether it was asked to stop before the last."""
         before = time.perf_counter()
         for clips in self.data.batches.load(self.epoch, self.step, self.settings.workers):
@@ -224,7 +224,7 @@ class Trainer:
             "--learning-rate and train anew in another --out"
         )
 
-    def _end_epoch(self, board: SummaryWriter | None) -> None:
+    def _end_epoch(self, board: LearningCurves | None) -> None:
         means = {name: value / self.step for name, value in self.sums.items()}
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
         # Every process could measure it, one is enough: nothing else depends on it.
@@ -232,15 +232,13 @@ class Trainer:
             means |= self.data.heldout.scores(self.model, self.fabric.device)
         self.history.append({"epoch": self.epoch, **means})
         if board is not None:
-            for name, value in means.items():
-                board.add_scalar(f"epoch/{name}", value, self.steps_done)
+            board.add(means, self.steps_done, "epoch")
 
-    def _log(self, board: SummaryWriter, figures: dict[str, float]) -> None:
+    def _log(self, board: LearningCurves, figures: dict[str, float]) -> None:
         clips = self.settings.batch_videos * self.settings.clips_per_video
         passed = max(self.waited_s + self.worked_s, 1e-9)
         rates = {"waiting for data": self.waited_s / passed, "learning rate": self.optimizer.param_groups[0]["lr"]}
-        for name, value in (figures | rates | {"clips a second": clips * self.steps_now / passed}).items():
-            board.add_scalar(f"step/{name}", value, self.steps_done)
+        board.add(figures | rates | {"clips a second": clips * self.steps_now / passed}, self.steps_done, "step")
 
     def _content(self) -> dict[str, Any]:
         model, dataset = self.model.settings, self.data.dataset
