@@ -4,8 +4,10 @@ import logging
 
 # As soon as it is imported Beam complains that a library for Google's BigQuery isn't there, by the root's logger, which
 # without a handler would give itself one that has its own ways.
-_deaf = logging.NullHandler()
+_deaf, _disabled = logging.NullHandler(), logging.root.manager.disable
 logging.getLogger().addHandler(_deaf)
+logging.disable(logging.WARNING)
 import apache_beam as _  # noqa: E402, F401
 
+logging.disable(_disabled)
 logging.getLogger().removeHandler(_deaf)
