@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from pipeline.stopping import SIGNALS
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 """A fork begins in milliseconds and shares the word vectors, which are gigabytes; elsewhere it isn't safe."""
+
+TAKES_SIGNALS = hasattr(signal, "sigwaitinfo")
+"""Not on macOS."""
 
 
 class TrainingBatches:
@@ -95,19 +99,19 @@ class TrainingBatches:
         self.video_ids_of(epoch, first_step)  # drawn once, here, and not in every worker
         self._dataset.close()
         others = set(multiprocessing.active_children())
-        batches = iter(
-            DataLoader(
-                _Epoch(self, epoch),
-                sampler=range(first_step, self.steps),
-                batch_size=None,
-                num_workers=min(workers, self.steps - first_step),
-                collate_fn=_as_it_is,
-                worker_init_fn=_begin,
-                multiprocessing_context=multiprocessing.get_context(START_METHOD),
-                # The loader draws a number, which must not come out of the generator that initial weights come from.
-                generator=torch.Generator(),
-            )
+        loader = DataLoader(
+            _Epoch(self, epoch),
+            sampler=range(first_step, self.steps),
+            batch_size=None,
+            num_workers=min(workers, self.steps - first_step),
+            collate_fn=_as_it_is,
+            worker_init_fn=_begin,
+            multiprocessing_context=multiprocessing.get_context(START_METHOD),
+            # The loader draws a number, which must not come out of the generator that initial weights come from.
+            generator=torch.Generator(),
         )
+        with _signals_held():
+            batches = iter(loader)
         begun = set(multiprocessing.active_children()) - others
         try:
             for _ in range(first_step, self.steps):
@@ -116,7 +120,7 @@ class TrainingBatches:
             del batches
             # An error on its way up holds the loader, which would end them.
             for worker in begun:
-                worker.terminate()
+                worker.kill()
                 worker.join()
 
     def _next(self, batches: Iterator[Any]) -> ClipInputs:
@@ -167,11 +171,24 @@ def _begin(worker: int) -> None:
     info = torch.utils.data.get_worker_info()
     assert info is not None and isinstance(info.dataset, _Epoch)
     info.dataset.begin_worker()
-    if not hasattr(signal, "sigwaitinfo"):  # macOS
+    if not TAKES_SIGNALS:
         return
-    # Blocked before the thread begins, which so has them blocked too and takes them one by one.
+    # Held since the fork; a spawned process has run Python's own start since, so once more.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_take_signals, args=(os.getppid(),), daemon=True, name="signals").start()
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """What begins in here has `SIGNALS` blocked from its first instruction; the caller gets its own afterwards."""
+    if not TAKES_SIGNALS:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _take_signals(parent: int) -> None:
