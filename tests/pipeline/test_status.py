@@ -442,7 +442,12 @@ def test_watch_looks_again_until_it_is_interrupted(
 def test_ctrl_c_ends_watching_quietly_on_a_terminal(study: Path) -> None:
     terminal, other = pty.openpty()
     command = [sys.executable, "-m", "pipeline.cli", "status", str(study), "--watch", "--every", "600"]
-    process = subprocess.Popen(command, stdout=other, stderr=other, cwd=Path(__file__).parents[2])
+    # A shell makes what it starts in the background ignore Ctrl-C, and whatever that starts in its turn.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=other, stderr=other, cwd=Path(__file__).parents[2])
+    finally:
+        signal.signal(signal.SIGINT, before)
     os.close(other)
     printed = b""
     while b"last error" not in printed:
