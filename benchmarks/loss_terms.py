@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from models import BUILTIN_SCHEMES, builtin_scheme
+from models import BUILTIN_SCHEMES, Scheme, builtin_scheme
 from pipeline.config import from_mapping
-from pipeline.evaluate import RetrievalSettings
-from pipeline.evaluate import run as evaluate
+from pipeline.evaluation.retrieval import RetrievalSettings
+from pipeline.evaluation.retrieval import run as evaluate
 from pipeline.train import run as train
 from pipeline.train_settings import TrainSettings
 
@@ -25,6 +25,11 @@ OFF: dict[str, dict[str, Any]] = {
     "without L_Reconstruct": {"reconstruction_weight": 0.0},
     "L_MMS alone": {"cluster_weight": 0.0, "reconstruction_weight": 0.0},
 }
+
+
+def names_of(scheme: Scheme) -> set[str]:
+    """The modalities of a scheme."""
+    return {modality for space in scheme.spaces for modality in space.modalities}
 
 
 def score(given: argparse.Namespace, name: str, seed: int, values: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +49,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     given = parser.parse_args()
-    schemes = [name for name in BUILTIN_SCHEMES if builtin_scheme(name).contrasting("text", "video")]
+    whole = [name for name in BUILTIN_SCHEMES if len(names_of(builtin_scheme(name))) == 3]
+    schemes = [name for name in whole if builtin_scheme(name).contrasting("text", "video")]
     arms: dict[str, dict[str, Any]] = {name: {"scheme": name} for name in schemes} | OFF
     lines, failed = [], []
     for name, values in arms.items():

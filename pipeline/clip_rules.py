@@ -1,6 +1,6 @@
 """How clips are cut out of videos: one value that training, held-out scores and evaluation share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -26,3 +26,7 @@ class ClipRules:
     """Start at frame 0 at the earliest. Published: off; a clip that starts before 12.5 ms so has no sound at all."""
     logmel_padding: Literal["silence", "loudest"] = "silence"
     """What fills a short clip's frames: -80 dB, or as published 0 dB, which is the recording's loudest."""
+
+    def without_sound(self) -> "ClipRules":
+        """The same clips, of which no sound is read."""
+        return replace(self, audio="none")

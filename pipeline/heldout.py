@@ -5,14 +5,16 @@ from collections.abc import Sequence
 import torch
 from gensim.models import KeyedVectors
 
-from models import MCN, ClipInputs
+from models import MCN, ClipInputs, concatenate
 from pipeline.clip_cutting import ClipFeatures, collate
 from pipeline.clip_rules import ClipRules
 from pipeline.clip_sampling import draw_clips
 from pipeline.dataset import FeatureDataset
+from pipeline.evaluation.directions import directions, is_headline
+from pipeline.evaluation.ranks import ranked
+from pipeline.evaluation.retrieval_metrics import CUTOFFS
 from pipeline.manifest import HELD_OUT
 from pipeline.plans import hash_order
-from pipeline.retrieval import CUTOFFS, positions, text_to_video_scores
 
 _MOST_EACH = 8
 EPOCH = -1
@@ -50,8 +52,8 @@ class HeldOutClips:
 
         Nothing where there is no held-out clip, or no space of the scheme contrasts text with video.
         """
-        spaces = model.settings.scheme.contrasting("text", "video")
-        if not self.videos or not spaces:
+        headline = directions(model.settings.scheme)[0]
+        if not self.videos or not is_headline(headline):
             return {}
         clips, was_training = self._inputs(), model.training
         model.eval()
@@ -59,7 +61,8 @@ class HeldOutClips:
             parts = [model(clips[first : first + batch].to(device)) for first in range(0, len(clips), batch)]
         finally:
             model.train(was_training)
-        where = positions(text_to_video_scores(parts, spaces[0].name))
+        embedded = concatenate(parts)
+        where = ranked(headline.queries(embedded), headline.candidates(embedded))
         recalls = {f"heldout/R@{k}": float(where.hits(k).mean()) for k in CUTOFFS}
         return recalls | {"heldout/median rank": _median(where.rank.tolist())}
 

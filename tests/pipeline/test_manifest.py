@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import evaluate
 from pipeline.checkpoint import load_checkpoint
 from pipeline.cli import main
 from pipeline.errors import InputError
-from pipeline.evaluate import RetrievalSettings
+from pipeline.evaluation import retrieval as evaluate
+from pipeline.evaluation.retrieval import RetrievalSettings
 from pipeline.freeze import FreezeSettings
 from pipeline.freeze import run as freeze
 from pipeline.manifest import read_manifest

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from models import ClipInputs
-from pipeline import evaluate
 from pipeline.checkpoint import load_checkpoint, model_from
 from pipeline.errors import InputError
-from pipeline.evaluate import RetrievalSettings, read_queries
+from pipeline.evaluation import retrieval as evaluate
+from pipeline.evaluation.clip_list import read_clips
+from pipeline.evaluation.retrieval import RetrievalSettings
 from pipeline.train import run
 from pipeline.train_settings import TrainSettings
 
@@ -56,15 +57,117 @@ def test_scores_are_those_of_clips_embedded_one_by_one(planted: Any, model: Path
     scores = scores_by_hand(planted.vectors, model, "video-text", rows, [caption.text for _, caption in clips])
     ranks = [int((row > row[index]).sum()) + 1 for index, row in enumerate(scores)]
     metrics = report.detail["metrics"]
-    assert metrics["mean_rank"] == pytest.approx(np.mean(ranks)) and 1.5 < np.mean(ranks) < 14
+    assert metrics["mean_rank"]["value"] == pytest.approx(np.mean(ranks)) and 1.5 < np.mean(ranks) < 14
     assert metrics["recall"]["R@5"]["value"] == pytest.approx(np.mean([rank <= 5 for rank in ranks]))
     assert (metrics["queries"], metrics["videos"], report.done) == (16, 4, 16)
     assert report.detail["space"] == "video-text" and report.detail["direction"] == "text -> video"
+    by_video = report.detail["videos"]
+    for place, video_id in enumerate(dict.fromkeys(i for i, _ in clips)):
+        own = ranks[4 * place : 4 * place + 4]
+        hits = {f"R@{k}": sum(rank <= k for rank in own) for k in (1, 5, 10)}
+        assert by_video[video_id] == {"queries": 4} | hits
     best = int(scores[0].argmax())
     example = report.detail["examples"][0]
     found = example["found"][0]
     assert (found["video_id"], found["start"]) == (clips[best][0], clips[best][1].start)
     assert found["right"] == (best == 0) and example["text"] == clips[0][1].text
+
+
+def embedded_one_by_one(known: Any, folder: Path, videos: list[Any]) -> dict[str, dict[str, np.ndarray]]:
+    """space -> modality -> [clips, D]: every caption of `videos` embedded by itself, in this order."""
+    network, found = model_from(load_checkpoint(folder)), {}
+    for video in videos:
+        for caption in video.captions:
+            rows = slice(int(caption.start), int(caption.end))
+            shown = torch.from_numpy(video.video["resnet152"][rows].astype(np.float32))[None]
+            heard = torch.from_numpy(video.audio[rows].astype(np.float32)).mean(dim=0)[None]
+            words = torch.from_numpy(np.stack([known[word] for word in caption.text.split()]))[None]
+            clip = ClipInputs(
+                video=shown,
+                video_rows=torch.ones(shown.shape[:2], dtype=torch.bool),
+                audio=heard,
+                has_audio=torch.ones(1, dtype=torch.bool),
+                words=words,
+                known_words=torch.ones(words.shape[:2], dtype=torch.bool),
+            )
+            with torch.inference_mode():
+                for space, vectors in network(clip).vectors.items():
+                    for modality, vector in vectors.items():
+                        found.setdefault(space, {}).setdefault(modality, []).append(vector[0].double().numpy())
+    return {space: {m: np.stack(v) for m, v in vectors.items()} for space, vectors in found.items()}
+
+
+@pytest.mark.parametrize("scheme", ["shared", "disjoint", "fine-and-coarse", "fine-and-coarse-mmv"])
+def test_every_direction_that_the_spaces_allow_is_scored(planted: Any, tmp_path: Path, scheme: str) -> None:
+    sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
+    run(TrainSettings(planted.manifest, tmp_path / "model", device="cpu", scheme=scheme, **sizes))
+    settings = RetrievalSettings(tmp_path / "model", planted.clips, tmp_path / "out", bootstrap=5)
+    detail = evaluate.run(settings).detail
+    videos = [video for i, video in planted.videos.items() if i.startswith("heldout")]
+    vectors = embedded_one_by_one(planted.vectors, tmp_path / "model", videos)
+    ways = {(way["space"], way["direction"]): way for way in detail["directions"]}
+    assert len(ways) == len(detail["directions"])
+    expected = {(s, f"{a} -> {b}") for s, held in vectors.items() for a in held for b in held if a != b}
+    three = {s for s, held in vectors.items() if len(held) == 3}
+    expected |= {(s, way) for s in three for way in ("text -> video+audio", "video+audio -> text")}
+    assert set(ways) == expected
+    for (space, name), way in ways.items():
+        query, candidate = (
+            sum(vectors[space][modality] for modality in side.split("+")) for side in name.split(" -> ")
+        )
+        scores = query @ candidate.T
+        ranks = (scores > np.diagonal(scores)[:, None]).sum(axis=1) + 1
+        assert way["metrics"]["mean_rank"]["value"] == pytest.approx(ranks.mean()), name
+        assert way["metrics"]["recall"]["R@1"]["value"] == pytest.approx((ranks == 1).mean())
+    first = detail["directions"][0]
+    assert first["direction"] == "text -> video" and first["contrasted"]
+    assert first["space"] == {"shared": "shared", "disjoint": "video-text"}.get(scheme, "coarse")
+    if scheme == "fine-and-coarse-mmv":
+        assert not ways["coarse", "text -> audio"]["contrasted"] and ways["fine", "video -> audio"]["contrasted"]
+    headline = evaluate.run(dataclasses.replace(settings, directions="headline", out=tmp_path / "one")).detail
+    assert headline["metrics"] == detail["metrics"] and len(headline["directions"]) == 1
+
+
+def test_published_ties_inflate(planted: Any, asked: RetrievalSettings, tmp_path: Path) -> None:
+    first, *rest = planted.clips.read_text().splitlines()
+    clips = tmp_path / "clips.csv"
+    # Every text is the same, so that all queries score alike; and from the other side all candidates tie.
+    same = [line.rsplit(",", 1)[0] + ",now again" for line in rest]
+    clips.write_text("\n".join([first, *same]))
+    fair = evaluate.run(dataclasses.replace(asked, clips=clips)).detail
+    inflated = evaluate.run(dataclasses.replace(asked, clips=clips, published_ties=True)).detail
+    recalls = [
+        {way["direction"]: way["metrics"]["recall"]["R@5"]["value"] for way in detail["directions"]}
+        for detail in (fair, inflated)
+    ]
+    assert recalls[0]["video -> text"] == pytest.approx(5 / 16) and recalls[1]["video -> text"] == 5.0
+    assert "each tied position is a further hit" in (asked.out / "retrieval.md").read_text()
+
+
+def test_tables_hold_what_the_json_holds(asked: RetrievalSettings) -> None:
+    detail = evaluate.run(asked).detail
+    text, latex = ((asked.out / f"retrieval.{suffix}").read_text() for suffix in ("md", "tex"))
+    for way in detail["directions"]:
+        for name in ("R@1", "R@5", "R@10"):
+            cell = f"{100 * way['metrics']['recall'][name]['value']:.1f}"
+            (line,) = [line for line in text.splitlines() if line.startswith(f"| {way['direction']} ")]
+            assert f" {cell} |" in line
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    assert r"95 \%" in latex and "whole videos" in latex and "caption average" in text
+
+
+def test_whole_videos_are_found_by_all_their_captions(planted: Any, model: Path, asked: RetrievalSettings) -> None:
+    whole = evaluate.run(asked).detail["full video"]
+    videos = [video for i, video in sorted(planted.videos.items()) if i.startswith("heldout")]
+    vectors = embedded_one_by_one(planted.vectors, model, videos)["video-text"]
+    best = (vectors["text"] @ vectors["video"].T).reshape(16, 4, 4).max(axis=2)
+    means = best.reshape(4, 4, 4).mean(axis=1)
+    ranks = (means > np.diagonal(means)[:, None]).sum(axis=1) + 1
+    assert whole["caption average"]["mean_rank"]["value"] == pytest.approx(ranks.mean())
+    own = best[np.arange(16), np.arange(16) // 4]
+    assert whole["one caption"]["mean_rank"]["value"] == pytest.approx((best > own[:, None]).sum(axis=1).mean() + 1)
+    assert whole["videos"] == 4 and whole["caption average"]["chance"]["R@1"] == 0.25
+    assert whole["votes for videos"]["recall"]["R@5"]["value"] == 1.0
 
 
 def test_the_report_is_written_beside_the_scores(asked: RetrievalSettings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,11 +187,11 @@ def test_texts_of_unknown_words_count_as_misses(planted: Any, asked: RetrievalSe
     clips.write_text("\n".join([first, *(line.rsplit(",", 1)[0] + ",zzz qqq" for line in lines[:4]), *lines[4:]]))
     known = evaluate.run(asked).detail
     found = evaluate.run(dataclasses.replace(asked, clips=clips)).detail
-    assert found["missing"] == {"text": 4, "video": 0} and known["missing"]["text"] == 0
+    assert found["missing"] == {"queries": 4, "candidates": 0} and known["missing"]["queries"] == 0
     assert found["metrics"]["queries"] == 16
     # The other twelve queries rank as before; the four stand last.
-    ranks = 16 * found["metrics"]["mean_rank"] - 4 * 16
-    assert 12 <= ranks <= 16 * known["metrics"]["mean_rank"] - 4
+    ranks = 16 * found["metrics"]["mean_rank"]["value"] - 4 * 16
+    assert 12 <= ranks <= 16 * known["metrics"]["mean_rank"]["value"] - 4
     assert found["clips digest"] != known["clips digest"] and found["manifest"] == known["manifest"]
 
 
@@ -111,7 +214,7 @@ def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
     path = tmp_path / "clips.csv"
     path.write_text("video_id,start,end,text\n" + "".join(lines) + "elsewhere00,0,1,a\n")
     report = evaluate.run(RetrievalSettings(tmp_path / "model", path, tmp_path / "out", split="all", bootstrap=10))
-    assert report.detail["missing"] == {"text": 1, "video": 4} and report.done == 8
+    assert report.detail["missing"] == {"queries": 1, "candidates": 4} and report.done == 8
     assert report.failed == {"video not in the manifest": 1} and "left out on both sides" in report.notes[0]
 
     rows = [video.video["resnet152"][int(caption.start) : int(caption.end)] for video, caption in clips]
@@ -119,7 +222,7 @@ def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
     # Clips 0 to 3 have no frame: they share places 5 to 8. Query 5 has no known word: its clip is the last of all.
     ranks = {n: 1.0 + sum(bool(scores[n, other] > scores[n, n]) for other in range(4, 8)) for n in range(4, 8)}
     ranks |= dict.fromkeys(range(4), 6.5) | {5: 8.0}
-    assert report.detail["metrics"]["mean_rank"] == pytest.approx(sum(ranks.values()) / 8)
+    assert report.detail["metrics"]["mean_rank"]["value"] == pytest.approx(sum(ranks.values()) / 8)
     places = [[(found["video_id"], found["start"]) for found in e["found"]] for e in report.detail["examples"]]
     for place, text in zip(places, texts, strict=True):
         assert text == "zzz" or {video_id for video_id, _ in place[:4]} == {"video000002", "video000003"}
@@ -136,8 +239,12 @@ def test_another_data_set_and_a_scheme_without_text_are_refused(
     content["scheme"]["spaces"] = [s for s in content["scheme"]["spaces"] if s["name"] == "video-audio"]
     kept = {name: value for name, value in content["model"].items() if "video-text" not in name}
     torch.save(content | {"model": kept}, tmp_path / "deaf.pt")
+    deaf = dataclasses.replace(asked, checkpoint=tmp_path / "deaf.pt")
     with pytest.raises(InputError, match="never contrasts text with video"):
-        evaluate.run(dataclasses.replace(asked, checkpoint=tmp_path / "deaf.pt"))
+        evaluate.run(dataclasses.replace(deaf, directions="headline"))
+    report = evaluate.run(deaf)
+    assert [way["direction"] for way in report.detail["directions"]] == ["video -> audio", "audio -> video"]
+    assert any("no headline score" in note for note in report.notes)
     torch.save(content, tmp_path / "crooked.pt")
     with pytest.raises(InputError, match="doesn't fit its own settings"):
         evaluate.run(dataclasses.replace(asked, checkpoint=tmp_path / "crooked.pt"))
@@ -157,9 +264,9 @@ def test_the_data_set_may_have_moved(planted: Any, asked: RetrievalSettings, tmp
 def test_queries_are_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "clips.csv"
     path.write_text('more,video_id,start,end,text\nx,a,0,1.5,"cut, then stir"\ny,b,2e0,3,größe\n', encoding="utf-8")
-    first, second = read_queries(path)
-    assert (first.clip.video_id, first.clip.start, first.clip.end, first.text) == ("a", 0.0, 1.5, "cut, then stir")
-    assert (second.clip.start, second.text) == (2.0, "größe")
+    first, second = read_clips(path, "text")
+    assert (first.clip.video_id, first.clip.start, first.clip.end, first.label) == ("a", 0.0, 1.5, "cut, then stir")
+    assert (second.clip.start, second.label) == (2.0, "größe")
 
 
 def test_bootstrap_and_seed_are_checked() -> None:

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.retrieval import CUTOFFS, positions, retrieval_metrics
+from pipeline.evaluation.ranks import positions
+from pipeline.evaluation.retrieval_metrics import CUTOFFS, RetrievalMetrics
+from pipeline.evaluation.retrieval_metrics import retrieval_metrics as metrics_of_positions
+
+
+def retrieval_metrics(
+    scores: np.ndarray, owners: list[str], draws: int = 2000, seed: int = 0, **more: bool
+) -> RetrievalMetrics:
+    return metrics_of_positions(positions(scores), owners, draws, seed, **more)
 
 
 def by_all_orders(row: list[int], right: int) -> tuple[dict[int, float], float]:
@@ -38,7 +46,7 @@ def test_metrics_of_scores_without_ties_are_the_textbook_ones() -> None:
     metrics = retrieval_metrics(scores, [f"v{i // 4}" for i in range(40)], draws=10)
     ranks = [sorted(row, reverse=True).index(row[i]) + 1 for i, row in enumerate(scores.tolist())]
     assert metrics.queries == 40 and metrics.videos == 10
-    assert metrics.mean_rank == pytest.approx(np.mean(ranks)) and metrics.median_rank.value == np.median(ranks)
+    assert metrics.mean_rank.value == pytest.approx(np.mean(ranks)) and metrics.median_rank.value == np.median(ranks)
     for k in CUTOFFS:
         assert metrics.recall[f"R@{k}"].value == pytest.approx(np.mean([rank <= k for rank in ranks]))
         assert metrics.chance[f"R@{k}"] == k / 40
@@ -51,7 +59,7 @@ def test_constant_scores_give_chance_in_every_metric(count: int, value: float) -
     for name, recall in metrics.recall.items():
         assert recall.value == pytest.approx(metrics.chance[name])
         assert recall.low == pytest.approx(recall.value) == pytest.approx(recall.high)
-    assert metrics.mean_rank == metrics.median_rank.value == metrics.chance_median_rank == (count + 1) / 2
+    assert metrics.mean_rank.value == metrics.median_rank.value == metrics.chance_median_rank == (count + 1) / 2
 
 
 def test_chance_is_what_random_scores_score() -> None:
@@ -119,3 +127,15 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     owners = [f"v{i // 2}" for i in range(15)]
     first, again, other = (retrieval_metrics(scores, owners, 50, seed).as_json() for seed in (4, 4, 5))
     assert first == again and first != other
+
+
+def test_published_ties_are_counted_as_the_published_scripts_do() -> None:
+    scores = np.random.default_rng(6).integers(0, 4, (30, 30)).astype(float)
+    metrics = retrieval_metrics(scores, [f"v{i}" for i in range(30)], draws=5, published_ties=True)
+    # Every place in the sorted row whose score equals the right one's is a rank.
+    found = np.concatenate([np.flatnonzero(np.sort(-row) == -row[i]) for i, row in enumerate(scores)])
+    for k in CUTOFFS:
+        assert metrics.recall[f"R@{k}"].value == pytest.approx((found < k).sum() / 30)
+    assert metrics.median_rank.value == np.median(found) + 1
+    constant = retrieval_metrics(np.zeros((8, 8)), list("abcdefgh"), draws=5, published_ties=True)
+    assert constant.recall["R@5"].value == 5.0

@@ -1,0 +1,242 @@
+"""`mcn evaluate classification`: which class does a clip belong to, told by the classes' names alone (zero-shot)."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.circumstance import circumstance
+from pipeline.clip_cutting import ClipFeatures, cut_clip
+from pipeline.config import as_plain
+from pipeline.errors import InputError
+from pipeline.evaluation.bootstrap import Interval, bootstrap
+from pipeline.evaluation.clip_list import LabelledClip, of_split, read_clips
+from pipeline.evaluation.ranks import Positions, positions
+from pipeline.files import digest_of_json, read_json, sha256_of_file
+from pipeline.report import StageReport
+from pipeline.tables import Table, percent, write_tables
+from pipeline.trained_model import TrainedModel, open_trained
+
+FILE = "classification.json"
+CUTOFFS = (1, 5)
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """What `mcn evaluate classification` can be told."""
+
+    checkpoint: Path
+    """Trained model: a checkpoint file or the folder it lies in."""
+    clips: Path
+    """csv video_id,start,end,class: the clips and their classes."""
+    out: Path
+    """Folder for classification.json, classification.md and classification.tex."""
+    classes: Path | None = None
+    """Text file of all class names, one a line; default: those of the split's clips."""
+    manifest: Path | None = None
+    """Manifest of `mcn freeze`; default: the one the model was trained on."""
+    split: str = "heldout"
+    """Clips of which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
+    class_column: str = "class"
+    """Column of the csv that names the class."""
+    window_seconds: float = 10.0
+    """A clip is cut into equal windows no longer than this; its vector is the mean of theirs."""
+    bootstrap: int = 2000
+    """Draws of the 95 % interval over videos."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if self.bootstrap < 1 or self.seed < 0:
+            raise ValueError("bootstrap must be at least 1, seed at least 0")
+        if not self.window_seconds > 0:
+            raise ValueError("window_seconds must be above 0")
+
+
+def run(settings: ClassificationSettings) -> StageReport:
+    """Score every clip against every class name, video alone, in the space that contrasts text with video.
+
+    Top-k is the share of clips whose class is among the k best. Also printed: its mean over classes, so that common
+    classes don't outweigh rare ones. A clip without a frame, or of a class whose name has no known word, is a miss.
+    """
+    report = StageReport("evaluate classification", unit="clip")
+    model = open_trained(settings.checkpoint, settings.manifest)
+    inputs = _inputs(settings, model)
+    before = read_json(settings.out / FILE) if (settings.out / FILE).exists() else {}
+    if before.get("detail", {}).get("inputs") == inputs:
+        report.detail, report.notes = before["detail"], before["notes"]
+        report.failed.update(before["failed"])
+        report.skipped = report.detail["clips"]
+        report.finish().publish()
+        print(table(report.detail).text())
+        return report
+    spaces = model.network.settings.scheme.contrasting("text", "video")
+    if not spaces:
+        scheme = model.network.settings.scheme.name
+        raise InputError(
+            f"{settings.checkpoint}: scheme {scheme} never contrasts text with video: nothing to classify by"
+        )
+    clips = of_split(read_clips(settings.clips, settings.class_column), model, settings.split, settings.clips, report)
+    classes = _classes(settings, clips)
+    named = model.embed_texts([spoken(name) for name in classes])
+    unnamed = [name for name, there in zip(classes, named.present["text"].tolist(), strict=True) if not there]
+    if unnamed:
+        report.notes.append(
+            f"{len(unnamed)} class names have no known word, e.g. {unnamed[0]!r}: their clips count as misses"
+        )
+    if len(unnamed) == len(classes):
+        raise InputError(f"{settings.clips}: no class name has a word that the data set's vectors know")
+    seen, shown = _mean_windows(model, clips, settings.window_seconds, spaces[0].name)
+    scores = (seen @ named.vectors[spaces[0].name]["text"].double().T).numpy()
+    where = _standing(scores, shown, named.present["text"].numpy(), clips, classes, settings)
+    report.done = len(clips)
+    report.detail = {
+        "clips": len(clips),
+        "videos": len({clip.clip.video_id for clip in clips}),
+        "classes": len(classes),
+        "classes with clips": len({clip.label for clip in clips}),
+        "space": spaces[0].name,
+        "metrics": _metrics(where, clips, classes, settings),
+        "missing": {"clips": int((~shown).sum()), "classes": len(unnamed)},
+        "clips digest": digest_of_json([[c.clip.video_id, c.clip.start, c.clip.end, c.label] for c in clips]),
+        **model.provenance(),
+        "inputs": inputs,
+        "circumstance": circumstance("cpu"),
+        "settings": as_plain(settings),
+    }
+    report.finish().publish(settings.out / FILE)
+    write_tables(settings.out / FILE, [table(report.detail)])
+    print(table(report.detail).text())
+    return report
+
+
+def spoken(name: str) -> str:
+    """A class name as words: `peel_banana`, `peel-banana` and `PeelBanana` all read `Peel Banana`, case apart."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-/]+", " ", name).strip()
+
+
+def table(detail: dict[str, Any]) -> Table:
+    """The scores beside chance."""
+    metrics = detail["metrics"]
+    rows = []
+    for name in (f"top-{k}" for k in CUTOFFS):
+        for what, key in (("over clips", name), ("over classes", f"{name} by class")):
+            value, low, high = (percent(metrics[key][part]) for part in ("value", "low", "high"))
+            rows.append((f"{name}, mean {what}", value, f"{low}–{high}", percent(metrics["chance"][name])))
+    title = (
+        f"Zero-shot classification, {detail['clips']} clips of {detail['videos']} videos, {detail['classes']} classes, "
+        f"scheme {detail['scheme']}; in percent"
+    )
+    trained = detail["trained on"]
+    missing = detail["missing"]
+    notes = (
+        f"misses: {missing['clips']} clips without a frame, all clips of {missing['classes']} classes of unknown words",
+        f"trained on {trained['videos']} videos of manifest {trained['name']}, digest {trained['digest'][:12]}",
+    )
+    return Table(title, ("score", "value", "95 %", "chance"), tuple(rows), notes)
+
+
+def _classes(settings: ClassificationSettings, clips: Sequence[LabelledClip]) -> list[str]:
+    """All class names, in order; InputError for a clip whose class a given list lacks."""
+    if settings.classes is None:
+        return sorted({clip.label for clip in clips})
+    try:
+        lines = settings.classes.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(
+            f"{settings.classes}: no such file; a text file of class names, one a line, is wanted"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{settings.classes}: can't be read: {error}") from None
+    classes = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    lacking = sorted({clip.label for clip in clips} - set(classes))
+    if lacking:
+        raise InputError(f"{settings.classes}: class {lacking[0]!r} of {settings.clips} isn't in it; add it")
+    return classes
+
+
+def _windows(clip: LabelledClip, longest: float) -> list[tuple[float, float]]:
+    """The clip in equal parts of at most `longest` seconds."""
+    start, end = clip.clip.start, clip.clip.end
+    count = max(1, math.ceil((end - start) / longest - 1e-9))
+    edges = [start + (end - start) * place / count for place in range(count + 1)]
+    return list(zip(edges, edges[1:], strict=False))
+
+
+def _mean_windows(
+    model: TrainedModel, clips: Sequence[LabelledClip], longest: float, space: str
+) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+    """Each clip's vector, the mean of its windows' that have a frame: `(N, D)` float64; and [N], whether any has."""
+    rules = model.rules.without_sound()
+    cut = [(index, window) for index, clip in enumerate(clips) for window in _windows(clip, longest)]
+
+    def windows() -> Iterator[ClipFeatures]:
+        for index, (start, end) in cut:
+            video = model.dataset.video(clips[index].clip.video_id, rules)
+            yield cut_clip(video, start, end, (), model.vectors, rules)
+
+    embedded = model.embed(windows(), rules)
+    there = embedded.present["video"]
+    owner = torch.tensor([index for index, _ in cut])[there]
+    vectors = embedded.vectors[space]["video"][there].double()
+    total = torch.zeros(len(clips), vectors.shape[1], dtype=torch.float64).index_add_(0, owner, vectors)
+    count = torch.bincount(owner, minlength=len(clips))
+    return total / count.clamp(min=1).unsqueeze(1), (count > 0).numpy()
+
+
+def _standing(
+    scores: NDArray[np.float64],
+    shown: NDArray[np.bool_],
+    named: NDArray[np.bool_],
+    clips: Sequence[LabelledClip],
+    classes: Sequence[str],
+    settings: ClassificationSettings,
+) -> Positions:
+    """Where each clip's class stands among all; last where the clip has no frame or the class no known word."""
+    place = {name: index for index, name in enumerate(classes)}
+    right = np.array([place[clip.label] for clip in clips])
+    scores[:, ~named] = -np.inf
+    try:
+        where = positions(scores, right)
+    except ValueError as error:
+        raise InputError(f"{settings.checkpoint}: {error}; the model is broken, train it again") from None
+    lost = ~shown | ~named[right]
+    return Positions(np.where(lost, len(classes) - 1, where.higher), np.where(lost, 0, where.equal))
+
+
+def _metrics(
+    where: Positions, clips: Sequence[LabelledClip], classes: Sequence[str], settings: ClassificationSettings
+) -> dict[str, Any]:
+    hits = {f"top-{k}": where.hits(k) for k in CUTOFFS}
+    _, owner = np.unique([clip.label for clip in clips], return_inverse=True)
+
+    def statistics(drawn: NDArray[np.int64]) -> list[float]:
+        counts = np.bincount(owner[drawn])
+        by_class = [
+            float((np.bincount(owner[drawn], weights=hit[drawn])[counts > 0] / counts[counts > 0]).mean())
+            for hit in hits.values()
+        ]
+        return [*(float(hit[drawn].mean()) for hit in hits.values()), *by_class]
+
+    names = [*hits, *(f"{name} by class" for name in hits)]
+    videos = [clip.clip.video_id for clip in clips]
+    found: list[Interval] = bootstrap(statistics, videos, settings.bootstrap, settings.seed)
+    scores: dict[str, Any] = {name: interval.as_json() for name, interval in zip(names, found, strict=True)}
+    return scores | {"chance": {f"top-{k}": min(1.0, k / len(classes)) for k in CUTOFFS}}
+
+
+def _inputs(settings: ClassificationSettings, model: TrainedModel) -> dict[str, Any]:
+    """What the scores follow from: equal inputs need no second evaluation."""
+    files = {"clips": settings.clips, "classes": settings.classes}
+    return {
+        "checkpoint": model.digest,
+        "manifest": model.dataset.manifest.digest,
+        **{name: sha256_of_file(path) if path and path.is_file() else "" for name, path in files.items()},
+        **{name: as_plain(settings)[name] for name in ("split", "class_column", "window_seconds", "bootstrap", "seed")},
+    }

@@ -1,0 +1,76 @@
+"""Clips that a model is asked about, each with a text or a class: a csv, and which of its lines belong to a split."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.clip_rules import ClipRules
+from pipeline.errors import InputError
+from pipeline.records import Clip
+from pipeline.report import StageReport
+from pipeline.trained_model import TrainedModel
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """A clip and what is said of it."""
+
+    label: str
+    """A text that describes it, or the name of its class."""
+    clip: Clip
+
+
+def read_clips(path: Path, column: str) -> list[LabelledClip]:
+    """Read a csv with columns video_id,start,end and `column`; InputError names the file and line of what is wrong."""
+    wanted = f"video_id,start,end,{column}"
+    clips = []
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if not set(wanted.split(",")) <= set(reader.fieldnames or ()):
+                raise InputError(f"{path} line 1: columns {wanted} are wanted")
+            for row in reader:
+                try:
+                    start, end = float(row["start"]), float(row["end"])
+                except (TypeError, ValueError):
+                    start = end = math.nan
+                if not (0 <= start < end < math.inf and row[column]):
+                    raise InputError(
+                        f"{path} line {reader.line_num}: wanted 0 <= start < end in seconds, and a {column}"
+                    )
+                clips.append(LabelledClip(row[column], Clip(row["video_id"], start, end)))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a csv {wanted} is wanted") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: can't be read as csv: {error}") from None
+    return clips
+
+
+def of_split(
+    asked: list[LabelledClip], model: TrainedModel, split: str, source: Path, report: StageReport
+) -> list[LabelledClip]:
+    """Those clips whose video is in `split` of the model's manifest; all that is odd about them goes into `report`.
+
+    InputError when none is left.
+    """
+    dataset = model.dataset
+    chosen, frozen = set(dataset.manifest.ids(split)), set(dataset.video_ids)
+    clips = [clip for clip in asked if clip.clip.video_id in chosen]
+    lacking = sum(clip.clip.video_id not in frozen for clip in asked)
+    if lacking:
+        report.failed["video not in the manifest"] = lacking
+        report.notes.append(f"{lacking} clips are of videos that the manifest lacks: left out on both sides")
+    if not clips:
+        raise InputError(f"{source}: no clip of a video in split {split} of {dataset.path}; check --split and --clips")
+    seen = model.seen(clip.clip.video_id for clip in clips)
+    if seen:
+        report.notes.append(seen)
+    timed = ClipRules(streams=(), audio="none")
+    late = [c.clip for c in clips if c.clip.start >= dataset.video(c.clip.video_id, timed).duration]
+    if late:
+        report.notes.append(
+            f"{len(late)} clips start past their video's end and count as misses, "
+            f"e.g. {late[0].video_id} at {late[0].start} s"
+        )
+    return clips

@@ -1,0 +1,345 @@
+"""`mcn evaluate localization`: find the seconds in which a task's steps are done, by their texts and their order."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.circumstance import circumstance
+from pipeline.config import as_plain
+from pipeline.errors import InputError
+from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.localization_metrics import (
+    FIGURES,
+    Alignment,
+    Found,
+    Scores,
+    VideoFigures,
+    find_steps,
+    gather,
+    localization_metrics,
+    paired_differences,
+    true_seconds,
+    video_figures,
+)
+from pipeline.evaluation.step_lists import StepList, read_step_lists
+from pipeline.evaluation.step_scores import Fusion, StepScorer, StepScores, Windows, whole_seconds
+from pipeline.files import digest_of_json, read_json, sha256_of_file
+from pipeline.report import StageReport
+from pipeline.tables import Table, percent, write_tables
+from pipeline.trained_model import TrainedModel, open_trained
+
+FILE = "localization.json"
+DIRECTION = "steps -> seconds"
+
+_SAME_TO_COMPARE = ("fusion", "video_seconds", "audio_seconds", "max_words", "step_seconds", "background")
+
+
+@dataclass(frozen=True)
+class LocalizationSettings:
+    """What `mcn evaluate localization` can be told."""
+
+    checkpoint: Path
+    """Trained model: a checkpoint file or the folder it lies in."""
+    annotations: Path
+    """csv video_id,task_id,step,start,end,text: a line for each segment in which a step is done; without text where
+    --steps has it."""
+    out: Path
+    """Folder for localization.json, localization.md and localization.tex."""
+    steps: Path | None = None
+    """csv task_id,step,text: all steps of each task, each of which is then looked for in each video; default: those
+    annotated in the video, by their own texts."""
+    manifest: Path | None = None
+    """Manifest of `mcn freeze`; default: the one the model was trained on."""
+    split: str = "heldout"
+    """Which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
+    fusion: Fusion = "video"
+    """What a second is scored by: its video alone, or the sum of the vectors of video and audio, as published, in a
+    space that holds both."""
+    video_seconds: int = 1
+    """Window of the video about each second. Published: 1, the second itself."""
+    audio_seconds: int = 8
+    """Window of the audio about each second, shifted inside the video's ends. Published: 8."""
+    max_words: int = 30
+    """First words of a step's text with a vector that are kept. Published: 30."""
+    step_seconds: float = 5.0
+    """Mean of the Poisson distribution of a step's length, for IoU and IoD. Published: 5, as 150 frames."""
+    background: float = 1.0
+    """The background's score for IoU and IoD, in standard deviations above a video's mean score. At 1, one second in
+    six is more like a step than like the background where scores say nothing."""
+    chance_draws: int = 100
+    """Random score matrices for each video whose mean figures are chance."""
+    against: Path | None = None
+    """localization.json of another model on the same steps: the differences get a paired interval."""
+    bootstrap: int = 2000
+    """Draws of the 95 % interval over videos."""
+    seed: int = 0
+    """Of the bootstrap and of the random scores."""
+
+    def __post_init__(self) -> None:
+        if min(self.bootstrap, self.chance_draws) < 1 or self.seed < 0:
+            raise ValueError("bootstrap and chance_draws must be at least 1, seed at least 0")
+        if min(self.video_seconds, self.audio_seconds, self.max_words) < 1 or not self.step_seconds > 0:
+            raise ValueError("windows and max_words must be at least 1, step_seconds positive")
+
+    @property
+    def windows(self) -> Windows:
+        """What is taken of each second and each text."""
+        return Windows(self.fusion, self.video_seconds, self.audio_seconds, self.max_words)
+
+    @property
+    def alignment(self) -> Alignment:
+        """How segments are found."""
+        return Alignment(self.background, self.step_seconds)
+
+
+@dataclass(frozen=True)
+class _LocalizedVideo:
+    """One video of a task, scored."""
+
+    steps: StepList
+    scored: StepScores
+    found: Found
+    figures: VideoFigures
+    chance: VideoFigures
+    cut: int
+    """Segments of its annotation that reach past its end."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures, and what was found for each step."""
+        figures = self.figures
+        return {
+            "video_id": self.steps.video_id,
+            "task_id": self.steps.task_id,
+            "seconds": len(self.found.best),
+            "hits": int(figures.hits),
+            "present": figures.present,
+            "recall": int(figures.hits) / figures.present,
+            "unordered recall": float(figures.unordered),
+            "IoU": float(figures.iou),
+            "IoD": float(figures.iod),
+            "steps": [
+                {
+                    "step": step.number,
+                    "text": step.text,
+                    "true": [list(segment) for segment in step.segments],
+                    "second": int(second) if second >= 0 else None,
+                    "found": segment if segment[0] >= 0 else None,
+                }
+                for step, second, segment in zip(
+                    self.steps.steps, self.found.chosen, self.found.segments.tolist(), strict=True
+                )
+            ],
+        }
+
+
+def run(settings: LocalizationSettings) -> StageReport:
+    """Localize the steps of annotated videos; the headline is recall by video alone, for every scheme."""
+    report = StageReport("evaluate localization", unit="video")
+    model = open_trained(settings.checkpoint, settings.manifest)
+    inputs = _inputs(settings, model)
+    before = read_json(settings.out / FILE) if (settings.out / FILE).exists() else {}
+    if before.get("detail", {}).get("inputs") == inputs:
+        report.detail, report.notes = before["detail"], before["notes"]
+        report.failed.update(before["failed"])
+        report.skipped = len(report.detail["videos"])
+        report.finish().publish()
+        _print(report.detail)
+        return report
+    asked = read_step_lists(settings.annotations, settings.steps)
+    lists = _of_split(asked, model, settings, report)
+    digest = _digest(lists)
+    other = None if settings.against is None else _read_other(settings.against, digest, settings)
+    scorer = StepScorer(model, settings.windows)
+    videos = [_localize(steps, scorer, settings) for steps in lists]
+    _announce(videos, report)
+    owners, tasks = [one.video_id for one in lists], [one.task_id for one in lists]
+    scores = gather([video.figures for video in videos], tasks)
+    chance = [gather([video.chance for video in videos], tasks, draw) for draw in range(settings.chance_draws)]
+    metrics = localization_metrics(scores, chance, owners, settings.bootstrap, settings.seed)
+    report.done = len(videos)
+    report.detail = {
+        "direction": DIRECTION,
+        "space": scorer.space,
+        **model.provenance(),
+        "metrics": metrics.as_json(),
+        "steps digest": digest,
+        "videos": [video.as_json() for video in videos],
+        "missing": {
+            "steps without a known word": sum(int(video.scored.unknown.sum()) for video in videos),
+            "seconds without anything to score": sum(int(video.scored.unseen.sum()) for video in videos),
+        },
+        "inputs": inputs,
+        "circumstance": circumstance("cpu"),
+        "settings": as_plain(settings),
+    }
+    if other is not None:
+        report.detail["against"] = _compared(scores, other, owners, tasks, settings)
+    report.finish().publish(settings.out / FILE)
+    write_tables(settings.out / FILE, tables(report.detail))
+    _print(report.detail)
+    return report
+
+
+def tables(detail: Mapping[str, Any]) -> list[Table]:
+    """The figures beside chance, and their differences from another model's where they were asked for."""
+    metrics, trained, settings = detail["metrics"], detail["trained on"], detail["settings"]
+    head = f"Localization, {metrics['steps']} steps in {metrics['videos']} videos of {metrics['tasks']} tasks"
+    rows = [(name, *_interval(metrics["figures"][name]), percent(metrics["chance"][name])) for name in FIGURES]
+    notes = (
+        f"by {settings['fusion']}, in percent; means over a task's videos, then over tasks; IoU and IoD by segments "
+        f"with a mean of {settings['step_seconds']:g} s",
+        f"trained on {trained['videos']} videos of manifest {trained['name']}, digest {trained['digest'][:12]}",
+    )
+    title = f"{head}, scheme {detail['scheme']}"
+    found = [Table(title, ("", "score", "95 % interval", "chance"), tuple(rows), notes)]
+    if "against" in detail:
+        against = detail["against"]
+        differences = tuple((name, *_interval(against["differences"][name])) for name in FIGURES)
+        title = f"More than the model of {against['checkpoint']}, paired over the same videos; in percent"
+        found.append(Table(title, ("", "difference", "95 % interval"), differences))
+    return found
+
+
+def _interval(score: Mapping[str, float]) -> tuple[str, str]:
+    return percent(score["value"]), f"{percent(score['low'])} – {percent(score['high'])}"
+
+
+def _print(detail: Mapping[str, Any]) -> None:
+    print("\n".join(table.text() for table in tables(detail)))
+
+
+def _inputs(settings: LocalizationSettings, model: TrainedModel) -> dict[str, Any]:
+    """What the figures follow from: equal inputs need no second evaluation."""
+    files = {"annotations": settings.annotations, "steps": settings.steps, "against": settings.against}
+    plain = as_plain(settings)
+    return {
+        "checkpoint": model.digest,
+        "manifest": model.dataset.manifest.digest,
+        **{name: sha256_of_file(path) if path and path.is_file() else "" for name, path in files.items()},
+        **{name: plain[name] for name in (*_SAME_TO_COMPARE, "split", "chance_draws", "bootstrap", "seed")},
+    }
+
+
+def _of_split(
+    asked: Sequence[StepList], model: TrainedModel, settings: LocalizationSettings, report: StageReport
+) -> list[StepList]:
+    manifest = model.dataset.manifest
+    chosen, frozen = set(manifest.ids(settings.split)), set(model.dataset.video_ids)
+    lacking = sorted({steps.video_id for steps in asked} - frozen)
+    if lacking:
+        report.failed["video not in the manifest"] = len(lacking)
+        report.notes.append(
+            f"{len(lacking)} annotated videos are not in the manifest, e.g. {lacking[0]}: they are in no mean"
+        )
+    lists = [steps for steps in asked if steps.video_id in chosen]
+    if not lists:
+        raise InputError(
+            f"{settings.annotations}: no video in split {settings.split} of {model.dataset.path}; "
+            "check --split and --annotations"
+        )
+    seen = model.seen(steps.video_id for steps in lists)
+    if seen:
+        report.notes.append(seen)
+    return lists
+
+
+def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSettings) -> _LocalizedVideo:
+    seconds = whole_seconds(scorer.duration(steps.video_id))
+    scored, truth = scorer.score(steps), true_seconds(steps, seconds)
+    found = find_steps(scored.scores, settings.alignment)
+    # Random scores of one video don't depend on which others there are.
+    generator = np.random.default_rng([settings.seed, *f"{steps.task_id} {steps.video_id}".encode()])
+    random: NDArray[np.float64] = generator.standard_normal((settings.chance_draws, *truth.shape))
+    return _LocalizedVideo(
+        steps,
+        scored,
+        found,
+        video_figures(found, truth, steps.present),
+        video_figures(find_steps(random, settings.alignment), truth, steps.present),
+        cut=sum(math.ceil(end) > seconds for step in steps.steps for _, end in step.segments),
+    )
+
+
+def _announce(videos: Sequence[_LocalizedVideo], report: StageReport) -> None:
+    """Say how many of what is odd there are, with an example each, and what it counts as."""
+
+    def note(text: str, found: Sequence[tuple[_LocalizedVideo, int]], counts_as: str) -> None:
+        odd = [(video, count) for video, count in found if count]
+        if odd:
+            total, example = sum(count for _, count in odd), odd[0][0].steps.video_id
+            report.notes.append(f"{total} {text} in {len(odd)} videos, e.g. {example}: {counts_as}")
+
+    note(
+        "annotated segments reach past the end",
+        [(video, video.cut) for video in videos],
+        "cut off there; a step wholly past it counts as missed",
+    )
+    note(
+        "steps without a known word",
+        [(video, int(video.scored.unknown.sum())) for video in videos],
+        "they score the same everywhere, and count",
+    )
+    note(
+        "seconds without anything to score",
+        [(video, int(video.scored.unseen.sum())) for video in videos],
+        "they score lowest, and count",
+    )
+    note(
+        "steps beyond the number of seconds",
+        [(video, max(0, len(video.steps.steps) - len(video.found.best))) for video in videos],
+        "as many steps as there are seconds get one, the others count as missed",
+    )
+
+
+def _digest(lists: Sequence[StepList]) -> str:
+    return digest_of_json(
+        [[one.task_id, one.video_id, [[s.number, s.text, s.segments] for s in one.steps]] for one in lists]
+    )
+
+
+def _read_other(path: Path, digest: str, settings: LocalizationSettings) -> dict[str, Any]:
+    """What another model found; InputError unless it was asked the same in the same way."""
+    content = read_json(path)
+    detail = content.get("detail") if isinstance(content, dict) else None
+    if not isinstance(detail, dict) or detail.get("direction") != DIRECTION:
+        raise InputError(f"{path}: not a {FILE} of `mcn evaluate localization`")
+    if detail["steps digest"] != digest:
+        raise InputError(f"{path}: of other videos or steps than these; evaluate that model on the same --annotations")
+    mine = as_plain(settings)
+    for name in _SAME_TO_COMPARE:
+        if detail["settings"][name] != mine[name]:
+            flag = name.replace("_", "-")
+            raise InputError(f"{path}: made with --{flag} {detail['settings'][name]}, this is with {mine[name]}")
+    return detail
+
+
+def _compared(
+    scores: Scores,
+    other: Mapping[str, Any],
+    owners: Sequence[str],
+    tasks: Sequence[str],
+    settings: LocalizationSettings,
+) -> dict[str, Any]:
+    theirs = [
+        VideoFigures(
+            np.asarray(video["hits"]),
+            video["present"],
+            np.asarray(video["unordered recall"]),
+            np.asarray(video["IoU"]),
+            np.asarray(video["IoD"]),
+        )
+        for video in other["videos"]
+    ]
+    found: dict[str, Interval] = paired_differences(
+        scores, gather(theirs, tasks), owners, settings.bootstrap, settings.seed
+    )
+    return {
+        "checkpoint": other["settings"]["checkpoint"],
+        "checkpoint digest": other["inputs"]["checkpoint"],
+        "differences": {name: found[name].as_json() for name in FIGURES},
+    }
