@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.clip_cutting import ClipFeatures, Cutter, grow_clip
 from pipeline.clip_rules import ClipRules
 from pipeline.dataset import FeatureDataset
-from pipeline.records import VideoFeatures
+from pipeline.records import Caption, VideoFeatures
 
 
 def _generator(*key: object) -> np.random.Generator:
@@ -76,6 +76,19 @@ def _known_words(video: VideoFeatures, vectors: KeyedVectors) -> list[list[int]]
     return [[row for row in rows[a:b] if row >= 0] for a, b in pairwise(video.words.offsets.tolist())]
 
 
+def grown_span(captions: Sequence[Caption], chosen: int, rules: ClipRules) -> tuple[float, float, list[int]]:
+    """Start and end (s) of caption `chosen` grown to `rules.min_seconds`, and its captions in their words' order.
+
+    The chosen caption comes first, then its neighbours by `rules.word_order`.
+    """
+    order = grow_clip(captions, chosen, rules.min_seconds)
+    end = max(captions[index].end for index in order)
+    if rules.bounds == "inclusive":
+        end = captions[max(order)].end
+    start = captions[min(order)].start
+    return start, end, [chosen, *sorted(order[1:])] if rules.word_order == "time" else order
+
+
 def draw_clips(
     video: VideoFeatures,
     vectors: KeyedVectors,
@@ -94,13 +107,7 @@ def draw_clips(
     spans: list[tuple[float, float, int]] = []
     rows: list[int] = []
     for chosen in drawn.tolist():
-        order = grow_clip(video.captions, chosen, rules.min_seconds)
-        start, last = video.captions[min(order)].start, max(order)
-        end = max(video.captions[index].end for index in order)
-        if rules.bounds == "inclusive":
-            end = video.captions[last].end
-        if rules.word_order == "time":
-            order = [chosen, *sorted(order[1:])]
+        start, end, order = grown_span(video.captions, chosen, rules)
         if permuted is None:
             said = [row for index in order for row in known[index]]
         else:

@@ -45,7 +45,7 @@ class FeatureDataset:
         self._number = {name: number for number, name in enumerate(self.manifest.shards)}
         self._open: OrderedDict[int, tuple[str, ...]] = OrderedDict()
         self._place: dict[str, tuple[int, int]] = {}
-        self._cache: dict[tuple[str, tuple[str, ...], str], VideoFeatures] = {}
+        self._cache: dict[tuple[str, tuple[str, ...], str, bool], VideoFeatures] = {}
         self._cache_room = cache_bytes
         chosen = set(self.manifest.video_ids)
         for name, frozen in self.manifest.shards.items():
@@ -94,12 +94,14 @@ class FeatureDataset:
             found.setdefault(self._place[video_id][0], []).append(video_id)
         return [found[shard] for shard in sorted(found)]
 
-    def video(self, video_id: str, rules: ClipRules) -> VideoFeatures:
-        """What `rules` need of one video: rows, DaveNet rows or log-mel or neither, captions with words but no texts.
+    def video(self, video_id: str, rules: ClipRules, texts: bool = False) -> VideoFeatures:
+        """What `rules` need of one video: rows, DaveNet rows or log-mel or neither, captions with words.
+
+        The captions' texts are empty without `texts`.
 
         InputError names the shard that is gone or broken, and the video whose rows hold NaN or infinity.
         """
-        key = (video_id, rules.streams, rules.audio)
+        key = (video_id, rules.streams, rules.audio, texts)
         if key in self._cache:
             return self._cache[key]
         shard, index = self._place[video_id]
@@ -112,7 +114,7 @@ class FeatureDataset:
                 rules.streams,
                 audio=rules.audio == "davenet",
                 logmel=rules.audio == "logmel",
-                texts=False,
+                texts=texts,
             )
         except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, MemoryError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -29,6 +29,9 @@ from pipeline.receipts import Receipt, make_receipt, read_receipt, receipt_path,
 from pipeline.recomputation import settings_of
 from pipeline.repair import WITHOUT_MEDIA
 from pipeline.report import StageReport
+from pipeline.search.clip_embeddings import EmbeddingsFile
+from pipeline.search.index import FILE as INDEX_FILE
+from pipeline.search.index import read_description as read_index
 from pipeline.shards import Origin, write_part, write_shard
 from pipeline.tombstones import add_tombstones, forgotten, half_forgotten, is_forgotten, tombstone
 from pipeline.traces import files_naming, is_report
@@ -48,7 +51,8 @@ class ForgetSettings:
     media: Path | None = None
     """Media folder; default: RUN/media, or the one that the data set was made from."""
     run: Path | None = None
-    """Folder of a run (`mcn run`), or any folder with models and reports: checkpoints are listed, reports removed."""
+    """Folder of a run (`mcn run`), or any folder with models and reports: checkpoints, embeddings and indices are
+    listed, reports removed."""
     even_if_unknown: bool = False
     """Keep out an id that nothing names, too. Without it such an id is taken for mistyped: nothing is done for it."""
 
@@ -107,16 +111,21 @@ def _forget(
         "ledger lines": sum(_forget_in_ledger(folder / "ledger", ids) for folder in (dataset, media) if folder),
     }
     checkpoints = _checkpoints(settings.run, ids) if settings.run else []
+    embeddings, indices = _embedded(settings.run, dataset, ids) if settings.run else ([], [])
     removed, left = _forget_reports(settings.run, dataset, media, ids)
     (dataset / FORGETTING).unlink()
     report.detail |= {
         "reports": [str(path) for path in removed],
         "checkpoints": [str(path) for path in checkpoints],
+        "embeddings": [str(path) for path in embeddings],
+        "indices": [str(path) for path in indices],
         "files left": len(left),
     }
     report.notes += [
         f"{path} was trained on some of them: train anew to be rid of what it learnt" for path in checkpoints
     ]
+    report.notes += [f"{path} holds their clips: delete it, and embed anew" for path in embeddings]
+    report.notes += [f"{path} is an index of such a file: delete it, and index anew" for path in indices]
     if media is None:
         report.notes.append("media were not looked for: give --media FOLDER")
     if settings.run is None:
@@ -363,6 +372,24 @@ def _checkpoints(folder: Path, ids: Collection[str]) -> list[Path]:
             found.append(path.parent)
             write_text(path, "\n".join(f"sha256 {tombstone(line)}" if line in ids else line for line in lines))
     return found
+
+
+def _embedded(folder: Path, dataset: Path, ids: Collection[str]) -> tuple[list[Path], list[Path]]:
+    """Embeddings files and parts of one that hold one of the ids, and the index folders made of these."""
+    embeddings, digests = [], set()
+    for path in sorted(folder.rglob("*.h5")):
+        if path.is_relative_to(dataset):
+            continue
+        with suppress(InputError), EmbeddingsFile(path) as file:
+            if not set(ids).isdisjoint(file.video_ids):
+                embeddings.append(path)
+                digests.add(file.digest)
+    indices = []
+    for path in sorted(folder.rglob(INDEX_FILE)):
+        with suppress(InputError):
+            if read_index(path.parent).embeddings["digest"] in digests:
+                indices.append(path.parent)
+    return embeddings, indices
 
 
 def _forget_reports(

@@ -1,4 +1,4 @@
-"""What a shard, a part or a caption store holds.
+"""What a shard, a part, a caption store or a file of embeddings holds.
 
 Run as a program it describes one file: HDF5 may crash on a damaged one, and takes that process alone with it.
 """
@@ -7,6 +7,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ import numpy as np
 from pipeline.caption_store import CaptionStore
 from pipeline.errors import InputError
 from pipeline.feature_file import ATTRIBUTES, FeatureFile
+from pipeline.search.clip_embeddings import ATTRIBUTES as EMBEDDINGS_ATTRIBUTES
+from pipeline.search.clip_embeddings import EmbeddingsFile
 from pipeline.shard_check import MEMORY_BYTES, environment, layout
 
 _LONGEST_S = 300.0
 
 
 def inspect_hdf5(path: Path) -> tuple[str, dict[str, Any]]:
-    """Kind (`shard`, `part`, `captions`) and facts of a file. InputError when it is none of these, or damaged."""
+    """Kind (`shard`, `part`, `captions`, `embeddings`) and facts of a file. InputError for any other, or damage."""
     command = [sys.executable, "-m", "pipeline.inspect_hdf5", str(path)]
     try:
         child = subprocess.run(command, capture_output=True, env=environment(), timeout=_LONGEST_S, check=False)
@@ -42,12 +45,14 @@ def _described(path: Path) -> dict[str, Any]:
             return {"kind": "captions", "facts": _captions(path)}
         if attributes == set(ATTRIBUTES):
             return _features(path)
+        if attributes == EMBEDDINGS_ATTRIBUTES:
+            return {"kind": "embeddings", "facts": _embeddings(path)}
     except InputError as error:
         return {"problem": str(error)}
     except Exception as error:  # a damaged file makes HDF5 raise whatever it likes
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         return {"problem": f"{path}: damaged ({reason}); see `mcn verify`"}
-    return {"problem": f"{path}: an HDF5 file, but neither a shard, nor a part, nor captions of this program"}
+    return {"problem": f"{path}: an HDF5 file, but no shard, part, captions or embeddings of this program"}
 
 
 def _captions(path: Path) -> dict[str, Any]:
@@ -63,6 +68,21 @@ def _captions(path: Path) -> dict[str, Any]:
     }
     store.close()
     return facts
+
+
+def _embeddings(path: Path) -> dict[str, Any]:
+    with EmbeddingsFile(path) as file:
+        modalities = file.made_of.modalities
+        return {
+            "digest": file.digest,
+            "videos": len(file.video_ids),
+            "clips": file.clips,
+            "clips without": {m: file.clips - int(file.present(m).sum()) for m in modalities},
+            "made of": asdict(file.made_of),
+            "paths": file.paths,
+            "datasets": {n: f"{(d := file.dataset(n)).dtype.str} {list(d.shape)}" for n in sorted(file.digests)},
+            "video ids": file.video_ids,
+        }
 
 
 def _features(path: Path) -> dict[str, Any]:

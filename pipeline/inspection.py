@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from pipeline.facts_text import facts_lines
 from pipeline.inspect_hdf5 import inspect_hdf5
 from pipeline.inspect_records import dataset_facts, inspect_json, ledger_facts
 from pipeline.report import StageReport
+from pipeline.search.index import FILE as INDEX_FILE
+from pipeline.search.index import read_description as read_index
 from pipeline.terminal_text import plain
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ class InspectSettings:
 
     path: str
     """A ledger (file or folder), plan, part, shard, receipt, data set, manifest, checkpoint (file or model folder),
-    captions.h5, words.kv, forgotten.json, lease or stage report; or a pairing scheme: a built-in name or YAML file."""
+    captions.h5, words.kv, embeddings, index, forgotten.json, lease or stage report; or a pairing scheme: a built-in
+    name or YAML file."""
     json: bool = False
     """Print JSON, all ids included."""
     width: int = 0
@@ -137,11 +140,13 @@ def _folder(path: Path) -> Inspection:
         return Inspection(str(path), "data set", dataset_facts(path))
     if (path / "checkpoint.pt").exists():
         return _checkpoint(path)
+    if (path / INDEX_FILE).exists():
+        return Inspection(str(path), "index", asdict(read_index(path)))
     files = sorted(path.glob("*.jsonl"))
     if files:
         return Inspection(str(path), "ledger", ledger_facts(files, path))
     more = "; `mcn status` says where a run or a media folder stands"
-    raise InputError(f"{path}: a folder that is no data set, no model and no ledger{more}")
+    raise InputError(f"{path}: a folder that is no data set, no model, no index and no ledger{more}")
 
 
 def _file(path: Path, width: int) -> Inspection:

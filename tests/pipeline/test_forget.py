@@ -27,6 +27,9 @@ from pipeline.media_folder import media_path
 from pipeline.page import write_page
 from pipeline.records import Outcome
 from pipeline.report import StageReport
+from pipeline.search.clip_embeddings import EmbeddingsFile, MadeOf, join_parts, write_part
+from pipeline.search.clip_spans import ClipSpan
+from pipeline.search.index import make_index
 from pipeline.tombstones import forgotten, is_forgotten
 from pipeline.verify import examine
 
@@ -121,6 +124,26 @@ def test_a_forgotten_video_is_nowhere_and_the_others_are_as_they_were(
     assert (whole / "models" / "did-not" / "retrieval.json").exists()
     assert "delete 000000-*.h5 there by hand" in output or "delete 000001-*.h5 there by hand" in output
     assert main(["forget", GONE, "--run", str(whole)]) == 0, "a second time there is nothing to do, and that is said"
+
+
+def test_embeddings_and_indices_that_hold_the_video_are_listed(
+    whole: Path, planted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, ids in (("hold", [KEPT, GONE]), ("clean", [KEPT])):
+        made_of = MadeOf("c" * 64, {"name": "s", "spaces": []}, {}, "all", "captions", 10.0, {}, "float16", False, {})
+        made_of = dataclasses.replace(made_of, widths={"s": {"video": 4}})
+        spans = [(video_id, [ClipSpan(0, 10, "said", ())]) for video_id in ids]
+        rows = [("present/video", np.ones(len(ids))), ("vectors/s/video", np.ones((len(ids), 4)))]
+        write_part(whole / "models" / f"{name}.part", made_of, spans, rows)
+        join_parts(whole / "models" / f"{name}.h5", made_of, {}, [whole / "models" / f"{name}.part"])
+        (whole / "models" / f"{name}.part").unlink()
+        with EmbeddingsFile(whole / "models" / f"{name}.h5") as file:
+            make_index(file, whole / "models" / f"{name}-index", "s", "video", 1 << 30, 1 << 30)
+    assert main(["forget", GONE, "--run", str(whole)]) == 0
+    output = capsys.readouterr().out
+    assert f"{whole / 'models' / 'hold.h5'} holds their clips: delete it, and embed anew" in output
+    assert f"{whole / 'models' / 'hold-index'} is an index of such a file" in output and "clean" not in output
+    assert naming(whole, GONE) == ["models/hold.h5"]
 
 
 STEPS = [

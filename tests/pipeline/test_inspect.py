@@ -253,7 +253,7 @@ def test_nothing_is_written(made: Path, facts: Facts) -> None:
         ("dataset/plan/000000.json", "did you mean 'MADE/dataset/plans'?"),
         ("dataset/shards/00000.h5", "did you mean 'MADE/dataset/shards/000000.h5'?"),
         ("datasat", "did you mean 'MADE/dataset'?"),
-        ("dataset/parts", "a folder that is no data set, no model and no ledger"),
+        ("dataset/parts", "a folder that is no data set, no model, no index and no ledger"),
         ("caption.json", "none that this program knows"),
         ("dataset/" + "x" * 5000, "can't be read"),
     ],
@@ -327,7 +327,7 @@ def test_a_shard_that_lies_about_itself_is_refused(made: Path, tmp_path: Path, r
     assert "damaged" in refused(path) or "sha256" in refused(path)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = np.zeros(3)
-    assert "neither a shard, nor a part, nor captions" in refused(tmp_path / "other.h5")
+    assert "no shard, part, captions or embeddings" in refused(tmp_path / "other.h5")
 
 
 @pytest.mark.parametrize(

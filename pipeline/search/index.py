@@ -1,0 +1,236 @@
+"""`mcn index`: an index of one modality's vectors in one space of an embeddings file.
+
+The folder holds what FAISS needs (vectors.faiss) and what the index is (index.json, written last). Exact vectors and
+the table of clips stay in the embeddings file, which must lie where it was.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError, suggest
+from pipeline.files import ASIDE, read_json, write_json
+from pipeline.lease import locked
+from pipeline.report import StageReport
+from pipeline.search.clip_embeddings import EmbeddingsFile, VectorRows
+from pipeline.search.vector_index import (
+    AIM,
+    QUERIES,
+    RESERVE,
+    SMALLEST_MEMORY,
+    Floats,
+    IndexPlan,
+    Rows,
+    build_index,
+    plan_index,
+    tuned,
+)
+
+FILE = "index.json"
+VECTORS = "vectors.faiss"
+SCHEMA = 1
+_UNITS = {"B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """What `mcn index` can be told."""
+
+    embeddings: Path
+    """File of `mcn embed`."""
+    out: Path
+    """Folder of the index."""
+    space: str = ""
+    """Space of the vectors; default: the one that contrasts text with the modality."""
+    modality: str = "video"
+    """Whose vectors are searched: video, audio or text."""
+    memory: str = "1GiB"
+    """Bytes that building and searching may take, PyTorch apart, which a text query needs: 800MiB, 4GiB."""
+
+    def __post_init__(self) -> None:
+        memory_bytes(self.memory)
+
+
+@dataclass(frozen=True)
+class IndexDescription:
+    """What index.json holds."""
+
+    embeddings: dict[str, str]
+    """`path`, as it was, `relative` to the folder, and `digest`."""
+    made_of: dict[str, Any]
+    """`checkpoint` (digest), `scheme` (its name), `manifest`, `normalised`."""
+    paths: dict[str, str]
+    """Where `checkpoint` and `manifest` were: hints alone."""
+    space: str
+    modality: str
+    count: int
+    left_out: int
+    """Clips without the modality."""
+    width: int
+    memory: int
+    plan: dict[str, Any]
+    recall: dict[str, Any]
+    """recall@10 against exact search, by how many `queries` of which modality (`of`)."""
+    bytes: int
+    """Of vectors.faiss."""
+    metric: str = "inner product"
+    schema: int = SCHEMA
+
+
+def memory_bytes(text: str) -> int:
+    """`1GiB` in bytes; ValueError for what is no size, or too small."""
+    number = text.upper().rstrip("BIKMG ")
+    unit = text.upper()[len(number) :].strip()
+    try:
+        size = int(float(number) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise ValueError(f"memory is {text!r}: a size is wanted, e.g. 1GiB or 800MiB") from None
+    if size < SMALLEST_MEMORY:
+        raise ValueError(f"memory is {text}: at least {SMALLEST_MEMORY >> 20}MiB are needed")
+    return size
+
+
+def run(settings: IndexSettings) -> StageReport:
+    """Complete when the index is there; InputError when the folder holds another one."""
+    report = StageReport("index", unit="vector")
+    memory = memory_bytes(settings.memory)
+    with EmbeddingsFile(settings.embeddings) as file:
+        space = _space(settings, file)
+        if (settings.out / FILE).exists():
+            there = read_description(settings.out)
+            wanted = (file.digest, space, settings.modality, memory)
+            if (there.embeddings["digest"], there.space, there.modality, there.memory) != wanted:
+                raise InputError(f"{settings.out}: holds {_named(there)}; delete it or choose another --out")
+            report.skipped, report.detail = there.count, asdict(there)
+            return _published(report)
+        with locked(settings.out / "lock.json", f"indexing to {settings.out}"):
+            for aside in settings.out.glob(f".*{ASIDE}"):
+                aside.unlink(missing_ok=True)
+            description = make_index(file, settings.out, space, settings.modality, memory, memory - RESERVE)
+    report.done, report.detail = description.count, asdict(description)
+    return _published(report)
+
+
+def make_index(
+    file: EmbeddingsFile,
+    out: Path,
+    space: str,
+    modality: str,
+    memory: int,
+    room: int,
+    say: Callable[[str], None] = print,
+) -> IndexDescription:
+    """Build the index in `room` bytes and write its folder, index.json last. Says which kind it is."""
+    rows = np.flatnonzero(file.present(modality)).astype(np.int64)
+    if not len(rows):
+        raise InputError(f"{file.path}: none of its {file.clips} clips has {modality}: there is nothing to search in")
+    with closing(file.vectors(space, modality)) as vectors:
+        plan = plan_index(len(rows), vectors.width, room)
+        say(f"index: {len(rows):,} vectors of width {vectors.width}: {plan}")
+        path = out / VECTORS
+        build_index(path, vectors, rows, plan)
+        queries, of = _queries(file, space, modality, vectors, rows)
+        plan, recall = tuned(path, vectors, rows, queries, plan)
+        width = vectors.width
+    relative = os.path.relpath(file.path.resolve(), out.resolve())
+    made_of = file.made_of
+    description = IndexDescription(
+        embeddings={"path": str(file.path.resolve()), "relative": relative, "digest": file.digest},
+        made_of={
+            "checkpoint": made_of.checkpoint,
+            "scheme": made_of.scheme["name"],
+            "manifest": made_of.manifest,
+            "normalised": made_of.normalised,
+        },
+        paths=file.paths,
+        space=space,
+        modality=modality,
+        count=len(rows),
+        left_out=file.clips - len(rows),
+        width=width,
+        memory=memory,
+        plan=asdict(plan),
+        recall={"value": round(recall, 4), "queries": len(queries), "of": of},
+        bytes=path.stat().st_size,
+    )
+    write_json(out / FILE, asdict(description))
+    return description
+
+
+def read_description(folder: Path) -> IndexDescription:
+    """What an index folder says of itself; InputError when it is none, or vectors.faiss isn't the one it was."""
+    if not (folder / FILE).exists():
+        raise InputError(
+            f"{folder}: no index (it has no {FILE}); make one with `mcn index EMBEDDINGS.h5 --out {folder}`"
+        )
+    content = read_json(folder / FILE)
+    try:
+        if content["schema"] != SCHEMA:
+            raise InputError(f"{folder / FILE}: schema {content['schema']}, this program reads {SCHEMA}")
+        found = IndexDescription(**content)
+        IndexPlan(**found.plan)
+    except (KeyError, TypeError):
+        raise InputError(f"{folder / FILE}: no index of this program; make one with `mcn index`") from None
+    vectors = folder / VECTORS
+    if not vectors.is_file() or vectors.stat().st_size != found.bytes:
+        raise InputError(f"{vectors}: missing or of another size than it was written; delete {folder} and index anew")
+    return found
+
+
+def _space(settings: IndexSettings, file: EmbeddingsFile) -> str:
+    """The space to index; InputError names the spaces and modalities there are."""
+    widths = file.made_of.widths
+    if settings.modality not in file.made_of.modalities:
+        raise InputError(
+            f"{file.path}: no modality {settings.modality!r}; {suggest(settings.modality, file.made_of.modalities)}"
+        )
+    holding = [space for space, modalities in widths.items() if settings.modality in modalities]
+    if settings.space:
+        if settings.space not in widths:
+            raise InputError(f"{file.path}: no space {settings.space!r}; {suggest(settings.space, widths)}")
+        if settings.space not in holding:
+            raise InputError(
+                f"{file.path}: space {settings.space} holds no {settings.modality}, but {', '.join(holding)} "
+                f"{'does' if len(holding) == 1 else 'do'}"
+            )
+        return settings.space
+    # The mapping's own words: as a scheme it would bring PyTorch, and count in --memory.
+    pairs = (f"text-{settings.modality}", f"{settings.modality}-text")
+    contrasting = [space["name"] for space in file.made_of.scheme["spaces"] if set(pairs) & set(space["pairs"])]
+    with_text = [space for space in holding if "text" in widths[space]]
+    return [*contrasting, *with_text, *holding][0]
+
+
+def _queries(file: EmbeddingsFile, space: str, modality: str, vectors: VectorRows, rows: Rows) -> tuple[Floats, str]:
+    """Queries [Q, D] to choose lists and candidates by: captions' vectors where there are any, else clips' own."""
+    generator = np.random.default_rng(0)
+    if modality != "text" and "text" in file.made_of.widths[space]:
+        said = np.flatnonzero(file.present("text"))
+        if len(said) >= QUERIES:
+            with closing(file.vectors(space, "text")) as texts:
+                return texts.read(np.sort(generator.choice(said, QUERIES, replace=False))), "text"
+    return vectors.read(np.sort(generator.choice(rows, min(QUERIES, len(rows)), replace=False))), modality
+
+
+def _named(there: IndexDescription) -> str:
+    return f"an index of {there.embeddings['path']}, space {there.space}, {there.modality}, {there.memory >> 20} MiB"
+
+
+def _published(report: StageReport) -> StageReport:
+    detail = report.detail
+    if detail["left_out"]:
+        report.notes.append(f"{detail['left_out']} clips have no {detail['modality']} and can't be found")
+    recall = detail["recall"]
+    if detail["plan"]["kind"] != "flat":
+        report.notes.append(
+            f"recall@10 against exact search is {recall['value']:.3f}, by {recall['queries']} queries ({recall['of']})"
+        )
+        if recall["value"] < AIM:
+            report.notes.append("that is less than aimed at: more --memory makes codes longer")
+    report.finish().publish()
+    return report

@@ -1,0 +1,167 @@
+"""`mcn search`: the clips of an index that fit a text, or that are like another clip."""
+
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.dataset_folder import read_description as read_dataset
+from pipeline.errors import InputError
+from pipeline.files import write_aside
+from pipeline.media_folder import MediaFinder
+from pipeline.report import StageReport
+from pipeline.search.clip_search import ClipSearch, Found
+from pipeline.terminal_text import plain
+from pipeline.thumbnails import frame_jpeg
+
+_CAPTION = 72
+"""Characters of a caption that a line shows."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What `mcn search` can be told."""
+
+    index: Path
+    """Folder of `mcn index`."""
+    query: str = ""
+    """What to look for, in quotes."""
+    like: str = ""
+    """VIDEO@SECONDS in place of a query: clips like the one of that video at that second."""
+    top: int = 10
+    """How many clips to show."""
+    thumbnails: Path | None = None
+    """Folder for a JPEG of each clip's middle, where its media are there."""
+    media: Path | None = None
+    """Folder of media files; default: the one that the data set was made from."""
+    checkpoint: Path | None = None
+    """The model, where it isn't any more where it was."""
+    manifest: Path | None = None
+    """The manifest, where it isn't any more where it was."""
+    embeddings: Path | None = None
+    """The embeddings file, where it isn't any more where it was."""
+    json: bool = False
+    """Print JSON."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top <= 1000:
+            raise ValueError("top must be 1 to 1000")
+        if self.media is not None and self.thumbnails is None:
+            raise ValueError("media goes with --thumbnails FOLDER: where pictures are to be written")
+
+
+def run(settings: SearchSettings) -> StageReport:
+    """Prints what it finds; complete when there is a clip. InputError for a query that can't be answered."""
+    report = StageReport("search", unit="clip")
+    if settings.like and settings.query.strip():
+        raise InputError("mcn search: a query or --like, not both")
+    if not settings.like and not settings.query.strip():
+        raise InputError("mcn search: the query is empty: give a few words in quotes, or --like VIDEO@SECONDS")
+    place = parse_place(settings.like) if settings.like else None
+    with ClipSearch(settings.index, settings.embeddings) as search:
+        description = search.description
+        if place is not None:
+            if settings.checkpoint is not None:
+                _text_query().check_checkpoint(settings.index, description, settings.checkpoint)
+            clip, found = search.like(*place, settings.top)
+            asked = f"clips like {clip.video_id}, {clip.start:.1f} to {clip.end:.1f} s: {plain(clip.caption, _CAPTION)}"
+        else:
+            if not search.holds_text:
+                raise InputError(f"{settings.index}: space {description.space} holds no text; use --like VIDEO@SECONDS")
+            text_query = _text_query()
+            model = text_query.open_model(settings.index, description, settings.checkpoint, settings.manifest)
+            vector, notes = text_query.embed_query(model, description.space, settings.query)
+            report.notes += notes
+            found = search.nearest(vector, settings.top)
+            asked = plain(settings.query, 200)
+    pictures = _pictures(settings, description.paths, found, report.notes)
+    report.done = len(found)
+    report.complete = bool(found)
+    report.detail = {
+        "asked": asked,
+        "space": description.space,
+        "modality": description.modality,
+        "found": [
+            asdict(one.clip) | {"score": round(one.score, 6)} | ({"thumbnail": picture} if picture else {})
+            for one, picture in zip(found, pictures, strict=True)
+        ],
+        "notes": report.notes,
+    }
+    if settings.json:
+        print(json.dumps(report.detail, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(report.detail)))
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return report.finish()
+
+
+def _text_query() -> Any:
+    # It brings PyTorch, which a search by --like does without.
+    import pipeline.search.text_query as text_query
+
+    return text_query
+
+
+def parse_place(text: str) -> tuple[str, float]:
+    """VIDEO@SECONDS as id and seconds; InputError for anything else."""
+    video_id, at, number = text.rpartition("@")
+    try:
+        seconds = float(number)
+    except ValueError:
+        seconds = math.nan
+    if not at or not video_id or not 0 <= seconds < math.inf:
+        raise InputError(f"--like {plain(text, 80)}: VIDEO@SECONDS is wanted, e.g. abcdefghijk@61.5")
+    return video_id, seconds
+
+
+def _pictures(settings: SearchSettings, paths: dict[str, str], found: list[Found], notes: list[str]) -> list[str]:
+    """The path of each found clip's picture; "" where there is none, with a note that says why."""
+    if settings.thumbnails is None:
+        return [""] * len(found)
+    media = settings.media or _media_of(Path(paths["manifest"]))
+    if media is None or not media.is_dir():
+        if settings.media is not None:
+            raise InputError(f"{settings.media}: no such folder; --media wants one with media files")
+        notes.append("no thumbnails: the media folder isn't where it was; give --media FOLDER")
+        return [""] * len(found)
+    finder = MediaFinder(media)
+    pictures, lacking = [], 0
+    for one in found:
+        path = finder.find(one.clip.video_id)
+        middle = (one.clip.start + one.clip.end) / 2
+        picture = frame_jpeg(path, middle) if path is not None else b""
+        target = settings.thumbnails / f"{one.clip.video_id}_{middle:.2f}.jpg"
+        if picture:
+            with write_aside(target) as aside:
+                aside.write_bytes(picture)
+        lacking += not picture
+        pictures.append(str(target) if picture else "")
+    if lacking:
+        notes.append(f"{lacking} clips have no thumbnail: {media} has no media of theirs that can be read")
+    return pictures
+
+
+def _media_of(manifest: Path) -> Path | None:
+    """The media folder that the manifest's data set was made from; None when that isn't known any more."""
+    try:
+        media = read_dataset(manifest.parent.parent).get("settings", {}).get("media")
+    except InputError:
+        return None
+    return Path(media) if media else None
+
+
+def _lines(detail: dict[str, Any]) -> list[str]:
+    lines = [f"{detail['asked']}  ({detail['modality']} in space {detail['space']})"]
+    width = max([8, *(len(one["video_id"]) for one in detail["found"])])
+    lines.append(f"{'score':>9}  {'video':<{width}}  {'start':>8}  {'end':>8}  caption")
+    for one in detail["found"]:
+        caption = plain(one["caption"], _CAPTION) or "-"
+        lines.append(
+            f"{one['score']:>9.4f}  {one['video_id']:<{width}}  {one['start']:>8.1f}  {one['end']:>8.1f}  {caption}"
+        )
+        if "thumbnail" in one:
+            lines.append(f"{'':>9}  {one['thumbnail']}")
+    return lines
