@@ -17,8 +17,8 @@ A scheme is a plain mapping, as a YAML file gives it:
 
 `feature` is the extractor's output. A modality that is in no pair of its space is embedded there, so that it can be
 searched, but takes part in none of that space's losses. The built-in schemes follow "Self-Supervised MultiModal
-Versatile Networks" (Alayrac et al., 2020): shared, disjoint, fine and coarse. `video-audio` has no text: DaveNet alone
-is trained so, on pictures and sound (AVLnet, Rouditchenko et al., 2021).
+Versatile Networks" (Alayrac et al., 2020): shared, disjoint, fine and coarse; and the three pairs alone. DaveNet is
+trained by `video-audio`, on pictures and sound (AVLnet, Rouditchenko et al., 2021).
 """
 
 import difflib
@@ -314,6 +314,20 @@ _BUILTIN: dict[str, list[object]] = {
             "modalities": {"video": "fine", "audio": {"from": "fine", "through": "video"}, "text": FEATURE},
             "pairs": ["video-text"],
         },
+    ],
+    "video-text": [
+        {
+            "name": "video-text",
+            "modalities": {"video": FEATURE, "text": FEATURE},
+            "pairs": ["video-text"],
+        }
+    ],
+    "audio-text": [
+        {
+            "name": "audio-text",
+            "modalities": {"audio": FEATURE, "text": FEATURE},
+            "pairs": ["audio-text"],
+        }
     ],
     "video-audio": [
         {

@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from extractors.errors import WeightsError
 from pipeline.circumstance import usable_cores
@@ -26,12 +26,11 @@ from pipeline.extract_settings import ExtractSettings
 from pipeline.figures import Figure, Figures
 from pipeline.manifest import TRAIN, read_manifest
 from pipeline.probe_extraction import ExtractionRates, probe_extraction
-from pipeline.probe_training import TrainingRates, TrainingShape, probe_training, rows_of_a_clip
-from pipeline.processes import precision_of
+from pipeline.probe_training import TrainingRates, TrainingShape, probe_training, shape_of
 from pipeline.rates_so_far import downloads_so_far, report_so_far, shards_so_far
 from pipeline.report import StageReport
 from pipeline.run import RunSettings
-from pipeline.train_settings import TrainSettings, find_scheme
+from pipeline.train_settings import TrainSettings
 from pipeline.video_list import read_video_ids
 
 _EXTRACTION_SHARE = 0.25
@@ -164,7 +163,8 @@ class _Estimate:
         evaluations = [values for name, values in self.plan if name == "evaluate retrieval"]
         training = self._training_videos(figures, videos) if self.trains else videos.alive
         clips = self._clips(figures, Path(evaluations[0]["clips"])) if evaluations else videos.alive
-        shapes = {settings.scheme: self._shape(settings) for settings in self.trains}
+        fps = self.extract.feature_fps if self.extract else 1
+        shapes = {settings.scheme: shape_of(settings, fps) for settings in self.trains}
         rates = self._training_rates(shapes)
         for settings in self.trains:
             shape = shapes[settings.scheme]
@@ -207,31 +207,6 @@ class _Estimate:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             lines = sum(1 for _ in csv.reader(file))
         return figures.add("evaluate", "clips", max(0, lines - 1), "given", f"lines of {path}")
-
-    def _shape(self, settings: TrainSettings) -> TrainingShape:
-        fps = self.extract.feature_fps if self.extract else 1
-        return TrainingShape(
-            find_scheme(settings.scheme),
-            settings.width,
-            settings.streams,
-            rows_of_a_clip(settings.min_clip_seconds, fps),
-            settings.max_words,
-            settings.batch_videos * settings.clips_per_video,
-            settings.reconstruction_hidden,
-            settings.clusters,
-            settings.queue_rows,
-            settings.refit_every,
-            settings.losses(),
-            self._precision(settings),
-            settings.device,
-        )
-
-    @staticmethod
-    def _precision(settings: TrainSettings) -> Literal["fp32", "bf16"]:
-        try:
-            return precision_of(settings)
-        except ValueError:  # a device that isn't here: the probe fails on it, and says so among the figures
-            return "fp32"
 
     @staticmethod
     def _total(figures: Figures, beside: list[Figure], days: list[Figure], sizes: list[Figure]) -> None:

@@ -201,10 +201,9 @@ def train_stage(
         figures.sum(stage, "core hours", lambda h: h * threads, f"hours x {threads} cores", hours)
         figures.add(stage, "GPU hours", None, "unknown", "trained on the processor here: probe where a GPU is")
     days = figures.sum(stage, "days", lambda h: h / HOURS_A_DAY, "hours / 24, on one device", hours)
-    queues = sum(shape.model_settings().width_of(space) for space in shape.scheme.spaces) * shape.queue_rows
     parameters = shape.parameters()
-    source = f"4 bytes x (3 x {parameters:,} parameters with Adam's moments + {queues:,} in queues)"
-    size = figures.add(stage, "TB", 4 * (3 * parameters + queues) / TB, "arithmetic", source)
+    source = f"4 bytes x (3 x {parameters:,} parameters with Adam's moments, and k-means' queues)"
+    size = figures.add(stage, "TB", shape.checkpoint_bytes() / TB, "arithmetic", source)
     return days, size
 
 

@@ -7,41 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import av
 import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
+from pipeline.evaluation.localization_metrics import FIGURES
+from pipeline.evaluation.timeline_figure import spread, timeline
 from pipeline.files import write_text
 from pipeline.media_folder import find_media
+from pipeline.thumbnails import frame_jpeg
 
 matplotlib.use("Agg")
 
-THUMBNAIL = (200, 150)
 EXAMPLES = 8
 
 
 def thumbnail(path: Path, seconds: float) -> str:
     """The frame on screen `seconds` after the start, as a JPEG data URL of at most 200x150; "" when it can't be had."""
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            assert stream.time_base is not None
-            container.seek(max(0, int(seconds / stream.time_base)), stream=stream)
-            shown = None
-            for frame in container.decode(stream):
-                shown = frame
-                if frame.time is not None and frame.time >= seconds:
-                    break
-            if shown is None:
-                return ""
-            image = shown.to_image()
-    except (av.FFmpegError, OSError, IndexError):
-        return ""
-    image.thumbnail(THUMBNAIL)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture = frame_jpeg(path, seconds)
+    return "data:image/jpeg;base64," + base64.b64encode(picture).decode() if picture else ""
 
 
 def learning_curves(metrics: Path) -> str:
@@ -96,6 +80,17 @@ def write_page(path: Path, results: dict[str, Any], media_folder: Path) -> None:
                 ],
             }
         )
+    localized = [
+        {
+            "detail": stage["detail"],
+            # JSON has sorted them.
+            "figures": [name for name in FIGURES if name in stage["detail"]["metrics"]["figures"]],
+            "timelines": [timeline(video) for video in spread(stage["detail"]["videos"])],
+        }
+        for stage in results["stages"]
+        if stage["stage"] == "evaluate localization"
+    ]
     environment = jinja2.Environment(loader=jinja2.PackageLoader("pipeline"), autoescape=True, trim_blocks=True)
     notes = list(dict.fromkeys(note for stage in results["stages"] for note in stage["notes"]))
-    write_text(path, environment.get_template("run.html").render(results=results, models=models, notes=notes))
+    shown = {"results": results, "models": models, "localized": localized, "notes": notes}
+    write_text(path, environment.get_template("run.html").render(shown))

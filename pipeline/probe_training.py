@@ -31,7 +31,9 @@ from models.kmeans import assign
 from models.losses import LossSettings
 from models.pairing import Scheme
 from pipeline.extract_settings import STREAMS
+from pipeline.processes import precision_of
 from pipeline.progress import Progress
+from pipeline.train_settings import TrainSettings, find_scheme
 
 COUNTED_CLIPS = (4, 8, 12)
 _LEAST_CLIPS = 16
@@ -58,6 +60,11 @@ class TrainingShape:
     losses: LossSettings
     precision: str
     device: str
+
+    def checkpoint_bytes(self) -> int:
+        """Of a checkpoint, about: parameters, Adam's two moments, and the queues, 4 bytes each."""
+        queues = sum(self.model_settings().width_of(space) for space in self.scheme.spaces) * self.queue_rows
+        return 4 * (3 * self.parameters() + queues)
 
     def model_settings(self) -> ModelSettings:
         """The model's."""
@@ -93,6 +100,29 @@ class TrainingRates:
     """What was timed: `512 clips of shared`."""
     clip_s: float
     """Seconds to embed one clip without training: a third of a training step's linear part."""
+
+
+def shape_of(settings: TrainSettings, feature_fps: int) -> TrainingShape:
+    """The shape of a training on features at `feature_fps`."""
+    try:
+        precision = precision_of(settings)
+    except ValueError:  # a device that isn't here: the probe fails on it, and says so
+        precision = "fp32"
+    return TrainingShape(
+        find_scheme(settings.scheme),
+        settings.width,
+        settings.streams,
+        rows_of_a_clip(settings.min_clip_seconds, feature_fps),
+        settings.max_words,
+        settings.batch_videos * settings.clips_per_video,
+        settings.reconstruction_hidden,
+        settings.clusters,
+        settings.queue_rows,
+        settings.refit_every,
+        settings.losses(),
+        precision,
+        settings.device,
+    )
 
 
 def probe_training(shapes: Mapping[str, TrainingShape], seconds: float) -> dict[str, TrainingRates]:

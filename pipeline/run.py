@@ -4,7 +4,7 @@ import importlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,14 @@ from pipeline.page import write_page
 from pipeline.report import StageReport
 from pipeline.stopping import asked_to_stop
 
-SECTIONS = ("sample", "download", "extract", "freeze", "train", "evaluate")
-KEYS = ("out", "schemes", "seeds", *SECTIONS)
+SECTIONS = ("sample", "download", "extract", "freeze", "train", "evaluate", "localize")
+EVALUATIONS = (("evaluate", "evaluate retrieval", "clips"), ("localize", "evaluate localization", "annotations"))
+"""Section, its stage, and the setting that names what is asked for."""
+SCORE_KEYS = (
+    "scheme", "space", "direction", "metrics", "trained on", "manifest", "clips digest", "steps digest",
+)  # fmt: skip
+"""What stands beside a score in results.json: what was asked of whom."""
+KEYS = ("out", "schemes", "seeds", "compare", *SECTIONS)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class RunSettings:
     schemes: tuple[str, ...]
     seeds: tuple[int, ...]
     source: str
+    compare: dict[str, Any] = field(default_factory=dict)
+    """Section `compare`, which is `mcn compare`'s."""
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> "RunSettings":
@@ -63,7 +71,10 @@ class RunSettings:
         schemes = convert(content.get("schemes", ["shared"]), tuple[str, ...], f"{path}: schemes")
         seeds = convert(content.get("seeds", [1]), tuple[int, ...], f"{path}: seeds")
         out = convert(content["out"], Path, f"{path}: out")
-        settings = cls(out, stages, schemes, seeds, str(path))
+        compare = content.get("compare") or {}
+        if not isinstance(compare, dict):
+            raise InputError(f"{path}: compare: settings are wanted as `name: value` lines")
+        settings = cls(out, stages, schemes, seeds, str(path), compare)
         for name, stage_settings in settings.plan():
             checked = _settings(name, stage_settings, str(path))
             if name == "train":
@@ -72,11 +83,22 @@ class RunSettings:
 
     def plan(self) -> list[tuple[str, dict[str, Any]]]:
         """Stage name -> full settings, in the order they run."""
+        plan = self.data_plan()
+        for scheme, seed in ((scheme, seed) for scheme in self.schemes for seed in self.seeds):
+            model = str(self.out / "models" / f"{Path(scheme).stem}-seed{seed}")
+            if "train" in self.stages:
+                chosen = {"manifest": str(self.manifest), "out": model, "scheme": scheme, "seed": seed}
+                plan.append(("train", chosen | self.stages["train"]))
+            plan += self.evaluations(model)
+        return plan
+
+    def data_plan(self) -> list[tuple[str, dict[str, Any]]]:
+        """The stages before any training: from nothing to a manifest."""
         out, given = self.out, self.stages
         sample = out / "sample"
         plan: list[tuple[str, dict[str, Any]]] = []
         made = "sample" in given
-        split = {"split": str(sample / "split.csv")} if made else {}
+        split = self._split()
         if made:
             plan.append(("sample", {"out": str(sample)} | given["sample"]))
         if "download" in given:
@@ -86,23 +108,33 @@ class RunSettings:
             source = {"captions": str(sample / "caption.json"), "ids": str(sample / "HowTo100M_v1.csv")} if made else {}
             folders = {"media": str(out / "media"), "out": str(out / "dataset")}
             plan.append(("extract", folders | source | split | given["extract"]))
-        frozen = self._freeze(split)
-        folder = convert(frozen["dataset"], Path, f"{self.source}: freeze: dataset")
-        manifest = str(folder / "manifests" / f"{frozen['name']}.json")
         if "freeze" in given or ("train" in given and "manifest" not in given["train"]):
-            plan.append(("freeze", frozen))
-        for scheme, seed in ((scheme, seed) for scheme in self.schemes for seed in self.seeds):
-            model = str(out / "models" / f"{Path(scheme).stem}-seed{seed}")
-            if "train" in given:
-                chosen = {"manifest": manifest, "out": model, "scheme": scheme, "seed": seed}
-                plan.append(("train", chosen | given["train"]))
-            if "evaluate" in given:
-                clips = {"clips": str(sample / "steps.csv")} if made else {}
-                places = {"checkpoint": model, "out": model}
-                if "freeze" in given or "train" in given:
-                    places["manifest"] = given.get("train", {}).get("manifest", manifest)
-                plan.append(("evaluate retrieval", places | clips | given["evaluate"]))
+            plan.append(("freeze", self._freeze(split)))
         return plan
+
+    def evaluations(self, model: str) -> list[tuple[str, dict[str, Any]]]:
+        """The stages that evaluate the model in folder `model`, with their full settings."""
+        places = {"checkpoint": model, "out": model}
+        if "freeze" in self.stages or "train" in self.stages:
+            places["manifest"] = str(self.manifest)
+        plan = []
+        for section, stage, asked in EVALUATIONS:
+            if section in self.stages:
+                source = {asked: str(self.out / "sample" / "steps.csv")} if "sample" in self.stages else {}
+                plan.append((stage, places | source | self.stages[section]))
+        return plan
+
+    @property
+    def manifest(self) -> Path:
+        """What models are trained on: the manifest that `train` names, or else that of stage freeze."""
+        if "manifest" in self.stages.get("train", {}):
+            return convert(self.stages["train"]["manifest"], Path, f"{self.source}: train: manifest")
+        frozen = self._freeze(self._split())
+        folder = convert(frozen["dataset"], Path, f"{self.source}: freeze: dataset")
+        return Path(folder / "manifests" / f"{frozen['name']}.json")
+
+    def _split(self) -> dict[str, str]:
+        return {"split": str(self.out / "sample" / "split.csv")} if "sample" in self.stages else {}
 
     def _freeze(self, split: dict[str, str]) -> dict[str, Any]:
         """Settings of the stage between extraction and training: what these two stages say already is filled in."""
@@ -135,17 +167,18 @@ def _settings(stage: str, values: dict[str, Any], where: str) -> Any:
     return from_mapping(settings_class, values, f"{where}: {stage}")
 
 
-def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> StageReport:
-    """Run all stages; stops at the first whose work isn't there. Writes results.json and index.html beside them."""
+def run_stages(
+    plan: Sequence[tuple[str, dict[str, Any]]], source: str, report: StageReport, beam_arguments: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Run the stages in turn and tell `report` of them; returns what each says. Stops at the first whose work isn't
+    there, and when asked to."""
     from pipeline.cli import COMMANDS
 
-    report = StageReport("run", unit="stage")
-    write_text(settings.out / "run.yaml", yaml.safe_dump({"source": settings.source, "stages": dict(settings.plan())}))
     stages: list[dict[str, Any]] = []
-    for name, values in settings.plan():
+    for name, values in plan:
         command = COMMANDS[name]
         module = importlib.import_module(command.module)
-        stage_settings = _settings(name, values, settings.source)
+        stage_settings = _settings(name, values, source)
         print(f"== {name}", flush=True)
         started = time.monotonic()
         stage = module.run(stage_settings, beam_arguments) if command.beam else module.run(stage_settings)
@@ -162,15 +195,20 @@ def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> StageRepor
             report.notes.append(f"stopped at {name}: see above; the same command goes on there")
             break
         report.done += 1
-    evaluated = [stage for stage in stages if stage["stage"] == "evaluate retrieval"]
+    return stages
+
+
+def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> StageReport:
+    """Run all stages; stops at the first whose work isn't there. Writes results.json and index.html beside them."""
+    report = StageReport("run", unit="stage")
+    write_text(settings.out / "run.yaml", yaml.safe_dump({"source": settings.source, "stages": dict(settings.plan())}))
+    stages = run_stages(settings.plan(), settings.source, report, beam_arguments)
+    evaluated = [stage for stage in stages if stage["stage"] in {stage for _, stage, _ in EVALUATIONS}]
     results = {
         "source": settings.source,
         "stages": stages,
         "scores": [
-            {
-                key: stage["detail"][key]
-                for key in ("scheme", "space", "direction", "metrics", "trained on", "manifest", "clips digest")
-            }
+            {key: stage["detail"][key] for key in SCORE_KEYS if key in stage["detail"]}
             | {"checkpoint": stage["asked"]["checkpoint"]}
             for stage in evaluated
         ],

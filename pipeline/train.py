@@ -17,6 +17,7 @@ from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
 from pipeline.files import write_json, write_text
 from pipeline.heldout import HeldOutClips
+from pipeline.initial_weights import share_initial_weights
 from pipeline.lease import locked
 from pipeline.manifest import TRAIN
 from pipeline.processes import exchange_of, launch, precision_of
@@ -127,6 +128,8 @@ def prepare(fabric: Fabric, settings: TrainSettings, notes: list[str]) -> Traine
     mine = whole if fabric.world_size == 1 else batches(fabric.global_rank, fabric.world_size)
     torch.manual_seed(settings.seed)
     model = MCN(settings.model_settings(scheme, streams, vectors.vector_size))
+    if settings.share_initial_weights:
+        share_initial_weights(model, settings.seed)
     data = Data(dataset, mine, whole, heldout)
     return Trainer(settings, fabric, precision_of(settings), scheme, model, data)
 

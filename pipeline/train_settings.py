@@ -99,6 +99,8 @@ class TrainSettings:
     """Video streams of the data set, side by side. Published: a 2-D and a 3-D one."""
     audio_from: Literal["davenet", "logmel"] = "davenet"
     """davenet: frozen rows of the data set. logmel: DaveNet is part of the model and trained with it, as published."""
+    share_initial_weights: bool = False
+    """Draw each layer's initial weights from the seed and its role, so that schemes share them where shapes agree."""
     initial_weights: Path | None = None
     """Begin from published MCN weights (a state dict) in place of random ones."""
     batch_videos: int = 128

@@ -43,11 +43,13 @@ FEATURES = {"video": "feature", "audio": "feature"}
             },
         ),
         ("video-audio", {"video-audio": (FEATURES, {"video-audio"})}),
+        ("video-text", {"video-text": ({"video": "feature", "text": "feature"}, {"video-text"})}),
+        ("audio-text", {"audio-text": ({"audio": "feature", "text": "feature"}, {"audio-text"})}),
     ],
 )
 def test_built_in_schemes(name: str, expected: dict[str, Any]) -> None:
     assert layout(builtin_scheme(name)) == expected
-    assert name in BUILTIN_SCHEMES and len(BUILTIN_SCHEMES) == 5
+    assert name in BUILTIN_SCHEMES and len(BUILTIN_SCHEMES) == 7
 
 
 def test_mmv_leads_audio_through_the_videos_head_and_trains_it_only_in_the_fine_space() -> None:

@@ -22,7 +22,8 @@ def test_every_shipped_file_loads_and_reaches_a_score(path: Path) -> None:
     stages = [name for name, _ in settings.plan()]
     models = len(settings.schemes) * len(settings.seeds)
     assert stages.count("train") == stages.count("evaluate retrieval") == models >= 1
-    assert stages[-2 * models :] == ["train", "evaluate retrieval"] * models
+    arm = ["train", "evaluate retrieval", *(["evaluate localization"] if "localize" in settings.stages else [])]
+    assert stages[-len(arm) * models :] == arm * models
     assert parse("run", [str(path)])[0] == settings
 
 

@@ -117,6 +117,22 @@ def test_the_page_shows_scores_beside_chance(page: Callable[..., Elements], resu
     assert "3.5" in text and "20.5" in text and "d" * 64 in text and "c" * 64 in text
 
 
+def test_steps_are_drawn_in_time_for_three_videos(page: Callable[..., Elements], results: dict[str, Any]) -> None:
+    step = {"text": "<b>cut</b> & stir", "true": [[1.0, 2.0]], "found": [1, 3], "second": 2}
+    videos = [{"video_id": f"video{n}", "seconds": 9, "steps": [step, step]} for n in range(7)]
+    score = {"value": 0.75, "low": 0.5, "high": 0.875}
+    metrics = {"videos": 7, "tasks": 2, "steps": 14, "figures": {"IoD": score}, "chance": {"IoD": 0.1875}}
+    detail = {"scheme": "shared", "space": "joint", "metrics": metrics, "steps digest": "e" * 64, "videos": videos}
+    stage = {"stage": "evaluate localization", "detail": detail, "notes": [], "failed": {}, "wall_seconds": 1}
+    for stages in ([*results["stages"], stage], [stage]):
+        shown = page(results | {"stages": stages})
+        for text in ("Steps in time", "14 steps in 7 videos of 2 tasks", "75.0 %", "50.0 to 87.5 %", "18.8 %"):
+            assert text in shown.text
+        assert re.findall(r"Steps of video (\w+) over 9 s", shown.text) == ["video0", "video2", "video4"]
+        assert sum(bar.get("class") == "found" for bar in shown.of("rect")) == 6
+        assert "<b>cut</b> & stir" in shown.text and not shown.of("b") and not shown.of("script")
+
+
 def test_what_comes_from_outside_is_text_and_nothing_else(
     page: Callable[..., Elements], results: dict[str, Any]
 ) -> None:

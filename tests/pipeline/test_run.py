@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import evaluate, run, train
+from pipeline import run, train
 from pipeline.cli import main
 from pipeline.config import from_mapping
 from pipeline.errors import InputError
+from pipeline.evaluation import retrieval as evaluate
 from pipeline.report import StageReport
 from pipeline.run import RunSettings
+from pipeline.traces import is_report
 
 TRAIN = {
     "batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2, "device": "cpu",
@@ -95,6 +97,36 @@ def test_a_run_stops_at_the_first_stage_whose_work_is_not_there(
     assert not (tmp_path / "out" / "index.html").exists()
 
 
+def test_localization_stands_beside_retrieval(study: Path, tmp_path: Path, planted: Any) -> None:
+    annotations = tmp_path / "steps.csv"
+    lines = [
+        f"{video_id},7,{step},{caption.start},{caption.end},{caption.text}"
+        for video_id, video in planted.videos.items()
+        for step, caption in enumerate(video.captions)
+    ]
+    annotations.write_text("\n".join(["video_id,task_id,step,start,end,text", *lines]))
+    content = yaml.safe_load(study.read_text())
+    asked = {"annotations": str(annotations), "bootstrap": 10, "chance_draws": 3}
+    assert main(["run", str(written(tmp_path, content | {"localize": asked}))]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    stages = ["train", "evaluate retrieval", "evaluate localization"] * 2
+    assert [stage["stage"] for stage in results["stages"]] == stages
+    found = [score for score in results["scores"] if score["direction"] == "steps -> seconds"]
+    assert len(results["scores"]) == 4 and [score["scheme"] for score in found] == ["shared", "disjoint"]
+    one = json.loads((tmp_path / "out" / "models" / "disjoint-seed3" / "localization.json").read_text())
+    assert one["detail"]["metrics"] == found[1]["metrics"] and found[1]["steps digest"] == found[0]["steps digest"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Steps in time, scheme disjoint, space video-text" in page
+    assert page.count("<svg") == 2 + 2 * 3, "learning curves, and time lines of three videos, for each model"
+    assert is_report(tmp_path / "out" / "results.json") and is_report(tmp_path / "out" / "index.html")
+
+    # Without retrieval too there is a page.
+    del content["evaluate"]
+    assert main(["run", str(written(tmp_path, content | {"localize": asked}))]) == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Steps in time, in 4 held-out videos" in page and page.count("<svg") == 2 * 3
+
+
 def test_beam_arguments_reach_the_beam_stages_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from beam_jobs import extract
     from pipeline.sample import make
@@ -111,18 +143,21 @@ def test_beam_arguments_reach_the_beam_stages_alone(tmp_path: Path, monkeypatch:
 
 
 def test_paths_from_stage_to_stage_are_filled_in(tmp_path: Path) -> None:
-    content = {"out": "o", "sample": {}, "download": {}, "extract": {}, "train": {}, "evaluate": {}}
+    content = {"out": "o", "sample": {}, "download": {}, "extract": {}, "train": {}, "evaluate": {}, "localize": {}}
     plan = RunSettings.load(written(tmp_path, content)).plan()
     stages = dict(plan)
-    assert [name for name, _ in plan] == ["sample", "download", "extract", "freeze", "train", "evaluate retrieval"]
+    evaluations = ["evaluate retrieval", "evaluate localization"]
+    assert [name for name, _ in plan] == ["sample", "download", "extract", "freeze", "train", *evaluations]
     assert stages["download"]["ids"] == stages["extract"]["ids"] == f"{stages['sample']['out']}/HowTo100M_v1.csv"
     assert stages["extract"]["media"] == stages["download"]["out"] == "o/media"
     assert stages["freeze"]["dataset"] == stages["extract"]["out"] and stages["freeze"]["media"] == "o/media"
     assert stages["train"]["manifest"] == "o/dataset/manifests/run.json"
-    assert stages["evaluate retrieval"]["checkpoint"] == stages["train"]["out"] == "o/models/shared-seed1"
+    assert {stages[name]["checkpoint"] for name in evaluations} == {stages["train"]["out"]} == {"o/models/shared-seed1"}
+    truth = "o/sample/steps.csv"
+    assert stages["evaluate retrieval"]["clips"] == stages["evaluate localization"]["annotations"] == truth
     assert {stages[name]["split"] for name in ("extract", "freeze")} == {"o/sample/split.csv"}
     given = RunSettings.load(written(tmp_path, content | {"train": {"manifest": "mine"}})).plan()
-    assert dict(given)["train"]["manifest"] == dict(given)["evaluate retrieval"]["manifest"] == "mine"
+    assert {dict(given)[name]["manifest"] for name in ("train", *evaluations)} == {"mine"}
     assert "freeze" not in dict(given)
 
 
@@ -190,4 +225,5 @@ def test_overrides_that_fit_nothing_are_refused(tmp_path: Path, override: str) -
 def test_every_section_is_a_stage_of_the_command() -> None:
     from pipeline.cli import COMMANDS
 
-    assert set(run.SECTIONS) <= {name.split()[0] for name in COMMANDS}
+    stages = {section: stage for section, stage, _ in run.EVALUATIONS}
+    assert {stages.get(section, section) for section in run.SECTIONS} <= set(COMMANDS)

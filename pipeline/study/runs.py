@@ -1,0 +1,181 @@
+"""The models of a study: their folders and settings, and the processes that train and evaluate them."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pipeline.circumstance import usable_cores
+from pipeline.config import as_plain
+from pipeline.dataset import FeatureDataset
+from pipeline.files import write_text
+from pipeline.lease import this_process
+from pipeline.stopping import asked_to_stop, wait
+from pipeline.study.arms import Arm
+from pipeline.study.study_settings import StudySettings
+from pipeline.study.width import parameters, width_for
+from pipeline.train_settings import TrainSettings, find_scheme
+
+COMMANDS_FILE, ARRAY_FILE, LOG_FILE = "commands.txt", "array.sh", "log.txt"
+_LOOKS_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model: an arm, a seed, and what it has in common with the others."""
+
+    arm: Arm
+    seed: int
+    equal: tuple[str, ...]
+    """In which tables it stands: where both widths and parameters agree, in both."""
+    folder: Path
+    train: TrainSettings
+    parameters: int
+    stages: tuple[tuple[str, dict[str, Any]], ...]
+    """Stage -> settings, in their order."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.name
+
+    def write_settings(self) -> None:
+        """Write each stage's settings beside what it will make."""
+        for stage, values in self.stages:
+            write_text(self.folder / f"{stage.replace(' ', '-')}.yaml", yaml.safe_dump(values, sort_keys=False))
+
+
+def runs_of(study: StudySettings, dataset: FeatureDataset, word_width: int) -> list[Run]:
+    """Every arm with every seed: at the width of the settings, and where asked for and different, at the width that
+    gives it the reference's number of parameters."""
+    (reference,) = (arm for arm in study.arms if arm.name == study.reference)
+    wanted = parameters(study.train_settings(reference, study.seeds[0], study.out), dataset, word_width)
+    found = []
+    for arm in study.arms:
+        plain = study.train_settings(arm, study.seeds[0], study.out)
+        fitted = width_for(wanted, plain, dataset, word_width) if "parameters" in study.equal else plain.width
+        tables: dict[int, list[str]] = {}
+        for equal in study.equal:
+            tables.setdefault(plain.width if equal == "width" else fitted, []).append(equal)
+        for width, equal_in in tables.items():
+            found += [_run(study, arm, seed, width, tuple(equal_in), dataset, word_width) for seed in study.seeds]
+    # Seed by seed: a study that is stopped halfway has whole comparisons.
+    return sorted(found, key=lambda run: (study.seeds.index(run.seed), "width" not in run.equal))
+
+
+def _run(
+    study: StudySettings,
+    arm: Arm,
+    seed: int,
+    width: int,
+    equal: tuple[str, ...],
+    dataset: FeatureDataset,
+    word_width: int,
+) -> Run:
+    mark = "" if "width" in equal else f"-width{width}"
+    folder = study.out / "runs" / f"{arm.name}{mark}-seed{seed}"
+    train = study.train_settings(arm, seed, folder, width)
+    stages = [("train", as_plain(train)), *study.experiment.evaluations(str(folder))]
+    if not find_scheme(train.scheme).contrasting("text", "video"):
+        # Steps are found by their texts; of retrieval the other directions are left.
+        stages = [stage for stage in stages if stage[0] != "evaluate localization"]
+    return Run(arm, seed, equal, folder, train, parameters(train, dataset, word_width), tuple(stages))
+
+
+def write_commands(study: StudySettings, runs: Sequence[Run]) -> None:
+    """Write all settings, a file with the command of each run on a line, and a SLURM array that takes a line each."""
+    for run in runs:
+        run.write_settings()
+    write_text(study.out / COMMANDS_FILE, "".join(f"{study.command(run.name)}\n" for run in runs))
+    commands = shlex.quote(str((study.out / COMMANDS_FILE).resolve()))
+    script = [
+        "#!/bin/bash",
+        f"#SBATCH --array=1-{len(runs)} --nodes=1 --ntasks=1",
+        "#SBATCH --signal=USR1@600 --requeue --open-mode=append",
+        f"cd {shlex.quote(str(Path.cwd()))}",
+        f'eval srun "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {commands})"',
+        "status=$?",
+        'if [ "$status" = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+        'exit "$status"',
+    ]
+    write_text(study.out / ARRAY_FILE, "\n".join(script) + "\n")
+
+
+def processes_at_once(study: StudySettings) -> int:
+    """How many models are trained side by side."""
+    if study.at_once:
+        return study.at_once
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return gpus or usable_cores()
+
+
+class Pool:
+    """Trains and evaluates models in processes of their own, some at a time; they end with this one."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        self._working: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
+        self.statuses: dict[str, int] = {}
+        """Name of a run -> the exit status of its process."""
+
+    def work(self, runs: Sequence[Run]) -> None:
+        """Work through `runs`; asked to stop, let those in hand save, and begin no more."""
+        left, told = list(runs), False
+        while self._working or (left and not asked_to_stop()):
+            while left and len(self._working) < self._at_once and not asked_to_stop():
+                self._begin(left.pop(0))
+            wait(_LOOKS_EVERY_S) if not told else self._wait_for_any()
+            if asked_to_stop() and not told:
+                told = True
+                for _, process in self._working.values():
+                    process.send_signal(signal.SIGTERM)
+            for place, (run, process) in list(self._working.items()):
+                if process.poll() is not None:
+                    del self._working[place]
+                    self.statuses[run.name] = process.returncode
+                    print(f"  {run.name}: {_outcome(process.returncode, run)}", flush=True)
+
+    def _begin(self, run: Run) -> None:
+        place = next(number for number in range(self._at_once) if number not in self._working)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ)
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(place % self._gpus)
+        else:
+            # Threads that outnumber the cores cost more than they bring.
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self._at_once)))
+        stages = [[stage, "--config", str(run.folder / f"{stage.replace(' ', '-')}.yaml")] for stage, _ in run.stages]
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline.study.one_run",
+            json.dumps(asdict(this_process())),
+            json.dumps(stages),
+        ]
+        with open(run.folder / LOG_FILE, "ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        self._working[place] = (run, process)
+
+    def _wait_for_any(self) -> None:
+        for _, process in self._working.values():
+            try:
+                process.wait(_LOOKS_EVERY_S)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+
+
+def _outcome(status: int, run: Run) -> str:
+    if status == 0:
+        return "done"
+    return "stopped, all of it saved" if status == 75 else f"failed with status {status}, see {run.folder / LOG_FILE}"

@@ -1,0 +1,96 @@
+"""A study: the experiment of an `mcn run` file, and in its section `compare` what is set side by side."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import convert, from_mapping
+from pipeline.errors import InputError, suggest
+from pipeline.run import RunSettings
+from pipeline.study.arms import Arm, arms_from
+from pipeline.train_settings import TrainSettings, find_scheme
+
+KEYS = ("arms", "reference", "seeds", "equal", "at_once")
+EQUAL = ("width", "parameters")
+"""What arms may have in common: the width of every space, or the number of parameters."""
+ENDPOINT = "R@5"
+"""The primary endpoint, fixed beforehand: of text -> video, video alone, in the space that contrasts the two."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Arms x seeds on one manifest."""
+
+    experiment: RunSettings
+    """The data, and what training and evaluations of all arms have in common."""
+    arms: tuple[Arm, ...]
+    reference: str
+    """The arm that the others are compared with."""
+    seeds: tuple[int, ...]
+    equal: tuple[str, ...]
+    """A table for each."""
+    at_once: int
+    """Models trained side by side; 0: one for each GPU, or for each core of a machine without."""
+    overrides: tuple[str, ...] = ()
+    """What was given by `--set`."""
+    plan: bool = False
+    """Say what would be done, and write the commands, but train nothing."""
+    only: str = ""
+    """Train and evaluate this one model, on data that are there: a task of a job array."""
+
+    @classmethod
+    def load(
+        cls, path: Path, overrides: Sequence[str] = (), plan: bool = False, only: str | None = None
+    ) -> "StudySettings":
+        """Read and check the whole study; InputError says what is wrong. Without a section `compare` it has an arm for
+        each of the experiment's schemes."""
+        experiment = RunSettings.load(path, overrides)
+        given, where = experiment.compare, f"{path}: compare"
+        for key in given:
+            if key not in KEYS:
+                raise InputError(f"{where}: unknown setting {key!r}; {suggest(str(key), KEYS)}")
+        schemes = [{"name": Path(scheme).stem, "scheme": scheme} for scheme in experiment.schemes]
+        arms = arms_from(given.get("arms", schemes), f"{where}: arms")
+        names = [arm.name for arm in arms]
+        reference = given.get("reference", names[0])
+        if reference not in names:
+            raise InputError(f"{where}: reference {reference!r} is none of the arms; {suggest(str(reference), names)}")
+        seeds = convert(given.get("seeds", experiment.seeds), tuple[int, ...], f"{where}: seeds")
+        equal = convert(given.get("equal", ["width"]), tuple[str, ...], f"{where}: equal")
+        if not seeds or len(set(seeds)) < len(seeds) or not equal or set(equal) - set(EQUAL):
+            raise InputError(f"{where}: seeds, each once, and equal: [width, parameters] or one of these are wanted")
+        at_once = convert(given.get("at_once", 0), int, f"{where}: at_once")
+        if at_once < 0:
+            raise InputError(f"{where}: at_once is {at_once}; a number from 0 on is wanted")
+        if "evaluate" not in experiment.stages:
+            raise InputError(f"{path}: section `evaluate` is needed: the endpoint is {ENDPOINT} of its clips")
+        study = cls(experiment, arms, reference, seeds, equal, at_once, tuple(overrides), plan, only or "")
+        for arm in arms:
+            find_scheme(study.train_settings(arm, seeds[0], experiment.out / "study").scheme)
+        return study
+
+    @property
+    def out(self) -> Path:
+        """Folder of the study: its runs, tables and report."""
+        return self.experiment.out / "study"
+
+    def command(self, model: str) -> str:
+        """The command line that trains and evaluates one model."""
+        given = [word for override in self.overrides for word in ("--set", override)]
+        return shlex.join(["mcn", "compare", self.experiment.source, *given, "--only", model])
+
+    def train_settings(self, arm: Arm, seed: int, out: Path, width: int | None = None) -> TrainSettings:
+        """What a model of the arm is trained with: the experiment's settings, then the arm's own."""
+        common: dict[str, Any] = {
+            "manifest": str(self.experiment.manifest),
+            "out": str(out),
+            "seed": seed,
+            "share_initial_weights": True,
+        }
+        own = {} if width is None else {"width": width}
+        values = common | self.experiment.stages.get("train", {}) | arm.train | own
+        settings = from_mapping(TrainSettings, values, f"{self.experiment.source}: arm {arm.name}")
+        assert isinstance(settings, TrainSettings)
+        return settings
