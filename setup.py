@@ -24,6 +24,7 @@ setup(
         # decord publishes no wheel for macOS; eva-decord is the same decoder built for it.
         "decord==0.6.0; sys_platform != 'darwin'",
         "eva-decord>=0.6.1; sys_platform == 'darwin'",
+        "faiss-cpu>=1.15",
         "gensim==4.4.*",
         "h5py==3.16.*",
         "imageio-ffmpeg>=0.6",
@@ -34,6 +35,7 @@ setup(
         "pillow>=11",
         "psutil>=6",
         "pyyaml>=6",
+        "scikit-learn>=1.6",
         "scipy>=1.14",
         "tensorboard>=2.18",
         # torchaudio 2.11 is its last release, and refuses to be imported beside a much newer torch.
@@ -60,7 +62,6 @@ setup(
             "pytest-timeout>=2",
             "pytest-xdist>=3",
             "ruff>=0.11",
-            "scikit-learn>=1.6",
             "types-PyYAML",
             "types-psutil",
             "types-tqdm",

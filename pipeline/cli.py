@@ -36,6 +36,8 @@ class Command:
     """Whether further flags are Apache Beam's."""
     heeds_signals: bool = False
     """Whether SIGTERM and SIGUSR1 let it save and end with status 75."""
+    experiment: bool = False
+    """Whether it takes an experiment's YAML file, which `--set` overrides, in place of a flag for each setting."""
     positional: tuple[str, ...] = ()
     """Settings given without a flag, in this order; one of type tuple takes all words that are left."""
 
@@ -99,10 +101,43 @@ COMMANDS = {
         positional=("model",),
     ),
     "evaluate retrieval": Command(
-        "pipeline.evaluate",
+        "pipeline.evaluation.retrieval",
         "RetrievalSettings",
-        "text-to-video retrieval of held-out clips",
+        "retrieval of held-out clips and videos by text, sound and picture",
         "mcn evaluate retrieval --checkpoint runs/model --clips runs/demo/sample/steps.csv --out runs/model",
+    ),
+    "evaluate localization": Command(
+        "pipeline.evaluation.localization",
+        "LocalizationSettings",
+        "the seconds in which a task's steps are done, found by their texts and order",
+        "mcn evaluate localization --checkpoint runs/model --annotations runs/demo/sample/steps.csv --out runs/model",
+    ),
+    "evaluate classification": Command(
+        "pipeline.evaluation.classification",
+        "ClassificationSettings",
+        "zero-shot classification of clips by the names of their classes",
+        "mcn evaluate classification --checkpoint runs/model --clips classes.csv --out runs/model",
+    ),
+    "embed": Command(
+        "pipeline.search.embed",
+        "EmbedSettings",
+        "the clips of a manifest as vectors, by a trained model",
+        "mcn embed --checkpoint runs/model --out runs/clips.h5",
+        heeds_signals=True,
+    ),
+    "index": Command(
+        "pipeline.search.index",
+        "IndexSettings",
+        "an index of embedded clips that is searched within a given memory",
+        "mcn index runs/clips.h5 --out runs/clips-index --memory 1GiB",
+        positional=("embeddings",),
+    ),
+    "search": Command(
+        "pipeline.search.search",
+        "SearchSettings",
+        "the clips that fit a text, or that are like another clip",
+        'mcn search runs/clips-index "fry the onion"',
+        positional=("index", "query"),
     ),
     "estimate": Command(
         "pipeline.estimate",
@@ -139,6 +174,16 @@ COMMANDS = {
         "mcn run configs/sample.yaml",
         beam=True,
         heeds_signals=True,
+        experiment=True,
+    ),
+    "compare": Command(
+        "pipeline.study.compare",
+        "StudySettings",
+        "pairing schemes side by side: arms x seeds trained alike, and what their differences are worth",
+        "mcn compare configs/study-sample.yaml",
+        beam=True,
+        heeds_signals=True,
+        experiment=True,
     ),
 }
 
@@ -158,11 +203,16 @@ def _parser(name: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    if name == "run":
+    if command.experiment:
         parser.add_argument("config", metavar="CONFIG.yaml", help="the experiment: see configs/")
         parser.add_argument(
             "--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. train.epochs=5"
         )
+        if name == "compare":
+            parser.add_argument(
+                "--plan", action="store_true", help="say what each model takes and write its command; train nothing"
+            )
+            parser.add_argument("--only", metavar="MODEL", help="train and evaluate this one, a task of a job array")
     else:
         parser.add_argument("--config", metavar="FILE.yaml", help="settings as YAML; flags override them")
     parser.add_argument("--debug", action="store_true", help="show a traceback on errors, and debug messages")
@@ -177,7 +227,7 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
     command = COMMANDS[name]
     settings_class = getattr(importlib.import_module(command.module), command.settings)
     parser = _parser(name)
-    if name != "run":
+    if not command.experiment:
         config.add_flags(parser, settings_class, command.positional)
     given, further = parser.parse_known_args(arguments)
     values = vars(given)
@@ -192,8 +242,8 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
             f"mcn {name}: unknown argument {further[0]!r}; {suggest(further[0].split('=')[0], known)}{hint}"
         )
     where = f"mcn {name}"
-    if name == "run":
-        settings = settings_class.load(Path(values["config"]), values["set"])
+    if command.experiment:
+        settings = settings_class.load(Path(values.pop("config")), values.pop("set"), **values)
     else:
         if "config" in values and values["config"] is not None:
             where = values["config"]

@@ -50,7 +50,7 @@ def known_flags() -> frozenset[str]:
     parser = argparse.ArgumentParser(conflict_handler="resolve")
     for command in COMMANDS.values():
         settings_class = getattr(import_module(command.module), command.settings)
-        if command.settings != "RunSettings":
+        if not command.experiment:
             add_flags(parser, settings_class)
     import_module("apache_beam.runners.dask.dask_runner")  # its options exist once it is imported
     parsers: list[argparse.ArgumentParser] = [parser]
@@ -59,7 +59,7 @@ def known_flags() -> frozenset[str]:
         options_class._add_argparse_args(beam_parser)
         parsers.append(beam_parser)
     flags = {flag for one in parsers for action in one._actions for flag in action.option_strings}
-    return frozenset(flags | SLURM_FLAGS | {"--config", "--set", "--debug", "--help"})
+    return frozenset(flags | SLURM_FLAGS | {"--config", "--set", "--plan", "--only", "--debug", "--help"})
 
 
 def test_documents_hold_commands() -> None:
