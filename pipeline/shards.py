@@ -74,7 +74,8 @@ def _sizes(video: VideoFeatures) -> _Sizes:
         0 if video.logmel is None else len(video.logmel),
         tuple(len(caption.text.encode()) for caption in video.captions),
         tuple(int(n) for n in np.diff(video.words.offsets)),
-        video.words.table,
+        # Of a table that it shares with other videos, its own words alone: theirs may be damaged, or forgotten.
+        tuple(video.words.table[i] for i in np.unique(video.words.ids)),
     )
 
 

@@ -1,5 +1,6 @@
 """Damage to a data set, mended from the media that it was made of."""
 
+import itertools
 import json
 import random
 import shutil
@@ -82,6 +83,25 @@ def test_each_fault_is_found_and_mended_to_the_same_datasets(
     anew = {"value": 1, "both": 1, "gone": 2, "empty": 2, "cut": 2, "swapped": 2}.get(fault, 0)
     assert 0 <= _done(copy) - computed <= anew and (fault == "cut" or _done(copy) - computed == anew)
     assert verify(copy) == 0
+
+
+def test_a_word_of_one_video_that_is_damaged_does_not_stay_with_the_other(
+    copy: Path, local: Path, datasets: Datasets
+) -> None:
+    def of_one_alone(path: Path) -> list[int]:
+        """Places in the text of the shard's words that begin one which a single video says."""
+        with h5py.File(path) as file:
+            cuts = file["captions/word_offsets"][:][file["captions/offsets"][:]]
+            said = [set(file["captions/words"][a:b].tolist()) for a, b in itertools.pairwise(cuts.tolist())]
+            alone = sorted(word for word in set().union(*said) if sum(word in words for words in said) == 1)
+            return [int(file["words/offsets"][word]) for word in alone]
+
+    both = [path for path in sorted((copy / "shards").glob("*.h5")) if _videos(path) == 2]
+    shard, place = next((path, places[0]) for path in both if (places := of_one_alone(path)))
+    damage(shard, "words/text", place)
+    computed = _done(copy)
+    assert verify(copy) == 1 and verify(copy, "--repair") == 0
+    assert datasets(copy) == datasets(local) and _done(copy) - computed == 1
 
 
 @pytest.mark.parametrize(
