@@ -136,7 +136,8 @@ def table(detail: dict[str, Any]) -> Table:
     trained = detail["trained on"]
     missing = detail["missing"]
     notes = (
-        f"misses: {missing['clips']} clips without a frame, all clips of {missing['classes']} classes of unknown words",
+        f"counted as misses: {missing['clips']} clips without a frame, and those of {missing['classes']} classes whose "
+        "names hold no known word",
         f"trained on {trained['videos']} videos of manifest {trained['name']}, digest {trained['digest'][:12]}",
     )
     return Table(title, ("score", "value", "95 %", "chance"), tuple(rows), notes)

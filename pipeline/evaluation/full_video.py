@@ -1,4 +1,4 @@
-"""Finding a whole video by its captions: by their average score, and by their votes (Chen et al.'s video_evaluation.py).
+"""Finding a whole video by its captions: their average score, and their votes (Chen et al.'s video_evaluation.py).
 
 The published counts of votes settle ties by position and give a hit to any video with a vote where fewer than k have
 one. Here a tie in a vote or between votes is worth the average over its orders, as everywhere.

@@ -1,6 +1,6 @@
 """`mcn evaluate retrieval`: find the held-out clip, or video, that a text, a sound or a picture belongs to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,7 +70,7 @@ def run(settings: RetrievalSettings) -> StageReport:
         report.failed.update(before["failed"])
         report.skipped = report.detail["metrics"]["queries"]
         report.finish().publish()
-        print(headline_text(report.detail))
+        _print(report.detail, settings)
         return report
     clips = of_split(read_clips(settings.clips, "text"), model, settings.split, settings.clips, report)
     ways = _directions(settings, model)
@@ -97,8 +97,13 @@ def run(settings: RetrievalSettings) -> StageReport:
     }
     report.finish().publish(settings.out / FILE)
     write_tables(settings.out / FILE, tables(report.detail))
-    print(headline_text(report.detail))
+    _print(report.detail, settings)
     return report
+
+
+def _print(detail: Mapping[str, Any], settings: RetrievalSettings) -> None:
+    print(headline_text(detail))
+    print(f"  all directions, and whole videos: {(settings.out / FILE).with_suffix('.md')}")
 
 
 def _directions(settings: RetrievalSettings, model: TrainedModel) -> list[Direction]:

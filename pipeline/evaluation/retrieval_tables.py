@@ -35,7 +35,9 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
     chance = [percent(metrics["chance"][name]) for name in RECALLS]
     middle = f"{metrics['chance_median_rank']:.1f}"
     rows.append(("chance", "", *chance, "", middle, middle, ""))
-    marked = [*notes, "* this pair is not contrasted in training", "missing: queries / candidates without the modality"]
+    starred = not all(way["contrasted"] for way in detail["directions"])
+    marked = [*notes, *(["* this pair is not contrasted in training"] if starred else [])]
+    marked.append("missing: queries / candidates without the modality")
     title = (
         f"Retrieval, {metrics['queries']} clips of {metrics['videos']} videos, scheme {detail['scheme']}; in percent"
     )

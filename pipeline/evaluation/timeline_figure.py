@@ -1,48 +1,74 @@
-"""A video's steps on a time line, as SVG: when each is truly done, the segment found for it, the one second chosen."""
+"""A video's steps on a time line: when each is truly done, the segment found for it, the one second chosen."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-_LABELS, _TRACK = 230, 560
-"""Widths of the names and of the time line, in pixels."""
-_ROW, _TOP = 26, 18
-_SHORTEST_TICKS = 40
-"""Pixels between the numbers of the time axis, at least."""
-_TRUE = 'fill="#fff" stroke="#222"'
-_FOUND = 'fill="#2a6fb0"'
-_SECOND = 'stroke="#c03000" stroke-width="2"'
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from pipeline.vector_drawing import as_svg, drawing_style
+
+COLUMNS = ("video_id", "step", "text", "kind", "start", "end")
+"""Of the figures that a time line draws."""
+
+_WIDTH, _ROW, _AXIS = 4.2, 0.38, 0.45
+"""Inches: the drawing's width, a step's height, the height of the time axis."""
+_NAME, _TRUE, _FOUND = 0.34, 0.40, 0.68
+"""Where in its row, 1 high, a step's name ends and its two bars begin."""
+_BAR = 0.22
+_STYLES: dict[str, dict[str, Any]] = {
+    "true": {"facecolor": "#ffffff", "edgecolor": "#222222"},
+    "found": {"facecolor": "#2a6fb0", "edgecolor": "#2a6fb0"},
+}
+_SECOND = "#c03000"
 
 
 def timeline(video: Mapping[str, Any]) -> str:
-    """The drawing of one entry of `videos` in localization.json: a row for each step, time from left to right.
+    """The drawing of one entry of `videos` in localization.json as an SVG text; see `timeline_figure`."""
+    return as_svg(timeline_figure(video), f"Steps of video {video['video_id']} over {video['seconds']} s")
 
-    White with an outline: true segments. Blue, below: the segment found. A red stroke: the middle of the step's one
-    second. Each says in words, as its title, what it is. All text in it is escaped.
+
+def timeline_figure(video: Mapping[str, Any]) -> Figure:
+    """One entry of `videos` in localization.json: a row for each step, time in seconds from left to right.
+
+    White with an outline: true segments, cut off at the video's end. Blue, below: the segment found. A red stroke: the
+    middle of the step's one second. In the SVG each is a group whose id ends in its kind, row and number.
     """
     seconds, steps = video["seconds"], video["steps"]
-    height = _TOP + _ROW * len(steps) + 20
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LABELS + _TRACK + 10} {height}" role="img" '
-        f'width="{_LABELS + _TRACK + 10}" font-family="sans-serif" font-size="12">',
-        f"<title>Steps of video {escape(video['video_id'])} over {seconds} s</title>",
-        *_axis(seconds, _TOP + _ROW * len(steps)),
-    ]
-    for place, step in enumerate(steps):
-        top = _TOP + _ROW * place
-        parts += [
-            f'<text x="{_LABELS - 8}" y="{top + 15}" text-anchor="end">{escape(_shortened(step["text"]))}</text>',
-            *(_bar(span, seconds, top + 2, 9, _TRUE, "true") for span in step["true"]),
-        ]
+    # Several time lines stand in one page, where an id may occur once.
+    mark = hashlib.sha256(repr((video["video_id"], steps)).encode()).hexdigest()[:8]
+    with drawing_style():
+        figure = Figure(figsize=(_WIDTH, _ROW * len(steps) + _AXIS), layout="constrained")
+        axes = figure.subplots()
+        _axis(axes, seconds, len(steps))
+        for row, step in enumerate(steps):
+            axes.text(0, row + _NAME, _shortened(step["text"]), ha="left", va="baseline")
+            for number, (start, end) in enumerate(step["true"]):
+                span = (min(start, seconds), min(end, seconds))
+                _bar(axes, span, row + _TRUE, "true", f"{mark}-true-{row}-{number}")
+            if step["found"] is not None:
+                _bar(axes, step["found"], row + _FOUND, "found", f"{mark}-found-{row}-0")
+            if step["second"] is not None:
+                middle = step["second"] + 0.5
+                (stroke,) = axes.plot([middle, middle], [row + _TRUE - 0.04, row + _FOUND + _BAR + 0.04])
+                stroke.set(color=_SECOND, linewidth=2, gid=f"{mark}-second-{row}-0")
+    return figure
+
+
+def timeline_rows(video: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """What `timeline_figure` draws, as rows under `COLUMNS`; times in seconds."""
+    rows: list[tuple[Any, ...]] = []
+    for step in video["steps"]:
+        spans = [("true", *span) for span in step["true"]]
         if step["found"] is not None:
-            parts.append(_bar(step["found"], seconds, top + 12, 9, _FOUND, "found"))
+            spans.append(("found", *step["found"]))
         if step["second"] is not None:
-            x = _x(step["second"] + 0.5, seconds)
-            parts.append(
-                f'<line class="second" x1="{x}" x2="{x}" y1="{top}" y2="{top + 23}" {_SECOND}>'
-                f"<title>chosen: second {step['second']}</title></line>"
-            )
-    return "".join([*parts, "</svg>"])
+            spans.append(("second", step["second"], step["second"] + 1))
+        rows += [(video["video_id"], step["step"], step["text"], *span) for span in spans]
+    return rows
 
 
 def spread(videos: Sequence[Mapping[str, Any]], shown: int = 3) -> list[Mapping[str, Any]]:
@@ -50,34 +76,24 @@ def spread(videos: Sequence[Mapping[str, Any]], shown: int = 3) -> list[Mapping[
     return [videos[place * len(videos) // shown] for place in range(shown)] if len(videos) > shown else list(videos)
 
 
-def _axis(seconds: int, bottom: int) -> list[str]:
-    fits = max(1, _TRACK // _SHORTEST_TICKS)
-    every = next(step for step in _round_numbers() if seconds / step <= fits)
-    parts = []
-    for second in range(0, seconds + 1, every):
-        x = _x(second, seconds)
-        parts.append(f'<line x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{bottom + 4}" stroke="#ddd"/>')
-        parts.append(f'<text x="{x}" y="{bottom + 17}" text-anchor="middle" fill="#555">{second} s</text>')
-    return parts
+def _axis(axes: Axes, seconds: int, rows: int) -> None:
+    axes.set_xlim(0, seconds)
+    axes.set_ylim(max(rows, 0.1), 0)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda second, _: f"{second:g} s"))
+    axes.grid(axis="x", color="#dddddd")
+    axes.set_axisbelow(True)
 
 
-def _round_numbers() -> Sequence[int]:
-    return [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
-
-
-def _bar(span: Sequence[float], seconds: int, y: int, height: int, style: str, kind: str) -> str:
-    # A true segment may reach past the video's end.
-    start, end = min(span[0], seconds), min(span[1], seconds)
-    left, right = _x(start, seconds), _x(end, seconds)
-    return (
-        f'<rect class="{kind}" x="{left}" y="{y}" width="{max(1.0, right - left):.2f}" height="{height}" {style}>'
-        f"<title>{kind}: {span[0]:g} to {span[1]:g} s</title></rect>"
+def _bar(axes: Axes, span: Sequence[float], top: float, kind: str, gid: str) -> None:
+    # A line keeps a segment wholly past the video's end to be seen.
+    axes.add_patch(
+        Rectangle((span[0], top), span[1] - span[0], _BAR, linewidth=0.8, gid=gid, clip_on=False, **_STYLES[kind])
     )
 
 
-def _x(second: float, seconds: int) -> float:
-    return round(_LABELS + _TRACK * second / seconds, 2)
-
-
-def _shortened(text: str, longest: int = 34) -> str:
+def _shortened(text: str, longest: int = 56) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= longest else text[: longest - 1] + "…"

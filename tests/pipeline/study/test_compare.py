@@ -137,21 +137,36 @@ def test_what_is_done_is_not_done_again(done: Any) -> None:
     assert again.detail["tables"]["width"]["slow"]["scores"] == first.detail["tables"]["width"]["slow"]["scores"]
 
 
-def test_killed_halfway_and_begun_again_the_tables_are_the_same(make_study: Callable[..., Path]) -> None:
-    paths = [make_study(["shared", "disjoint"], seeds=[1]) for _ in range(2)]
+@pytest.mark.parametrize(
+    ("seeds", "kills"),
+    [([1], [1]), pytest.param([1, 2], [1, 3, 4, 7, 11], marks=[pytest.mark.endurance, pytest.mark.timeout(1800)])],
+    ids=["killed once", "killed five times"],
+)
+def test_killed_and_begun_again_the_tables_are_the_same(
+    make_study: Callable[..., Path], seeds: list[int], kills: list[int]
+) -> None:
+    """`kills`: how many files of results there are when the whole study is killed."""
+    paths = [make_study(["shared", "disjoint"], seeds=seeds, at_once=1) for _ in range(2)]
+    whole, out = (StudySettings.load(path).out for path in paths)
     compare.run(StudySettings.load(paths[0]))
-    out = StudySettings.load(paths[1]).out
-    command = [sys.executable, "-m", "pipeline.cli", "compare", str(paths[1]), "--set", "compare.at_once=1"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not (out / "runs" / "shared-seed1" / "checkpoint.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.05)  # until the first model has been saved
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (out / "compare.json").exists()
+    command = [sys.executable, "-m", "pipeline.cli", "compare", str(paths[1])]
+
+    def made() -> int:
+        names = ("checkpoint.pt", "retrieval.json", "localization.json")
+        return sum(len(list(out.glob(f"runs/*/{name}"))) for name in names)
+
+    for moment in kills:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        while made() < moment:
+            assert process.poll() is None
+            time.sleep(0.02)  # until that much has been saved
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (out / "compare.json").exists()
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert (out / "compare.md").read_bytes() == (StudySettings.load(paths[0]).out / "compare.md").read_bytes()
+    for suffix in ("md", "tex"):
+        assert (out / f"compare.{suffix}").read_bytes() == (whole / f"compare.{suffix}").read_bytes()
 
 
 def test_a_plan_trains_nothing_and_gives_a_command_a_model(
