@@ -47,8 +47,10 @@ class HeldOutClips:
         return self._clips
 
     @torch.no_grad()
-    def scores(self, model: MCN, device: torch.device, batch: int = 512) -> dict[str, float]:
+    def scores(self, model: MCN, device: torch.device, normalise: bool = False, batch: int = 512) -> dict[str, float]:
         """`heldout/R@1`, `R@5`, `R@10` in [0, 1] and `heldout/median rank` of text -> video, video alone.
+
+        By cosines with `normalise`, as such a model is trained and evaluated, else by inner products.
 
         Nothing where there is no held-out clip, or no space of the scheme contrasts text with video.
         """
@@ -62,6 +64,8 @@ class HeldOutClips:
         finally:
             model.train(was_training)
         embedded = concatenate(parts)
+        if normalise:
+            embedded = embedded.map_vectors(lambda vectors: torch.nn.functional.normalize(vectors.float(), dim=1))
         where = ranked(headline.queries(embedded), headline.candidates(embedded))
         recalls = {f"heldout/R@{k}": float(where.hits(k).mean()) for k in CUTOFFS}
         return recalls | {"heldout/median rank": _median(where.rank.tolist())}

@@ -17,7 +17,9 @@ _LATEX = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    "→": r"$\rightarrow$",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
     "±": r"$\pm$",
     "–": "--",
 }
@@ -52,7 +54,7 @@ class Table:
             return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
         rule = "|---|" + "---:|" * (len(self.columns) - 1)
-        notes = [f"\n{note}" for note in self.notes]
+        notes = ["\n" + note.replace("*", "\\*") for note in self.notes]
         return "\n".join([f"**{self.title}**", "", line(self.columns), rule, *map(line, self.rows), *notes]) + "\n"
 
     def latex(self) -> str:
@@ -101,4 +103,5 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    parts = text.split("->")
+    return r"$\rightarrow$".join("".join(_LATEX.get(one, one) for one in part) for part in parts)

@@ -229,7 +229,7 @@ class Trainer:
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
         # Every process could measure it, one is enough: nothing else depends on it.
         if self.is_first:
-            means |= self.data.heldout.scores(self.model, self.fabric.device)
+            means |= self.data.heldout.scores(self.model, self.fabric.device, self.settings.normalise)
         self.history.append({"epoch": self.epoch, **means})
         if board is not None:
             board.add(means, self.steps_done, "epoch")

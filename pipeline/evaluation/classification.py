@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.circumstance import circumstance
-from pipeline.clip_cutting import ClipFeatures, cut_clip
+from pipeline.clip_cutting import ClipFeatures
 from pipeline.config import as_plain
 from pipeline.errors import InputError
 from pipeline.evaluation.bootstrap import Interval, bootstrap
-from pipeline.evaluation.clip_list import LabelledClip, of_split, read_clips
+from pipeline.evaluation.clip_list import LabelledClip, cut_out, of_split, read_clips
 from pipeline.evaluation.ranks import Positions, positions
-from pipeline.files import digest_of_json, read_json, sha256_of_file
+from pipeline.evaluation.results import digest_of, found_again, publish
+from pipeline.files import digest_of_json
 from pipeline.report import StageReport
-from pipeline.tables import Table, percent, write_tables
+from pipeline.tables import Table, percent
 from pipeline.trained_model import TrainedModel, open_trained
 
 FILE = "classification.json"
@@ -68,12 +69,7 @@ def run(settings: ClassificationSettings) -> StageReport:
     report = StageReport("evaluate classification", unit="clip")
     model = open_trained(settings.checkpoint, settings.manifest)
     inputs = _inputs(settings, model)
-    before = read_json(settings.out / FILE) if (settings.out / FILE).exists() else {}
-    if before.get("detail", {}).get("inputs") == inputs:
-        report.detail, report.notes = before["detail"], before["notes"]
-        report.failed.update(before["failed"])
-        report.skipped = report.detail["clips"]
-        report.finish().publish()
+    if found_again(report, settings.out / FILE, inputs):
         print(table(report.detail).text())
         return report
     spaces = model.network.settings.scheme.contrasting("text", "video")
@@ -110,8 +106,7 @@ def run(settings: ClassificationSettings) -> StageReport:
         "circumstance": circumstance("cpu"),
         "settings": as_plain(settings),
     }
-    report.finish().publish(settings.out / FILE)
-    write_tables(settings.out / FILE, [table(report.detail)])
+    publish(report, settings.out / FILE, [table(report.detail)])
     print(table(report.detail).text())
     return report
 
@@ -179,8 +174,7 @@ def _mean_windows(
 
     def windows() -> Iterator[ClipFeatures]:
         for index, (start, end) in cut:
-            video = model.dataset.video(clips[index].clip.video_id, rules)
-            yield cut_clip(video, start, end, (), model.vectors, rules)
+            yield cut_out(model, clips[index].clip.video_id, start, end, (), rules)
 
     embedded = model.embed(windows(), rules)
     there = embedded.present["video"]
@@ -207,8 +201,7 @@ def _standing(
         where = positions(scores, right)
     except ValueError as error:
         raise InputError(f"{settings.checkpoint}: {error}; the model is broken, train it again") from None
-    lost = ~shown | ~named[right]
-    return Positions(np.where(lost, len(classes) - 1, where.higher), np.where(lost, 0, where.equal))
+    return where.without(~shown | ~named[right], len(classes))
 
 
 def _metrics(
@@ -234,10 +227,10 @@ def _metrics(
 
 def _inputs(settings: ClassificationSettings, model: TrainedModel) -> dict[str, Any]:
     """What the scores follow from: equal inputs need no second evaluation."""
-    files = {"clips": settings.clips, "classes": settings.classes}
     return {
         "checkpoint": model.digest,
         "manifest": model.dataset.manifest.digest,
-        **{name: sha256_of_file(path) if path and path.is_file() else "" for name, path in files.items()},
+        "clips": digest_of(settings.clips, f"a csv video_id,start,end,{settings.class_column}"),
+        "classes": digest_of(settings.classes, "a text file of class names, one a line,"),
         **{name: as_plain(settings)[name] for name in ("split", "class_column", "window_seconds", "bootstrap", "seed")},
     }

@@ -2,9 +2,13 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from pipeline.clip_cutting import ClipFeatures, cut_clip
 from pipeline.clip_rules import ClipRules
 from pipeline.errors import InputError
 from pipeline.records import Clip
@@ -26,7 +30,7 @@ def read_clips(path: Path, column: str) -> list[LabelledClip]:
     wanted = f"video_id,start,end,{column}"
     clips = []
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if not set(wanted.split(",")) <= set(reader.fieldnames or ()):
                 raise InputError(f"{path} line 1: columns {wanted} are wanted")
@@ -45,6 +49,17 @@ def read_clips(path: Path, column: str) -> list[LabelledClip]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: can't be read as csv: {error}") from None
     return clips
+
+
+def cut_out(
+    model: TrainedModel, video_id: str, start: float, end: float, words: Sequence[str], rules: ClipRules
+) -> ClipFeatures:
+    """The clip's features; nothing to see or to hear where it starts at the video's end or later."""
+    video = model.dataset.video(video_id, rules)
+    clip = cut_clip(video, start, end, words, model.vectors, rules)
+    if start < video.duration:
+        return clip
+    return replace(clip, video=np.zeros_like(clip.video), has_video=False, audio=None)
 
 
 def of_split(
@@ -70,7 +85,7 @@ def of_split(
     late = [c.clip for c in clips if c.clip.start >= dataset.video(c.clip.video_id, timed).duration]
     if late:
         report.notes.append(
-            f"{len(late)} clips start past their video's end and count as misses, "
+            f"{len(late)} clips start at their video's end or later and count as misses, "
             f"e.g. {late[0].video_id} at {late[0].start} s"
         )
     return clips

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.evaluation.ranks import Positions, Side, positions
+from pipeline.evaluation.ranks import Positions, Side, positions, products
 from pipeline.evaluation.retrieval_metrics import CUTOFFS
 
 MOST_VIDEOS = 5000
@@ -51,7 +51,7 @@ def full_video(queries: Side, candidates: Side, owners: Sequence[str]) -> FullVi
     higher, equal = np.full(clips, videos - 1, np.int64), np.zeros(clips, np.int64)
     there = queries.present.nonzero().squeeze(1)
     for asked in there.split(_ASKED_AT_A_TIME):
-        scores = queries.vectors[asked] @ candidates.vectors.T
+        scores = products(queries.vectors[asked], candidates.vectors)
         if not torch.isfinite(scores.sum()):
             raise ValueError("scores hold NaN or overflow: no rank can be given")
         scores[:, ~candidates.present] = -torch.inf
@@ -72,7 +72,7 @@ def full_video(queries: Side, candidates: Side, owners: Sequence[str]) -> FullVi
     heard[owner_of[there]] = True
     return FullVideo(
         tuple(names.tolist()),
-        Positions(higher, equal),
+        Positions(higher, equal).without(~queries.present.numpy(), videos),
         _standing(means, heard),
         {k: _standing(votes["video"][k], heard) for k in CUTOFFS},
         {k: _standing(votes["clip"][k], heard) for k in CUTOFFS},
@@ -94,5 +94,4 @@ def _standing(scores: Tensor, heard: Tensor) -> Positions:
     # Votes are sums of fractions, in an order of their own: what differs by rounding alone is equal.
     standing = np.round(standing, 9)
     where = positions(standing)
-    silent = ~heard.numpy()
-    return Positions(np.where(silent, len(standing) - 1, where.higher), np.where(silent, 0, where.equal))
+    return where.without(~heard.numpy(), len(standing))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.circumstance import circumstance
+from pipeline.clip_cutting import AUDIO_SECONDS
 from pipeline.config import as_plain
 from pipeline.errors import InputError
 from pipeline.evaluation.bootstrap import Interval
@@ -26,11 +27,12 @@ from pipeline.evaluation.localization_metrics import (
     true_seconds,
     video_figures,
 )
+from pipeline.evaluation.results import digest_of, found_again, publish
 from pipeline.evaluation.step_lists import StepList, read_step_lists
 from pipeline.evaluation.step_scores import Fusion, StepScorer, StepScores, Windows, whole_seconds
-from pipeline.files import digest_of_json, read_json, sha256_of_file
+from pipeline.files import digest_of_json, read_json
 from pipeline.report import StageReport
-from pipeline.tables import Table, percent, write_tables
+from pipeline.tables import Table, percent
 from pipeline.trained_model import TrainedModel, open_trained
 
 FILE = "localization.json"
@@ -63,7 +65,7 @@ class LocalizationSettings:
     video_seconds: int = 1
     """Window of the video about each second. Published: 1, the second itself."""
     audio_seconds: int = 8
-    """Window of the audio about each second, shifted inside the video's ends. Published: 8."""
+    """Window of the audio about each second, at most 10, shifted inside the video's ends. Published: 8."""
     max_words: int = 30
     """First words of a step's text with a vector that are kept. Published: 30."""
     step_seconds: float = 5.0
@@ -85,6 +87,8 @@ class LocalizationSettings:
             raise ValueError("bootstrap and chance_draws must be at least 1, seed at least 0")
         if min(self.video_seconds, self.audio_seconds, self.max_words) < 1 or not self.step_seconds > 0:
             raise ValueError("windows and max_words must be at least 1, step_seconds positive")
+        if self.audio_seconds > AUDIO_SECONDS:
+            raise ValueError(f"audio_seconds is {self.audio_seconds}: the model hears {AUDIO_SECONDS:.0f} s of a clip")
 
     @property
     def windows(self) -> Windows:
@@ -142,12 +146,7 @@ def run(settings: LocalizationSettings) -> StageReport:
     report = StageReport("evaluate localization", unit="video")
     model = open_trained(settings.checkpoint, settings.manifest)
     inputs = _inputs(settings, model)
-    before = read_json(settings.out / FILE) if (settings.out / FILE).exists() else {}
-    if before.get("detail", {}).get("inputs") == inputs:
-        report.detail, report.notes = before["detail"], before["notes"]
-        report.failed.update(before["failed"])
-        report.skipped = len(report.detail["videos"])
-        report.finish().publish()
+    if found_again(report, settings.out / FILE, inputs):
         _print(report.detail)
         return report
     asked = read_step_lists(settings.annotations, settings.steps)
@@ -179,8 +178,7 @@ def run(settings: LocalizationSettings) -> StageReport:
     }
     if other is not None:
         report.detail["against"] = _compared(scores, other, owners, tasks, settings)
-    report.finish().publish(settings.out / FILE)
-    write_tables(settings.out / FILE, tables(report.detail))
+    publish(report, settings.out / FILE, tables(report.detail))
     _print(report.detail)
     return report
 
@@ -215,12 +213,13 @@ def _print(detail: Mapping[str, Any]) -> None:
 
 def _inputs(settings: LocalizationSettings, model: TrainedModel) -> dict[str, Any]:
     """What the figures follow from: equal inputs need no second evaluation."""
-    files = {"annotations": settings.annotations, "steps": settings.steps, "against": settings.against}
     plain = as_plain(settings)
     return {
         "checkpoint": model.digest,
         "manifest": model.dataset.manifest.digest,
-        **{name: sha256_of_file(path) if path and path.is_file() else "" for name, path in files.items()},
+        "annotations": digest_of(settings.annotations, "a csv video_id,task_id,step,start,end,text"),
+        "steps": digest_of(settings.steps, "a csv task_id,step,text"),
+        "against": digest_of(settings.against, f"another model's {FILE}"),
         **{name: plain[name] for name in (*_SAME_TO_COMPARE, "split", "chance_draws", "bootstrap", "seed")},
     }
 
@@ -251,7 +250,7 @@ def _of_split(
 def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSettings) -> _LocalizedVideo:
     seconds = whole_seconds(scorer.duration(steps.video_id))
     scored, truth = scorer.score(steps), true_seconds(steps, seconds)
-    found = find_steps(scored.scores, settings.alignment)
+    found = find_steps(scored.scores, settings.alignment).without(scored.unknown)
     # Random scores of one video don't depend on which others there are.
     generator = np.random.default_rng([settings.seed, *f"{steps.task_id} {steps.video_id}".encode()])
     random: NDArray[np.float64] = generator.standard_normal((settings.chance_draws, *truth.shape))
@@ -282,7 +281,7 @@ def _announce(videos: Sequence[_LocalizedVideo], report: StageReport) -> None:
     note(
         "steps without a known word",
         [(video, int(video.scored.unknown.sum())) for video in videos],
-        "they score the same everywhere, and count",
+        "they are not looked for, and count as missed",
     )
     note(
         "seconds without anything to score",

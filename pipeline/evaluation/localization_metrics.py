@@ -50,9 +50,17 @@ class Found:
     chosen: NDArray[np.int64]
     """[..., K]: each step's one second; -1 without one."""
     best: NDArray[np.int64]
-    """[..., T]: each second's best step, the first of equal ones."""
+    """[..., T]: each second's best step, the first of equal ones; -1 where that isn't looked for."""
     segments: NDArray[np.int64]
     """[..., K, 2]: each step's half-open span in whole seconds; [-1, -1) without one."""
+
+    def without(self, steps: NDArray[np.bool_]) -> "Found":
+        """The same, but nothing found for `steps` [K]: ties alone would have placed them."""
+        return Found(
+            np.where(steps, -1, self.chosen),
+            np.where(steps[self.best], -1, self.best),
+            np.where(steps[:, None], -1, self.segments),
+        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,8 @@ def video_figures(found: Found, truth: NDArray[np.bool_], present: Sequence[bool
     hits = (padded[found.chosen, steps] & counted).sum(axis=-1)
     places = np.arange(len(truth))
     unseen = int((counted & ~truth.any(axis=0)).sum())
-    unordered = truth[places, found.best].sum(axis=-1) / (int(truth.sum()) + unseen)
+    right = truth[places, found.best] & (found.best >= 0)
+    unordered = right.sum(axis=-1) / (int(truth.sum()) + unseen)
     summed = np.concatenate([np.zeros((1, len(counted)), np.int64), np.cumsum(truth, axis=0)])
     starts, stops = found.segments[..., 0], found.segments[..., 1]
     common = summed[stops, steps] - summed[starts, steps]

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 QUERY_BLOCK, CANDIDATE_BLOCK = 2048, 4096
 """Scores made at a time: 32 MiB in fp32."""
+_ALIGNED = 256
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,18 @@ class Positions:
 
     higher: NDArray[np.int64]
     equal: NDArray[np.int64]
+    lost: NDArray[np.bool_] | None = None
+    """[N]: queries that find nothing, or whose right candidate isn't there. They stand last and are no hit, however few
+    candidates there are."""
+
+    def without(self, lost: NDArray[np.bool_], candidates: int) -> "Positions":
+        """The same, but the queries `lost` [N] stand last of all `candidates`, and are no hit."""
+        return Positions(np.where(lost, candidates - 1, self.higher), np.where(lost, 0, self.equal), lost)
+
+    def of(self, queries: NDArray[np.int64]) -> "Positions":
+        """The positions of these queries, repeated as given."""
+        lost = None if self.lost is None else self.lost[queries]
+        return Positions(self.higher[queries], self.equal[queries], lost)
 
     @property
     def rank(self) -> NDArray[np.float64]:
@@ -25,20 +39,23 @@ class Positions:
 
     def hits(self, cutoff: int) -> NDArray[np.float64]:
         """Probability [N] that the right candidate is among the first `cutoff`, equal scores in random order."""
-        return np.clip((cutoff - self.higher) / (self.equal + 1.0), 0.0, 1.0)
+        return self._found(np.clip((cutoff - self.higher) / (self.equal + 1.0), 0.0, 1.0))
 
     def published_hits(self, cutoff: int) -> NDArray[np.float64]:
         """How many of the positions that the right score ties for are among the first `cutoff`: more than 1 with ties.
 
         As the published metrics count (Chen et al.'s metrics.py): constant scores so reach a recall of `cutoff`.
         """
-        return np.clip(cutoff - self.higher, 0, self.equal + 1).astype(np.float64)
+        return self._found(np.clip(cutoff - self.higher, 0, self.equal + 1).astype(np.float64))
 
     def published_ranks(self) -> NDArray[np.float64]:
         """Every position that a right score ties for, from 1: more than N of them with ties."""
         first = np.repeat(self.higher + 1, self.equal + 1)
         within = np.arange(len(first)) - np.repeat(np.cumsum(self.equal + 1) - (self.equal + 1), self.equal + 1)
         return (first + within).astype(np.float64)
+
+    def _found(self, hits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return hits if self.lost is None else np.where(self.lost, 0.0, hits)
 
 
 def positions(scores: NDArray[np.float64], right: NDArray[np.int64] | None = None) -> Positions:
@@ -67,7 +84,7 @@ def ranked(queries: Side, candidates: Side) -> Positions:
     """Positions of candidate i for query i, of N each, by dot products in fp32, made in blocks.
 
     A query that isn't there finds its candidate last of all; a candidate that isn't there stands behind those that
-    are, equal with its like. Raises ValueError when a score is NaN or overflows.
+    are, equal with its like, and is no hit. Raises ValueError when a score is NaN or overflows.
     """
     there = candidates.present.nonzero().squeeze(1)
     count, absent = len(candidates.present), len(candidates.present) - len(there)
@@ -81,7 +98,7 @@ def ranked(queries: Side, candidates: Side) -> Positions:
     place[there] = torch.arange(len(there))
     above, level = _counts(queries.vectors[asked], candidates.vectors[there], place[asked])
     higher[asked.numpy()], equal[asked.numpy()] = above.numpy(), level.numpy() - 1
-    return Positions(higher, equal)
+    return Positions(higher, equal, (~queries.present | ~candidates.present).numpy())
 
 
 def _counts(queries: Tensor, candidates: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +110,7 @@ def _counts(queries: Tensor, candidates: Tensor, right: Tensor) -> tuple[Tensor,
     """
     above = torch.zeros(len(queries), dtype=torch.int64)
     level = torch.zeros(len(queries), dtype=torch.int64)
-    room = torch.empty(QUERY_BLOCK * CANDIDATE_BLOCK)
+    room = torch.empty(QUERY_BLOCK * (CANDIDATE_BLOCK + _ALIGNED))
     begins = range(0, len(candidates), CANDIDATE_BLOCK)
     for own in begins:
         first, stop = torch.searchsorted(right, torch.tensor([own, own + CANDIDATE_BLOCK])).tolist()
@@ -102,7 +119,7 @@ def _counts(queries: Tensor, candidates: Tensor, right: Tensor) -> tuple[Tensor,
             asked, score = queries[run], torch.empty(0)
             for begin in (own, *(begin for begin in begins if begin != own)):
                 part = candidates[begin : begin + CANDIDATE_BLOCK]
-                scores = torch.mm(asked, part.T, out=room[: len(asked) * len(part)].view(len(asked), len(part)))
+                scores = products(asked, part, room)
                 if not torch.isfinite(scores.sum()):
                     raise ValueError("scores hold NaN or overflow: no rank can be given")
                 if begin == own:
@@ -111,6 +128,19 @@ def _counts(queries: Tensor, candidates: Tensor, right: Tensor) -> tuple[Tensor,
                 above[run] += higher
                 level[run] += _true(scores >= score) - higher
     return above, level
+
+
+def products(queries: Tensor, candidates: Tensor, room: Tensor | None = None) -> Tensor:
+    """Inner products `(N, M)`, of which equal candidates get equal ones; in `room`, where it is given.
+
+    Rows are padded with zeros to a multiple of 256: at the ragged edge of a matrix other instructions add up, in
+    another order, and the last bit of a sum depends on it.
+    """
+    ragged = -len(candidates) % _ALIGNED
+    padded = functional.pad(candidates, (0, 0, 0, ragged)) if ragged else candidates
+    shape = (len(queries), len(padded))
+    made = torch.empty(shape) if room is None else room[: shape[0] * shape[1]].view(shape)
+    return torch.mm(queries, padded.T, out=made)[:, : len(candidates)]
 
 
 def _true(mask: Tensor) -> Tensor:

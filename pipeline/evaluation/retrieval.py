@@ -11,18 +11,17 @@ import torch
 from extractors.text import words
 from models import Embeddings
 from pipeline.circumstance import circumstance
-from pipeline.clip_cutting import ClipFeatures, cut_clip
 from pipeline.config import as_plain
 from pipeline.errors import InputError
-from pipeline.evaluation.clip_list import LabelledClip, of_split, read_clips
+from pipeline.evaluation.clip_list import LabelledClip, cut_out, of_split, read_clips
 from pipeline.evaluation.directions import Direction, directions, is_headline
 from pipeline.evaluation.full_video import MOST_VIDEOS, full_video
 from pipeline.evaluation.ranks import Positions, Side, ranked
+from pipeline.evaluation.results import digest_of, found_again, publish
 from pipeline.evaluation.retrieval_metrics import CUTOFFS, retrieval_metrics
 from pipeline.evaluation.retrieval_tables import headline_text, tables
-from pipeline.files import digest_of_json, read_json, sha256_of_file
+from pipeline.files import digest_of_json
 from pipeline.report import StageReport
-from pipeline.tables import write_tables
 from pipeline.trained_model import TrainedModel, open_trained
 
 FILE = "retrieval.json"
@@ -64,12 +63,7 @@ def run(settings: RetrievalSettings) -> StageReport:
     report = StageReport("evaluate retrieval", unit="clip")
     model = open_trained(settings.checkpoint, settings.manifest)
     inputs = _inputs(settings, model)
-    before = read_json(settings.out / FILE) if (settings.out / FILE).exists() else {}
-    if before.get("detail", {}).get("inputs") == inputs:
-        report.detail, report.notes = before["detail"], before["notes"]
-        report.failed.update(before["failed"])
-        report.skipped = report.detail["metrics"]["queries"]
-        report.finish().publish()
+    if found_again(report, settings.out / FILE, inputs):
         _print(report.detail, settings)
         return report
     clips = of_split(read_clips(settings.clips, "text"), model, settings.split, settings.clips, report)
@@ -84,7 +78,7 @@ def run(settings: RetrievalSettings) -> StageReport:
     scored = [_scored(way, embedded, owners, settings) for way in ways]
     report.done = len(clips)
     report.detail = {
-        **{key: scored[0][key] for key in ("direction", "space", "metrics", "missing", "videos")},
+        **{key: scored[0][key] for key in ("direction", "space", "headline", "metrics", "missing", "videos")},
         "directions": [{key: value for key, value in way.items() if key != "videos"} for way in scored],
         "full video": _full_video(ways[0], embedded, owners, settings, report),
         "published ties": settings.published_ties,
@@ -95,8 +89,7 @@ def run(settings: RetrievalSettings) -> StageReport:
         "settings": as_plain(settings),
         "examples": _examples(clips, ways[0].queries(embedded), ways[0].candidates(embedded)),
     }
-    report.finish().publish(settings.out / FILE)
-    write_tables(settings.out / FILE, tables(report.detail))
+    publish(report, settings.out / FILE, tables(report.detail))
     _print(report.detail, settings)
     return report
 
@@ -121,11 +114,8 @@ def _embed(model: TrainedModel, clips: Sequence[LabelledClip], ways: Sequence[Di
     heard = any("audio" in way.query + way.candidate for way in ways)
     rules = model.rules if heard else model.rules.without_sound()
 
-    def cut(clip: LabelledClip) -> ClipFeatures:
-        video = model.dataset.video(clip.clip.video_id, rules)
-        return cut_clip(video, clip.clip.start, clip.clip.end, words(clip.label), model.vectors, rules)
-
-    return model.embed(map(cut, clips), rules)
+    cut = (cut_out(model, c.clip.video_id, c.clip.start, c.clip.end, words(c.label), rules) for c in clips)
+    return model.embed(cut, rules)
 
 
 def _scored(way: Direction, embedded: Embeddings, owners: Sequence[str], settings: RetrievalSettings) -> dict[str, Any]:
@@ -136,6 +126,7 @@ def _scored(way: Direction, embedded: Embeddings, owners: Sequence[str], setting
         "direction": way.name,
         "space": way.space,
         "contrasted": way.contrasted,
+        "headline": is_headline(way),
         "metrics": metrics.as_json(),
         "videos": _by_video(where, owners),
         "missing": {"queries": int((~queries.present).sum()), "candidates": int((~candidates.present).sum())},
@@ -191,7 +182,7 @@ def _inputs(settings: RetrievalSettings, model: TrainedModel) -> dict[str, Any]:
     """What the scores follow from: equal inputs need no second evaluation."""
     return {
         "checkpoint": model.digest,
-        "clips": sha256_of_file(settings.clips) if settings.clips.is_file() else "",
+        "clips": digest_of(settings.clips, "a csv video_id,start,end,text"),
         "manifest": model.dataset.manifest.digest,
         **{name: as_plain(settings)[name] for name in ("split", "directions", "published_ties", "bootstrap", "seed")},
     }

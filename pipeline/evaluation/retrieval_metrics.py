@@ -70,6 +70,6 @@ def retrieval_metrics(
 
 def _ranks(where: Positions, drawn: NDArray[np.int64], published_ties: bool) -> tuple[float, float]:
     """Mean and median rank."""
-    chosen = Positions(where.higher[drawn], where.equal[drawn])
+    chosen = where.of(drawn)
     ranks = chosen.published_ranks() if published_ties else chosen.rank
     return float(ranks.mean()), float(np.median(ranks))

@@ -24,6 +24,7 @@ def test_markdown_has_as_many_cells_in_every_line() -> None:
 
 def test_latex_escapes_what_it_would_take_for_its_own() -> None:
     text = TABLE.latex()
+    assert r"text $\rightarrow$ video" in text
     assert r"50 \% of a\_b" in text and r"n \& m" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [2, 2, 2]

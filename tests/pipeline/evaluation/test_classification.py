@@ -105,6 +105,43 @@ def test_classes_without_a_known_word_are_misses_and_announced(asked: Any, tmp_p
         classification.run(dataclasses.replace(asked, clips=some))
 
 
+def test_a_class_without_a_known_word_is_a_miss_among_few_classes_too(asked: Any, tmp_path: Path) -> None:
+    lines = [line for line in asked.clips.read_text().splitlines() if line.startswith("heldout")][:4]
+    few = tmp_path / "few.csv"
+    few.write_text(
+        "\n".join(["video_id,start,end,class", *lines[:2], *(x.rsplit(",", 1)[0] + ",zzz" for x in lines[2:])])
+    )
+    metrics = classification.run(dataclasses.replace(asked, clips=few)).detail["metrics"]
+    assert metrics["top-5"]["value"] == 0.5 and metrics["chance"]["top-5"] == 1.0
+
+
+def test_what_is_given_must_be_there_also_when_results_are(asked: Any, tmp_path: Path) -> None:
+    classification.run(asked)
+    with pytest.raises(InputError, match=r"typo\.txt: no such file"):
+        classification.run(dataclasses.replace(asked, classes=tmp_path / "typo.txt"))
+
+
+@pytest.mark.parametrize("lost", ["classification.md", "classification.tex", "classification.json"])
+def test_what_is_lost_is_made_again(asked: Any, lost: str) -> None:
+    classification.run(asked)
+    whole = (asked.out / lost).read_bytes()
+    (asked.out / lost).unlink()
+    assert classification.run(asked).skipped == 0
+    assert (asked.out / lost).exists() and (lost.endswith("json") or (asked.out / lost).read_bytes() == whole)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"detail": null}', '{"detail": {}}'])
+def test_a_foreign_file_in_the_place_of_results_is_no_result(asked: Any, content: str) -> None:
+    asked.out.mkdir()
+    (asked.out / "classification.json").write_text(content)
+    assert classification.run(asked).done == 16
+
+
+def test_a_list_saved_by_a_spreadsheet_is_read(asked: Any) -> None:
+    asked.clips.write_bytes(b"\xef\xbb\xbf" + asked.clips.read_bytes())
+    assert classification.run(asked).done == 16
+
+
 def test_results_are_written_in_three_forms_and_not_made_twice(asked: Any, capsys: Any) -> None:
     first = classification.run(asked)
     written = json.loads((asked.out / "classification.json").read_text())

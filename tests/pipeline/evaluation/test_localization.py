@@ -177,14 +177,26 @@ def test_odd_annotations_are_told_and_counted(planted: Any, asked: LocalizationS
     report = localization.run(asked)
     notes = "\n".join(report.notes)
     assert "1 annotated videos are not in the manifest, e.g. nowhere0000: they are in no mean" in notes
-    assert "1 steps without a known word in 1 videos, e.g. heldout0000: they score the same everywhere" in notes
+    assert "1 steps without a known word in 1 videos, e.g. heldout0000: they are not looked for" in notes
     assert "2 annotated segments reach past the end in 2 videos, e.g. heldout0001: cut off there" in notes
     assert report.failed == {"video not in the manifest": 1} and report.done == 4
     assert report.detail["missing"]["steps without a known word"] == 1
     assert report.detail["metrics"]["steps"] == 18 == known["metrics"]["steps"] + 2
+    unknown = report.detail["videos"][0]
+    assert unknown["video_id"] == "heldout0000" and (unknown["present"], unknown["hits"] <= 3) == (4, True)
+    assert unknown["steps"][0]["second"] is None and unknown["steps"][0]["found"] is None
     past = report.detail["videos"][2]
     assert past["video_id"] == "heldout0002" and past["present"] == 5 and past["recall"] <= 4 / 5
     assert past["steps"][4]["second"] is not None, "it is looked for, and can't be found"
+
+
+def test_steps_that_no_known_word_describes_find_nothing(planted: Any, asked: LocalizationSettings) -> None:
+    # Each is the one step of its video, done in its first second: where a tie would place it.
+    lines = [f"heldout000{n},0,0,0,1,{'zzz' if n else 'now again'}\n" for n in range(4)]
+    asked.annotations.write_text(HEAD + "".join(lines))
+    videos = localization.run(asked).detail["videos"]
+    for video in videos[1:]:
+        assert (video["recall"], video["IoU"], video["IoD"], video["unordered recall"]) == (0, 0, 0, 0)
 
 
 def test_fewer_seconds_than_steps(planted: Any, asked: LocalizationSettings) -> None:

@@ -34,6 +34,22 @@ def test_blocks_give_the_positions_of_the_whole_matrix(count: int, seed: int, bl
         assert (found.higher[index], found.equal[index]) == wanted
 
 
+def test_what_finds_nothing_is_no_hit_however_few_candidates_there_are() -> None:
+    vectors = torch.eye(4)
+    asked, there = torch.tensor([True, False, True, True]), torch.tensor([True, True, False, False])
+    found = ranked(Side(vectors, asked), Side(vectors, there))
+    assert found.hits(10).tolist() == [1.0, 0.0, 0.0, 0.0] == found.published_hits(10).tolist()
+    assert found.rank.tolist() == [1.0, 4.0, 3.5, 3.5]
+
+
+@pytest.mark.parametrize(("count", "width"), [(97, 300), (1000, 1024), (4097, 1024), (4100, 300), (5001, 100)])
+def test_equal_candidates_tie_at_any_size(count: int, width: int) -> None:
+    vector = torch.randn(1, width, generator=torch.Generator().manual_seed(1))
+    side = Side(vector.expand(count, -1).contiguous(), torch.ones(count, dtype=torch.bool))
+    found = ranked(side, side)
+    assert (found.higher == 0).all() and (found.equal == count - 1).all()
+
+
 def test_a_candidate_equals_itself_and_its_copies_in_other_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "QUERY_BLOCK", 16)
     monkeypatch.setattr(ranks, "CANDIDATE_BLOCK", 32)
