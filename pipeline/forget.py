@@ -125,7 +125,9 @@ def _forget(
         f"{path} was trained on some of them: train anew to be rid of what it learnt" for path in checkpoints
     ]
     report.notes += [f"{path} holds their clips: delete it, and embed anew" for path in embeddings]
-    report.notes += [f"{path} is an index of such a file: delete it, and index anew" for path in indices]
+    report.notes += [
+        f"{path} is an index of such a file, or of one that is gone: delete it, and index anew" for path in indices
+    ]
     if media is None:
         report.notes.append("media were not looked for: give --media FOLDER")
     if settings.run is None:
@@ -387,7 +389,10 @@ def _embedded(folder: Path, dataset: Path, ids: Collection[str]) -> tuple[list[P
     indices = []
     for path in sorted(folder.rglob(INDEX_FILE)):
         with suppress(InputError):
-            if read_index(path.parent).embeddings["digest"] in digests:
+            made_of = read_index(path.parent).embeddings
+            # Without the file that it was made of, nobody can say whose clips an index holds.
+            gone = not any(place.exists() for place in (Path(made_of["path"]), path.parent / made_of["relative"]))
+            if made_of["digest"] in digests or gone:
                 indices.append(path.parent)
     return embeddings, indices
 

@@ -182,20 +182,24 @@ def join_parts(path: Path, made_of: MadeOf, paths: Mapping[str, str], parts: Seq
 
     `paths` are hints where checkpoint and manifest lie: no part of the file's digest.
     """
-    opened = [EmbeddingsFile(part) for part in parts]
-    try:
-        for part in opened:
+    names: list[str] = []
+    lengths: dict[str, int] = {}
+    ids = np.dtype("S1")
+    # One part open at a time: a data set has thousands.
+    for path_of_part in parts:
+        with EmbeddingsFile(path_of_part) as part:
             if part.made_of != made_of:
                 raise InputError(f"{part.path}: made with other settings; delete it to have it computed anew")
-        names = list(opened[0].digests)
-        shapes = {name: [part.dataset(name).shape[0] for part in opened] for name in names}
-        ids = max((part.dataset("videos/id").dtype for part in opened), key=lambda dtype: dtype.itemsize)
-        videos, clips, text = (sum(shapes[name]) for name in ("videos/id", "clips/times", "clips/text"))
-
-        def blocks() -> Iterator[tuple[str, Array]]:
+            names = names or list(part.digests)
             for name in names:
-                base, last, begun = 0, 0, False
-                for part in opened:
+                lengths[name] = lengths.get(name, 0) + part.dataset(name).shape[0]
+            ids = max((ids, part.dataset("videos/id").dtype), key=lambda dtype: dtype.itemsize)
+
+    def blocks() -> Iterator[tuple[str, Array]]:
+        for name in names:
+            base, last, begun = 0, 0, False
+            for path_of_part in parts:
+                with EmbeddingsFile(path_of_part) as part:
                     read = hashlib.sha256()
                     for place, rows in enumerate(part.blocks(name)):
                         read.update(np.ascontiguousarray(rows).tobytes())
@@ -207,12 +211,10 @@ def join_parts(path: Path, made_of: MadeOf, paths: Mapping[str, str], parts: Seq
                             yield name, rows
                     if read.hexdigest() != part.digests[name]:
                         raise InputError(f"{part.path}: damaged; delete it to have it computed anew")
-                    base, begun = base + last, True
+                base, begun = base + last, True
 
-        _write(path, made_of, paths, _Room.of(made_of, ids, videos, clips, text), blocks())
-    finally:
-        for part in opened:
-            part.close()
+    room = _Room.of(made_of, ids, *(lengths[name] for name in ("videos/id", "clips/times", "clips/text")))
+    _write(path, made_of, paths, room, blocks())
 
 
 class VectorRows:

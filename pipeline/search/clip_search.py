@@ -28,12 +28,8 @@ class ClipSearch:
     def __init__(self, folder: Path, embeddings: Path | None = None) -> None:
         self.folder = folder
         self.description: IndexDescription = read_description(folder)
-        self._file = EmbeddingsFile(self._embeddings(embeddings))
+        self._file = self._embeddings(embeddings)
         try:
-            if self._file.digest != self.description.embeddings["digest"]:
-                raise InputError(
-                    f"{self._file.path}: not the embeddings that {folder} was made of; index anew, or give --embeddings"
-                )
             self._vectors = self._file.vectors(self.description.space, self.description.modality)
         except InputError:
             self._file.close()
@@ -55,14 +51,21 @@ class ClipSearch:
         self._vectors.close()
         self._file.close()
 
-    def _embeddings(self, given: Path | None) -> Path:
-        if given is not None:
-            return given
+    def _embeddings(self, given: Path | None) -> EmbeddingsFile:
         there = self.description.embeddings
-        places = [Path(there["path"]), self.folder / there["relative"]]
+        places = [Path(there["path"]), self.folder / there["relative"]] if given is None else [given]
+        others = []
         for place in places:
-            if place.is_file():
-                return place
+            if place.is_file() or given is not None:
+                file = EmbeddingsFile(place)
+                if file.digest == there["digest"]:
+                    return file
+                file.close()
+                others.append(place)
+        if others:
+            raise InputError(
+                f"{others[0]}: not the embeddings that {self.folder} was made of; index anew, or give --embeddings"
+            )
         raise InputError(f"{places[0]}: gone, and {self.folder} was made of it; give the file with --embeddings")
 
     @property
