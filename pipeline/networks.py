@@ -35,7 +35,7 @@ class Networks:
 def prepare_weights(settings: ExtractSettings) -> dict[str, Path]:
     """Fetch, make or find each network's weights; InputError says which can't be had."""
     try:
-        return _weight_files(_specs(settings), settings.out / "weights")
+        return _weight_files(weight_specs(settings), settings.out / "weights")
     except (WeightsError, ValueError) as error:
         raise InputError(str(error)) from None
 
@@ -46,7 +46,7 @@ def prepare_networks(settings: ExtractSettings, precision: str) -> Networks:
     InputError says what can't be had.
     """
     asked = {
-        "specs": _specs(settings),
+        "specs": weight_specs(settings),
         "folder": str(settings.out / "weights"),
         "precision": precision,
         "device": settings.device,
@@ -72,7 +72,7 @@ def prepare_networks(settings: ExtractSettings, precision: str) -> Networks:
     return Networks(files, answer["digests"], answer["precision"])
 
 
-def _specs(settings: ExtractSettings) -> dict[str, str]:
+def weight_specs(settings: ExtractSettings) -> dict[str, str]:
     """Network -> which weights."""
     specs = dict.fromkeys(settings.streams, "IMAGENET1K") | {"davenet": settings.davenet_weights}
     return specs | ({"resnet152": settings.weights} if "resnet152" in specs else {})
