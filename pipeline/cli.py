@@ -118,6 +118,12 @@ COMMANDS = {
         "zero-shot classification of clips by the names of their classes",
         "mcn evaluate classification --checkpoint runs/model --clips classes.csv --out runs/model",
     ),
+    "probe": Command(
+        "pipeline.probe.probe",
+        "ProbeSettings",
+        "what each space keeps of scene, sound and words: linear probes, context against content, dose curves",
+        "mcn probe --checkpoint runs/model --ids HowTo100M_v1.csv --media media --out runs/model",
+    ),
     "embed": Command(
         "pipeline.search.embed",
         "EmbedSettings",
@@ -138,6 +144,13 @@ COMMANDS = {
         "the clips that fit a text, or that are like another clip",
         'mcn search runs/clips-index "fry the onion"',
         positional=("index", "query"),
+    ),
+    "report": Command(
+        "pipeline.study_report.report",
+        "ReportSettings",
+        "a finished comparison as one HTML file, with its figures and tables as files for a paper",
+        "mcn report runs/demo/study --media runs/demo/media",
+        positional=("study",),
     ),
     "estimate": Command(
         "pipeline.estimate",

@@ -2,13 +2,11 @@
 
 import base64
 import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
 from matplotlib.figure import Figure
 
 from pipeline.evaluation.localization_metrics import FIGURES
@@ -16,8 +14,7 @@ from pipeline.evaluation.timeline_figure import spread, timeline
 from pipeline.files import write_text
 from pipeline.media_folder import find_media
 from pipeline.thumbnails import frame_jpeg
-
-matplotlib.use("Agg")
+from pipeline.vector_drawing import as_svg
 
 EXAMPLES = 8
 
@@ -45,11 +42,7 @@ def learning_curves(metrics: Path) -> str:
         axes.tick_params(labelsize=7)
         if kind != "total":
             axes.legend(fontsize=7)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "mcn"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return as_svg(figure, "Learning curves")
 
 
 def _pictured(clip: dict[str, Any], media: Mapping[str, Path]) -> dict[str, Any]:

@@ -154,6 +154,8 @@ class RunSettings:
 
 def _refuse_folders_own(train: dict[str, Any], where: str) -> None:
     """A scheme and a seed name the folder of their model; given under `train` they would all be the same."""
+    if "out" in train:
+        raise InputError(f"{where}: train.out: each model has a folder of its own; leave it out")
     for name, instead in (("seed", "seeds"), ("scheme", "schemes")):
         if name in train:
             raise InputError(f"{where}: train.{name}: give `{instead}: [...]` instead; each has a folder of its own")

@@ -12,6 +12,7 @@ _BLOCK_BYTES = 1 << 20
 _REPORT_KEYS = frozenset(StageReport("").as_json())
 _RESULTS_KEYS = frozenset(("source", "stages", "scores", "processors"))
 _PAGE_BEGINS, _PAGE_TITLE = b"<!doctype html>", b"<title>mcn run: "
+_STUDY_TITLE, _STUDY_FIGURE = b"<title>mcn report: ", b"# made by: mcn report "
 
 
 def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collection[Path]) -> list[Path]:
@@ -28,7 +29,8 @@ def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collec
 
 
 def is_report(path: Path) -> bool:
-    """Whether this program wrote the file and makes it again: a stage's summary, a run's results or its page.
+    """Whether this program wrote the file and makes it again: a stage's summary, a run's results or its page, a study's
+    report or the numbers of its figures.
 
     Told by what is in it, since a name like `results.json` is anyone's.
     """
@@ -36,9 +38,12 @@ def is_report(path: Path) -> bool:
         if path.suffix == ".json":
             content = json.loads(path.read_bytes())
             return isinstance(content, dict) and content.keys() in (_REPORT_KEYS, _RESULTS_KEYS)
-        if path.name == "index.html":
+        if path.suffix == ".html":
             begin = path.read_bytes()[:4096]
-            return begin.startswith(_PAGE_BEGINS) and _PAGE_TITLE in begin
+            a_run = path.name == "index.html" and _PAGE_TITLE in begin
+            return begin.startswith(_PAGE_BEGINS) and (a_run or _STUDY_TITLE in begin)
+        if path.suffix == ".csv":
+            return path.read_bytes().startswith(_STUDY_FIGURE)
     except (OSError, ValueError, RecursionError):
         return False
     return False

@@ -1,6 +1,7 @@
 """`mcn train`: an MCN, or DaveNet alone, on the clips of a manifest."""
 
 import re
+import resource
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -164,6 +165,7 @@ def _report(trainer: Trainer, report: StageReport) -> StageReport:
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "last": trainer.history[-1] if trainer.history else {},
         "steps": trainer.steps_now,
+        "peak memory bytes": _peak_memory(trainer.fabric.device),
         "waiting for data": round(trainer.waited_s / passed, 4) if passed else None,
         "settings": as_plain(settings),
     }
@@ -175,6 +177,21 @@ def _report(trainer: Trainer, report: StageReport) -> StageReport:
         again = not trainer.steps_now and (settings.out / FOUND).exists()
         report.finish().publish(None if again else settings.out / FOUND)
     return report
+
+
+def _peak_memory(device: torch.device) -> dict[str, int]:
+    """The most bytes that this process has held so far, and on a GPU those that PyTorch had given out."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # The figure of getrusage begins, on Linux, with that of the process which started this one.
+        lines = status.read_text(encoding="utf-8").splitlines()
+        peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {"process": peak}
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.max_memory_allocated(device)
+    return found
 
 
 def _write_davenet(model: MCN, path: Path) -> Path:

@@ -14,9 +14,9 @@ from pipeline.vector_drawing import as_svg, drawing_style
 COLUMNS = ("video_id", "step", "text", "kind", "start", "end")
 """Of the figures that a time line draws."""
 
-_WIDTH, _ROW, _AXIS = 4.2, 0.38, 0.45
+_WIDTH, _ROW, _AXIS = 4.2, 0.44, 0.45
 """Inches: the drawing's width, a step's height, the height of the time axis."""
-_NAME, _TRUE, _FOUND = 0.34, 0.40, 0.68
+_NAME, _TRUE, _FOUND = 0.27, 0.38, 0.64
 """Where in its row, 1 high, a step's name ends and its two bars begin."""
 _BAR = 0.22
 _STYLES: dict[str, dict[str, Any]] = {

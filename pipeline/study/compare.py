@@ -1,32 +1,39 @@
 """`mcn compare STUDY.yaml`: arms x seeds on one manifest, trained alike, and what their differences are worth."""
 
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.circumstance import circumstance
+from pipeline.cli import STOPPED
 from pipeline.config import as_plain
 from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError, suggest
 from pipeline.manifest import TRAIN
 from pipeline.report import StageReport
 from pipeline.run import run_stages
+from pipeline.sample.make import SUMMARY
 from pipeline.stopping import asked_to_stop
 from pipeline.study.comparison import Measured, compare, read_runs
 from pipeline.study.comparison_tables import about_the_data, comparison_tables
 from pipeline.study.plan import plan_table
 from pipeline.study.runs import ARRAY_FILE, COMMANDS_FILE, Pool, Run, processes_at_once, runs_of, write_commands
 from pipeline.study.study_settings import StudySettings
+from pipeline.study_report.report import ReportSettings
+from pipeline.study_report.report import run as write_report
 from pipeline.tables import write_tables
 
 FILE = "compare.json"
 
 
 def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> StageReport:
-    """The data's stages, then every model, then the tables; what is done is skipped, what was stopped goes on.
+    """The data's stages, then every model, then the tables and the report; what is done is skipped, what was stopped
+    goes on.
 
-    Complete when all models are trained and evaluated. With `plan` or `only` the data must be there, and nothing or one
-    model is trained.
+    Complete when all models are trained and evaluated, and the report is written. With `plan` or `only` the data must
+    be there, and nothing or one model is trained.
     """
     report = StageReport("compare", unit="model")
     if not settings.plan and not settings.only:
@@ -38,13 +45,16 @@ def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> StageRep
             return report.finish()
     dataset = FeatureDataset(settings.experiment.manifest)
     runs = runs_of(settings, dataset, dataset.word_vectors().vector_size)
-    write_commands(settings, runs)
     if settings.only:
-        _train(settings, [_named(settings, runs)], report)
+        model = _named(settings, runs)
+        model.write_settings()
+        _train(settings, [model], report)
         report.finish().publish()
         return report
+    write_commands(settings, runs)
     if settings.plan:
-        print(plan_table(settings, runs, len(dataset.manifest.ids(TRAIN)), int(dataset.identity["feature_fps"])).text())
+        videos = len(set(dataset.manifest.ids(TRAIN)) - dataset.without_captions())
+        print(plan_table(settings, runs, videos, int(dataset.identity["feature_fps"])).text())
         print(
             f"  a command for each model: {settings.out / COMMANDS_FILE}; as a SLURM array: {settings.out / ARRAY_FILE}"
         )
@@ -58,6 +68,7 @@ def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> StageRep
     report.finish().publish(settings.out / FILE)
     if report.complete:
         print("\n".join(table.text() for table in comparison_tables(report.detail)))
+        report.complete = _write_report(settings)
     return report
 
 
@@ -70,38 +81,38 @@ def _named(settings: StudySettings, runs: Sequence[Run]) -> Run:
 
 
 def _train(settings: StudySettings, runs: Sequence[Run], report: StageReport) -> None:
-    pool, at_once = Pool(processes_at_once(settings)), processes_at_once(settings)
-    print(f"== {len(runs)} models, {min(at_once, len(runs))} at once", flush=True)
+    pool = Pool(min(processes_at_once(settings), len(runs)))
+    print(f"== {len(runs)} models, {pool.at_once} at once", flush=True)
     began = time.monotonic()
     pool.work(runs)
     print(f"   models took {time.monotonic() - began:.1f} s", flush=True)
     for name, status in pool.statuses.items():
         if status == 0:
             report.done += 1
-        elif status != 75:
+        elif status != STOPPED:
             report.failed[f"model {name}, status {status}"] += 1
-    report.waiting = len(runs) - len(pool.statuses) + sum(status == 75 for status in pool.statuses.values())
+    report.waiting = len(runs) - len(pool.statuses) + sum(status == STOPPED for status in pool.statuses.values())
     report.stopped = asked_to_stop() and bool(report.waiting)
     report.complete = report.done == len(runs)
 
 
 def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureDataset, report: StageReport) -> None:
     measured = read_runs(runs)
-    headlines = [one for one in measured if one.per_video("R@5") is not None]
-    if not headlines:
+    headline = next(one for one in measured if one.run.arm.name == settings.reference)
+    if len(headline.retrieval["videos"]) < 2:
         raise InputError(
-            f"{settings.experiment.source}: no arm contrasts text with video: there is no endpoint to compare"
+            f"{settings.experiment.source}: clips of one video have no interval over videos; evaluate more"
         )
     manifest = dataset.manifest
     report.detail = {
         "tables": compare(settings, measured),
-        "chance": _chance(headlines[0], measured),
+        "chance": _chance(headline, measured),
         "reference": settings.reference,
         "seeds": list(settings.seeds),
         "manifest": {"name": manifest.name, "digest": manifest.digest},
         "data": {
-            "made": "sample" in settings.experiment.stages,
-            "training videos": len(manifest.ids(TRAIN)),
+            "made": "sample" in settings.experiment.stages or _is_of_sample(headline),
+            "training videos": headline.retrieval["trained on"]["videos"],
             "streams": sorted(dataset.identity["streams"]),
         },
         "runs": [_summary(one) for one in measured],
@@ -111,6 +122,25 @@ def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureData
     if len(settings.seeds) == 1:
         report.notes.append("one seed: the intervals know nothing of how much another seed would differ")
     write_tables(settings.out / FILE, comparison_tables(report.detail))
+
+
+def _is_of_sample(measured: Measured) -> bool:
+    # A study may also name the sample's files; beside its list of clips lies what `mcn sample` says of itself.
+    return (Path(measured.retrieval["settings"]["clips"]).parent / SUMMARY).exists()
+
+
+def _write_report(settings: StudySettings) -> bool:
+    """Whether the report is whole. The comparison stands, whatever the report has met."""
+    media = settings.experiment.out / "media"
+    asked = ReportSettings(settings.out, media if media.is_dir() else None)
+    try:
+        page = write_report(asked)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"mcn compare: no report ({reason}); `mcn report {settings.out}` writes it", file=sys.stderr)
+        return False
+    print(f"report: {asked.file.resolve()}")
+    return page.complete
 
 
 def _chance(headline: Measured, measured: Sequence[Measured]) -> dict[str, float]:
@@ -129,6 +159,6 @@ def _summary(one: Measured) -> dict[str, Any]:
         "equal": list(one.run.equal),
         "settings": as_plain(one.run.train),
         "parameters": one.run.parameters,
-        "seconds": one.training["seconds"],
+        "seconds": one.seconds,
         "precision": one.training["detail"]["precision"],
     }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.files import read_json
 from pipeline.study.runs import Run
-from pipeline.study.statistics import Estimate, crossed_mean, holm
+from pipeline.study.statistics import crossed_mean, holm
 from pipeline.study.study_settings import ENDPOINT, StudySettings
 
 RETRIEVAL, LOCALIZATION = "retrieval.json", "localization.json"
@@ -27,11 +27,16 @@ class Measured:
     localization: Mapping[str, Any] | None
     training: Mapping[str, Any]
 
+    @property
+    def seconds(self) -> float | None:
+        """Of its training; None where it was stopped in between, and nobody has counted them all."""
+        return None if self.training["skipped"] else float(self.training["seconds"])
+
     def per_video(self, measure: str) -> NDArray[np.float64] | None:
         """[V] whose mean is the score: each video's own score, weighted as the score weights it; None where the model
         has no such score."""
         if measure != "recall":
-            if not has_headline(self.retrieval):
+            if not self.retrieval["headline"]:
                 return None
             videos = [video for _, video in sorted(self.retrieval["videos"].items())]
             queries = sum(video["queries"] for video in videos)
@@ -44,21 +49,17 @@ class Measured:
         return np.array([each * video["recall"] / tasks.count(video["task_id"]) for video in videos])
 
 
-def has_headline(retrieval: Mapping[str, Any]) -> bool:
-    """Whether the first direction of a retrieval is the one by which schemes are compared."""
-    return bool(retrieval["direction"] == "text -> video" and retrieval["directions"][0]["contrasted"])
-
-
 def read_runs(runs: Sequence[Run]) -> list[Measured]:
     """The scores of all runs. InputError when two don't measure the same, which no table may put side by side."""
     found = []
     for run in runs:
         path = run.folder / LOCALIZATION
+        localized = any(stage == "evaluate localization" for stage, _ in run.stages)
         found.append(
             Measured(
                 run,
                 read_json(run.folder / RETRIEVAL)["detail"],
-                read_json(path)["detail"] if path.exists() else None,
+                read_json(path)["detail"] if localized else None,
                 read_json(run.folder / "train.json"),
             )
         )
@@ -98,8 +99,7 @@ def _table(study: StudySettings, measured: Sequence[Measured]) -> dict[str, Any]
             "scheme": runs[0].run.train.scheme,
             "width": runs[0].run.train.width,
             "parameters": runs[0].run.parameters,
-            "steps": [one.training["detail"]["steps"] for one in runs],
-            "train seconds": float(np.mean([one.training["seconds"] for one in runs])),
+            "train seconds": [one.seconds for one in runs],
             "scores": scores,
             "median rank": float(np.mean(medians)) if medians else None,
             "differences": differences,
@@ -115,8 +115,3 @@ def _stacked(runs: Sequence[Measured], measure: str) -> NDArray[np.float64] | No
     """[seeds, V]; None where the arm has no such score."""
     rows = [one.per_video(measure) for one in runs]
     return None if any(row is None for row in rows) else np.stack([row for row in rows if row is not None])
-
-
-def estimate_from(values: Mapping[str, Any]) -> Estimate:
-    """The estimate that `as_json` gave."""
-    return Estimate(**values)

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from pipeline.circumstance import usable_cores
+from pipeline.cli import STOPPED
 from pipeline.config import as_plain
 from pipeline.dataset import FeatureDataset
 from pipeline.files import write_text
@@ -27,6 +28,7 @@ from pipeline.train_settings import TrainSettings, find_scheme
 
 COMMANDS_FILE, ARRAY_FILE, LOG_FILE = "commands.txt", "array.sh", "log.txt"
 _LOOKS_EVERY_S = 0.2
+_TOLD_TWICE = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -114,16 +116,22 @@ def processes_at_once(study: StudySettings) -> int:
     """How many models are trained side by side."""
     if study.at_once:
         return study.at_once
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return gpus or usable_cores()
+    return len(_gpus()) or usable_cores()
+
+
+def _gpus() -> list[str]:
+    """The names by which CUDA knows the GPUs that this process may use."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return given[:count] if given else [str(number) for number in range(count)]
 
 
 class Pool:
     """Trains and evaluates models in processes of their own, some at a time; they end with this one."""
 
     def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
-        self._gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        self.at_once = at_once
+        self._gpus = _gpus()
         self._working: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
         self.statuses: dict[str, int] = {}
         """Name of a run -> the exit status of its process."""
@@ -132,7 +140,7 @@ class Pool:
         """Work through `runs`; asked to stop, let those in hand save, and begin no more."""
         left, told = list(runs), False
         while self._working or (left and not asked_to_stop()):
-            while left and len(self._working) < self._at_once and not asked_to_stop():
+            while left and len(self._working) < self.at_once and not asked_to_stop():
                 self._begin(left.pop(0))
             wait(_LOOKS_EVERY_S) if not told else self._wait_for_any()
             if asked_to_stop() and not told:
@@ -142,18 +150,20 @@ class Pool:
             for place, (run, process) in list(self._working.items()):
                 if process.poll() is not None:
                     del self._working[place]
-                    self.statuses[run.name] = process.returncode
-                    print(f"  {run.name}: {_outcome(process.returncode, run)}", flush=True)
+                    # Told twice after all, by a batch system that tells every process: its last checkpoint is whole.
+                    twice = told and process.returncode == _TOLD_TWICE
+                    self.statuses[run.name] = STOPPED if twice else process.returncode
+                    print(f"  {run.name}: {_outcome(self.statuses[run.name], run)}", flush=True)
 
     def _begin(self, run: Run) -> None:
-        place = next(number for number in range(self._at_once) if number not in self._working)
+        place = next(number for number in range(self.at_once) if number not in self._working)
         run.folder.mkdir(parents=True, exist_ok=True)
         environment = dict(os.environ)
         if self._gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(place % self._gpus)
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[place % len(self._gpus)]
         else:
             # Threads that outnumber the cores cost more than they bring.
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self._at_once)))
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self.at_once)))
         stages = [[stage, "--config", str(run.folder / f"{stage.replace(' ', '-')}.yaml")] for stage, _ in run.stages]
         command = [
             sys.executable,
@@ -163,7 +173,10 @@ class Pool:
             json.dumps(stages),
         ]
         with open(run.folder / LOG_FILE, "ab") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+            # A signal to the whole group would reach it twice, and the second ends it at once: this one passes it on.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
         self._working[place] = (run, process)
 
     def _wait_for_any(self) -> None:
@@ -178,4 +191,6 @@ class Pool:
 def _outcome(status: int, run: Run) -> str:
     if status == 0:
         return "done"
-    return "stopped, all of it saved" if status == 75 else f"failed with status {status}, see {run.folder / LOG_FILE}"
+    if status == STOPPED:
+        return "stopped, all of it saved"
+    return f"failed with status {status}, see {run.folder / LOG_FILE}"

@@ -6,17 +6,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipeline.config import convert, from_mapping
 from pipeline.errors import InputError, suggest
 from pipeline.run import RunSettings
 from pipeline.study.arms import Arm, arms_from
 from pipeline.train_settings import TrainSettings, find_scheme
 
+SHARED = ("manifest", "out", "seed", "epochs", "batch_videos", "clips_per_video", "share_initial_weights")
+"""Training settings that no arm may have of its own: all arms see the same clips for as many steps."""
 KEYS = ("arms", "reference", "seeds", "equal", "at_once")
 EQUAL = ("width", "parameters")
 """What arms may have in common: the width of every space, or the number of parameters."""
 ENDPOINT = "R@5"
 """The primary endpoint, fixed beforehand: of text -> video, video alone, in the space that contrasts the two."""
+
+
+def _value(value: Any) -> Any:
+    """A setting as YAML gives it; by `--set` it comes as text."""
+    if not isinstance(value, str):
+        return value
+    read = yaml.safe_load(value)
+    return value.split(",") if isinstance(read, str) and "," in read else read
 
 
 @dataclass(frozen=True)
@@ -47,12 +59,15 @@ class StudySettings:
         """Read and check the whole study; InputError says what is wrong. Without a section `compare` it has an arm for
         each of the experiment's schemes."""
         experiment = RunSettings.load(path, overrides)
-        given, where = experiment.compare, f"{path}: compare"
+        where = f"{path}: compare"
+        given = {key: _value(value) for key, value in experiment.compare.items()}
         for key in given:
             if key not in KEYS:
                 raise InputError(f"{where}: unknown setting {key!r}; {suggest(str(key), KEYS)}")
         schemes = [{"name": Path(scheme).stem, "scheme": scheme} for scheme in experiment.schemes]
         arms = arms_from(given.get("arms", schemes), f"{where}: arms")
+        for arm, name in ((arm, name) for arm in arms for name in SHARED if name in arm.train):
+            raise InputError(f"{where}: arm {arm.name}: {name} is the same for all arms; give it under `train`")
         names = [arm.name for arm in arms]
         reference = given.get("reference", names[0])
         if reference not in names:
@@ -68,7 +83,11 @@ class StudySettings:
             raise InputError(f"{path}: section `evaluate` is needed: the endpoint is {ENDPOINT} of its clips")
         study = cls(experiment, arms, reference, seeds, equal, at_once, tuple(overrides), plan, only or "")
         for arm in arms:
-            find_scheme(study.train_settings(arm, seeds[0], experiment.out / "study").scheme)
+            scheme = find_scheme(study.train_settings(arm, seeds[0], experiment.out / "study").scheme)
+            if arm.name == reference and not scheme.contrasting("text", "video"):
+                raise InputError(
+                    f"{where}: reference {reference} never contrasts text with video: it has no {ENDPOINT} to compare"
+                )
         return study
 
     @property

@@ -26,14 +26,15 @@ def width_for(wanted: int, settings: TrainSettings, dataset: FeatureDataset, wor
 
     InputError where no width gives as many: a scheme of one's own may state the width of every space.
     """
+    if parameters(settings, dataset, word_width, 1) == parameters(settings, dataset, word_width, 2):
+        if parameters(settings, dataset, word_width) == wanted:
+            return settings.width
+        raise _none(wanted, settings)
     low, high = 1, 2
     while parameters(settings, dataset, word_width, high) < wanted:
         low, high = high, 2 * high
         if high > _WIDEST:
-            raise InputError(
-                f"scheme {settings.scheme}: no width gives it {wanted:,} parameters: its spaces state their own; leave "
-                "`parameters` out of compare: equal"
-            )
+            raise _none(wanted, settings)
     while high - low > 1:
         middle = (low + high) // 2
         if parameters(settings, dataset, word_width, middle) < wanted:
@@ -41,3 +42,10 @@ def width_for(wanted: int, settings: TrainSettings, dataset: FeatureDataset, wor
         else:
             high = middle
     return min((low, high), key=lambda width: abs(parameters(settings, dataset, word_width, width) - wanted))
+
+
+def _none(wanted: int, settings: TrainSettings) -> InputError:
+    return InputError(
+        f"scheme {settings.scheme}: no width gives it {wanted:,} parameters: its spaces state their own; leave "
+        "`parameters` out of compare: equal"
+    )

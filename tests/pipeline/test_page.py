@@ -129,7 +129,7 @@ def test_steps_are_drawn_in_time_for_three_videos(page: Callable[..., Elements],
         for text in ("Steps in time", "14 steps in 7 videos of 2 tasks", "75.0 %", "50.0 to 87.5 %", "18.8 %"):
             assert text in shown.text
         assert re.findall(r"Steps of video (\w+) over 9 s", shown.text) == ["video0", "video2", "video4"]
-        assert sum(bar.get("class") == "found" for bar in shown.of("rect")) == 6
+        assert sum("-found-" in (group.get("id") or "") for group in shown.of("g")) == 6
         assert "<b>cut</b> & stir" in shown.text and not shown.of("b") and not shown.of("script")
 
 

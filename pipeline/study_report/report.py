@@ -1,0 +1,304 @@
+"""`mcn report STUDY`: a study as one HTML file that needs no network, its figures and tables as files beside it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pipeline.errors import InputError
+from pipeline.evaluation import localization
+from pipeline.evaluation.retrieval_tables import tables as retrieval_tables
+from pipeline.evaluation.timeline_figure import COLUMNS, spread, timeline_figure, timeline_rows
+from pipeline.files import write_text
+from pipeline.probe.probe_figure import draw_probes
+from pipeline.probe.probe_tables import probes
+from pipeline.probe.probe_tables import tables as probe_tables
+from pipeline.report import StageReport
+from pipeline.study.comparison_tables import about_the_data, comparison_tables
+from pipeline.study_report.cluster_contents import cluster_contents, cluster_table
+from pipeline.study_report.embedded_clips import EmbeddedClips, embed_evaluated
+from pipeline.study_report.figure_files import Drawing, FigureFiles, Shown
+from pipeline.study_report.frames import Frames
+from pipeline.study_report.learning_curve_figures import kinds_of, learning_curve_figure, read_curves
+from pipeline.study_report.methods import answers, methods_paragraph, question
+from pipeline.study_report.report_tables import (
+    arms_table,
+    circumstance_table,
+    cost_table,
+    data_table,
+    manifest_of,
+    settings_table,
+)
+from pipeline.study_report.retrieval_examples import ARMS, retrieval_examples
+from pipeline.study_report.score_figures import difference_figure, has_scores, score_figure
+from pipeline.study_report.shown_names import ShownNames
+from pipeline.study_report.space_figures import (
+    MOST_DRAWN,
+    Gap,
+    gap_figure,
+    gap_table,
+    map_figure,
+    modality_gaps,
+    space_map,
+)
+from pipeline.study_report.study_results import Model, Study, read_study
+
+TIMELINES = 2
+"""Videos whose steps are drawn."""
+_MEASURES = {"R@5": "R@5, text -> video", "recall": "localization recall"}
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What `mcn report` can be told."""
+
+    study: Path
+    """Folder that `mcn compare` has filled: it holds compare.json and runs/."""
+    media: Path | None = None
+    """Folder of the videos' files, for frames; default: media beside the study, where stages put it, if it is there."""
+    public: bool = False
+    """Leave out frames, captions, what is made of their words, ids of videos and names of machines."""
+    out: Path | None = None
+    """The HTML file; default: report.html, or report-public.html, in the study's folder. Figures and tables go into a
+    folder beside it, STEM-figures."""
+    seed: int = 0
+    """Of the maps, and of the choice of clips where there are many."""
+
+    @property
+    def file(self) -> Path:
+        """The HTML file."""
+        return self.out or self.study / ("report-public.html" if self.public else "report.html")
+
+    @property
+    def figures(self) -> Path:
+        """The folder beside it. A name of its own: a public report's must hold nothing of another's."""
+        return self.file.with_name(f"{self.file.stem}-figures")
+
+    def command(self) -> str:
+        """The command line that these settings stand for."""
+        parts = ["mcn", "report", str(self.study)]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                parts += [f"--{field.name}"] if value is True else [f"--{field.name}", str(value)]
+        return shlex.join(parts)
+
+
+def run(settings: ReportSettings) -> StageReport:
+    """Write the report and say what it lacks; complete when it lacks nothing that the study's files should give."""
+    report = write_report(settings)
+    report.publish(settings.file.with_suffix(".json"))
+    return report
+
+
+def write_report(settings: ReportSettings) -> StageReport:
+    """Write the HTML file, its figures and tables. Equal studies and settings give equal bytes.
+
+    InputError when the folder holds no finished comparison, or can't be written to.
+    """
+    report = StageReport("report", unit="file")
+    study = read_study(settings.study)
+    media = _media(settings)
+    content = _Sections(study, settings, media, report).all()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline"), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    write_text(settings.file, environment.get_template("report.html").render(content))
+    report.done = content["files"] + 1
+    report.complete = not report.failed
+    report.detail = {
+        "page": str(settings.file),
+        "figures": str(settings.figures),
+        "command": settings.command(),
+        "public": settings.public,
+        "manifest": study.detail["manifest"],
+    }
+    return report.finish()
+
+
+def _media(settings: ReportSettings) -> Path | None:
+    if settings.media is not None and not settings.media.is_dir():
+        raise InputError(f"{settings.media}: no such folder; give the videos' folder as --media, or leave it out")
+    if settings.public:
+        return None
+    beside = settings.study.resolve().parent / "media"
+    return settings.media or (beside if beside.is_dir() else None)
+
+
+class _Sections:
+    """Makes what the page shows, section by section."""
+
+    def __init__(self, study: Study, settings: ReportSettings, media: Path | None, report: StageReport) -> None:
+        self._study, self._settings, self._report = study, settings, report
+        self._names, self._frames = ShownNames(settings.public), Frames(media)
+        self._files = FigureFiles(settings.figures, settings.command())
+        self._manifest = manifest_of(study)
+
+    def all(self) -> dict[str, Any]:
+        """All that the template wants."""
+        study = self._study
+        found: dict[str, Any] = {
+            "about": about_the_data(study.detail),
+            "made": study.detail["data"]["made"],
+            "question": question(study),
+            "answers": answers(study),
+            "public": self._settings.public,
+            "command": self._settings.command(),
+            "reference": study.detail["reference"],
+            "comparison": [self._files.table(table.title, table) for table in comparison_tables(study.detail)],
+            "scores": self._scores(),
+            "data": self._files.table("data", data_table(study, self._manifest)),
+            "arms": self._files.table("arms", arms_table(study)),
+            "settings": self._files.table("settings", settings_table(study)),
+            "costs": self._files.table("time and memory", cost_table(study)),
+            "circumstance": self._files.table("circumstance", circumstance_table(study, self._settings.public)),
+            "methods": methods_paragraph(study, self._manifest),
+            "curves": [(arm, self._curves(arm)) for arm in study.arms],
+            # Before the clusters' frames: what is found matters more.
+            "examples": [] if self._settings.public else retrieval_examples(study.examples(), self._frames),
+            "timelines": self._timelines(),
+            "directions": [(model.arm, self._directions(model)) for model in study.examples()],
+            "probe": self._probe(),
+            "drawn": MOST_DRAWN,
+            "folder": self._settings.figures.name,
+        }
+        found |= self._spaces()
+        found |= {"frames": self._frames, "notes": self._notes(), "files": self._files.count}
+        self._files.remove_others()
+        return found
+
+    def _scores(self) -> list[Shown]:
+        found = []
+        for equal, arms in self._study.detail["tables"].items():
+            for measure, title in _MEASURES.items():
+                if not has_scores(self._study, equal, measure):
+                    continue
+                drawing = score_figure(self._study, equal, measure, title)
+                found.append(self._files.figure(f"scores {measure} equal {equal}", f"{title}, equal {equal}", drawing))
+                if any(measure in arm["differences"] for arm in arms.values()):
+                    drawing = difference_figure(self._study, equal, measure, title)
+                    name = f"differences {measure} equal {equal}"
+                    found.append(self._files.figure(name, f"{title}: differences, equal {equal}", drawing))
+        return found
+
+    def _curves(self, arm: str) -> list[Shown]:
+        paths = [model.folder / "metrics.csv" for model in self._study.of_arm(arm)]
+        lacking = [path for path in paths if not path.exists()]
+        if lacking:
+            self._lacks(f"learning curves of {arm}", f"{lacking[0]} is gone")
+            return []
+        curves = read_curves(paths)
+        return [
+            self._files.figure(f"learning curve {arm} {kind}", f"{arm}: {kind}", learning_curve_figure(curves, kind))
+            for kind in kinds_of(curves)
+        ]
+
+    def _timelines(self) -> list[tuple[str, list[tuple[str, Shown]]]]:
+        asked = [model for model in self._study.examples() if model.localization is not None][:ARMS]
+        lists = [spread(model.localization["detail"]["videos"], TIMELINES) for model in asked if model.localization]
+        found: list[tuple[str, list[tuple[str, Shown]]]] = []
+        for videos in zip(*lists, strict=True):
+            drawn = []
+            for model, video in zip(asked, videos, strict=True):
+                shown = self._names.localized(video)
+                name, title = f"steps {len(found) + 1} {model.arm}", f"{model.arm}: video {shown['video_id']}"
+                drawing = Drawing(timeline_figure(shown), COLUMNS, timeline_rows(shown))
+                drawn.append((model.arm, self._files.figure(name, title, drawing)))
+            found.append((self._names.localized(videos[0])["video_id"], drawn))
+        return found
+
+    def _directions(self, model: Model) -> list[Shown]:
+        tables = retrieval_tables(model.retrieval["detail"])
+        if model.localization is not None:
+            tables += localization.tables(model.localization["detail"])
+        return [self._files.table(f"all scores {model.arm}", table) for table in tables]
+
+    def _spaces(self) -> dict[str, Any]:
+        maps, clusters = [], []
+        gaps: list[Gap] = []
+        for model in self._study.examples():
+            try:
+                clips = embed_evaluated(model, self._settings.seed)
+            except InputError as error:
+                self._lacks(f"spaces of {model.arm}", str(error))
+                continue
+            maps.append((model, clips, self._maps(model.arm, clips)))
+            gaps += modality_gaps(model.arm, clips)
+            clusters.append((model.arm, self._clusters(model.arm, clips)))
+        found: dict[str, Any] = {"maps": maps, "clusters": clusters, "gap": [], "gap_table": None}
+        if gaps:
+            found["gap"] = [self._files.figure("modality gap", "Modality gap", gap_figure(gaps))]
+            found["gap_table"] = self._files.table("modality gap table", gap_table(gaps))
+        return found
+
+    def _maps(self, arm: str, clips: EmbeddedClips) -> list[Shown]:
+        found = []
+        classes = self._names.step_classes(clips.drawn_classes())
+        for space in clips.spaces:
+            place = space_map(space, clips.present, self._settings.seed)
+            if place is None:
+                self._report.notes.append(f"{arm}, space {space.name}: too few vectors that differ for a map")
+                continue
+            for by, names in (("modality", None), ("step", classes)):
+                title = f"{arm}, space {space.name}: clips by {by}"
+                drawing = map_figure(place, clips, names)
+                found.append(self._files.figure(f"map {arm} {space.name} {by}", title, drawing))
+        return found
+
+    def _clusters(self, arm: str, clips: EmbeddedClips) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for number, space in enumerate(clips.spaces):
+            contents = cluster_contents(space, clips)
+            if contents is None:
+                found.append({"space": space.name, "table": None, "frames": []})
+                continue
+            table = cluster_table(arm, contents, self._names)
+            frames = []
+            # In its first space an arm's largest clusters are shown; frames are few.
+            for cluster in contents.largest[:4] if number == 0 and self._frames.any else ():
+                pictures = [self._frames.of(asdict(clip.clip)) for clip in cluster.nearest]
+                frames.append((cluster.number, [picture for picture in pictures if picture]))
+            shown = self._files.table(f"clusters {arm} {space.name}", table)
+            found.append({"space": space.name, "table": shown, "frames": frames})
+        return found
+
+    def _probe(self) -> dict[str, Any]:
+        probed = [model for model in self._study.examples() if model.probe is not None]
+        found: dict[str, Any] = {
+            "lacking": [model.name for model in self._study.examples() if model.probe is None],
+            "figure": None,
+            "tables": [],
+        }
+        details = [model.probe["detail"] for model in probed if model.probe is not None]
+        drawn = [detail for detail in details if probes(detail)]
+        if drawn:
+            path = self._settings.figures / "probes"
+            draw_probes(drawn, path, self._settings.command())
+            svg = path.with_suffix(".svg").read_text(encoding="utf-8")
+            svg = svg[svg.index("<svg") :]
+            found["figure"] = self._files.written("Linear probes", svg, "probes", ".pdf", ".csv", ".svg")
+        for model, detail in zip(probed, details, strict=True):
+            shown = [self._files.table(f"probe {model.arm}", table) for table in probe_tables(detail)]
+            found["tables"].append((model.arm, shown))
+        return found
+
+    def _lacks(self, what: str, why: str) -> None:
+        self._report.failed[f"{what}: left out"] += 1
+        self._report.notes.append(f"{what} are left out: {why}")
+
+    def _notes(self) -> list[str]:
+        """What a reader must not miss: of this report, of the comparison and of every model's stages."""
+        ids = set() if self._manifest is None else set(self._manifest.video_ids)
+        said: list[str] = list(self._report.notes)
+        if len(self._study.detail["seeds"]) == 1:
+            said.append("one seed: the intervals know nothing of how much another seed would differ")
+        for model in self._study.models:
+            reports: Sequence[Mapping[str, Any] | None] = (model.training, model.retrieval, model.localization)
+            for stage in reports:
+                if stage is not None:
+                    said += [f"{model.arm}: {note}" for note in stage["notes"]]
+            ids |= set(model.retrieval["detail"]["videos"])
+        return list(dict.fromkeys(self._names.note(note, sorted(ids)) for note in said))

@@ -1,0 +1,70 @@
+"""Figures as vector drawings: SVG for a page, PDF for print; the same figure gives the same bytes."""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+matplotlib.use("Agg")
+
+MODALITY_COLOURS = {"video": "#0072B2", "audio": "#D55E00", "text": "#009E73"}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which colour-blind readers can tell apart."""
+
+_METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
+_STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    # Ids of a drawing's parts are otherwise random.
+    "svg.hashsalt": "mcn",
+    # Text stays text: small, searchable, read out.
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    # A caption with two dollar signs is no formula.
+    "text.parse_math": False,
+}
+
+
+@contextmanager
+def drawing_style() -> Iterator[None]:
+    """Within it figures are made and saved in the project's style."""
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # The reader's browser has the characters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def lay_out(figure: Figure) -> None:
+    """Place the figure's parts once for all, where it will be saved more than once: it takes as long as the saving."""
+    with drawing_style():
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def as_svg(figure: Figure, title: str) -> str:
+    """An `<svg>` element whose title is `title`; all text in it is escaped."""
+    buffer = io.StringIO()
+    with drawing_style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
+    text = buffer.getvalue()
+    # The title is given twice, once in RDF, which no browser reads.
+    text = _METADATA.sub("", text[text.index("<svg") :], count=1)
+    # Else a screen reader would spell every number of the axes.
+    return text.replace("<svg ", '<svg role="img" ', 1)
+
+
+def as_pdf(figure: Figure, title: str, command: str) -> bytes:
+    """A PDF whose subject is the command that made it."""
+    buffer = io.BytesIO()
+    with drawing_style():
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Title": title, "Subject": command})
+    return buffer.getvalue()
