@@ -57,13 +57,18 @@ def _differences(equal: str, arms: Mapping[str, Any], detail: Mapping[str, Any])
         if not arm["differences"]:
             continue
         primary, second = arm["differences"].get(ENDPOINT), arm["differences"].get("recall")
-        p = f"{arm['corrected p']:.3f}" if "corrected p" in arm else _NONE
+        p = probability(arm["corrected p"]) if "corrected p" in arm else _NONE
         rows.append((name, *_difference(primary), p, *_difference(second)))
     notes = (
         f"Percentage points more than {detail['reference']}, paired by video and seed; intervals over both.",
         f"Primary endpoint, fixed beforehand: {ENDPOINT} of text -> video; its p is Holm's over this table's arms.",
     )
     return Table(f"{TITLES[equal]}: differences from {detail['reference']}", columns, tuple(rows), notes)
+
+
+def probability(p: float, equals: str = "") -> str:
+    """For people: three digits, after `equals`; `< 0.001` below."""
+    return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
 
 
 def _mean(score: Mapping[str, Any] | None) -> str:

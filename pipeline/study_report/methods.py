@@ -3,7 +3,7 @@
 from importlib import metadata
 
 from pipeline.manifest import Manifest
-from pipeline.study.comparison_tables import TITLES
+from pipeline.study.comparison_tables import TITLES, probability
 from pipeline.study.study_settings import ENDPOINT
 from pipeline.study_report.study_results import Study
 
@@ -19,20 +19,27 @@ def question(study: Study) -> str:
 
 
 def answers(study: Study) -> list[str]:
-    """For each table and arm how it differs from the reference in the primary endpoint, in a sentence each."""
-    found = []
+    """For each table and arm how it differs from the reference in the primary endpoint, in a sentence each.
+
+    A difference is called one only where the corrected p is below 5 %.
+    """
+    found, reference = [], study.detail["reference"]
     for equal, arms in study.detail["tables"].items():
         for name in study.arms:
             difference = arms.get(name, {}).get("differences", {}).get(ENDPOINT)
             if difference is None:
                 continue
             value, low, high = (100 * difference[key] for key in ("value", "low", "high"))
-            p = arms[name].get("corrected p")
-            chance = "" if p is None else f"; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}, corrected"
-            found.append(
-                f"{TITLES[equal]}: {name} has {abs(value):.1f} points {'more' if value >= 0 else 'less'} {ENDPOINT} "
-                f"than {study.detail['reference']} (95 % interval {low:+.1f} to {high:+.1f}{chance})."
-            )
+            p = arms[name]["corrected p"]
+            shown = f"95 % interval {low:+.1f} to {high:+.1f}; p {probability(p, '= ')}, corrected"
+            if p < 0.05:
+                more = "more" if value >= 0 else "less"
+                sentence = f"{name} has {abs(value):.1f} points {more} {ENDPOINT} than {reference} ({shown})."
+            else:
+                sentence = (
+                    f"no difference in {ENDPOINT} between {name} and {reference} is shown ({value:+.1f}, {shown})."
+                )
+            found.append(f"{TITLES[equal]}: {sentence}")
     return found
 
 
