@@ -1,6 +1,5 @@
 """Clips that a model is asked about, each with a text or a class: a csv, and which of its lines belong to a split."""
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ import numpy as np
 
 from pipeline.clip_cutting import ClipFeatures, cut_clip
 from pipeline.clip_rules import ClipRules
+from pipeline.csv_lines import csv_lines
 from pipeline.errors import InputError
 from pipeline.records import Clip
 from pipeline.report import StageReport
@@ -27,27 +27,15 @@ class LabelledClip:
 
 def read_clips(path: Path, column: str) -> list[LabelledClip]:
     """Read a csv with columns video_id,start,end and `column`; InputError names the file and line of what is wrong."""
-    wanted = f"video_id,start,end,{column}"
     clips = []
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(wanted.split(",")) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} line 1: columns {wanted} are wanted")
-            for row in reader:
-                try:
-                    start, end = float(row["start"]), float(row["end"])
-                except (TypeError, ValueError):
-                    start = end = math.nan
-                if not (0 <= start < end < math.inf and row[column]):
-                    raise InputError(
-                        f"{path} line {reader.line_num}: wanted 0 <= start < end in seconds, and a {column}"
-                    )
-                clips.append(LabelledClip(row[column], Clip(row["video_id"], start, end)))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a csv {wanted} is wanted") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read as csv: {error}") from None
+    for where, row in csv_lines(path, ("video_id", "start", "end", column)):
+        try:
+            start, end = float(row["start"]), float(row["end"])
+        except ValueError:
+            start = end = math.nan
+        if not (0 <= start < end < math.inf and row[column]):
+            raise InputError(f"{where}: wanted 0 <= start < end in seconds, and a {column}")
+        clips.append(LabelledClip(row[column], Clip(row["video_id"], start, end)))
     return clips
 
 

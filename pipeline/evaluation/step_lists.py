@@ -1,15 +1,11 @@
 """Ordered step lists: which steps a video of a task goes through, in which order, and when each truly happens."""
 
-import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.csv_lines import csv_lines
 from pipeline.errors import InputError
-
-Line = tuple[str, dict[str, str]]
-"""A file's line as messages name it, and its cells by column."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ def read_step_lists(annotations: Path, steps: Path | None = None) -> list[StepLi
     found: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = {}
     own: dict[tuple[str, str], dict[int, str]] = {}
     columns = ("video_id", "task_id", "step", "start", "end") + (("text",) if texts is None else ())
-    for where, row in _lines(annotations, columns):
+    for where, row in csv_lines(annotations, columns):
         key, number, segment = (row["task_id"], row["video_id"]), _number(where, row), _segment(where, row)
         if texts is None:
             text = own.setdefault(key, {}).setdefault(number, row["text"])
@@ -74,30 +70,12 @@ def read_step_lists(annotations: Path, steps: Path | None = None) -> list[StepLi
 def _read_texts(path: Path) -> dict[str, dict[int, str]]:
     """Task -> step -> its text."""
     texts: dict[str, dict[int, str]] = {}
-    for where, row in _lines(path, ("task_id", "step", "text")):
+    for where, row in csv_lines(path, ("task_id", "step", "text")):
         task, number = texts.setdefault(row["task_id"], {}), _number(where, row)
         if number in task or not row["text"]:
             raise InputError(f"{where}: step {number} of task {row['task_id']} wants one line, with a text")
         task[number] = row["text"]
     return texts
-
-
-def _lines(path: Path, columns: tuple[str, ...]) -> Iterator[Line]:
-    wanted = ",".join(columns)
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(columns) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} line 1: columns {wanted} are wanted")
-            for row in reader:
-                where = f"{path} line {reader.line_num}"
-                if any(row[column] is None for column in columns):
-                    raise InputError(f"{where}: cut short; {wanted} are wanted")
-                yield where, row
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a csv {wanted} is wanted") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read as csv: {error}") from None
 
 
 def _number(where: str, row: dict[str, str]) -> int:

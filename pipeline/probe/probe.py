@@ -14,6 +14,7 @@ from pipeline.circumstance import circumstance
 from pipeline.clip_cutting import ClipFeatures, cut_clip
 from pipeline.config import as_plain
 from pipeline.errors import InputError
+from pipeline.evaluation.results import found_again, publish
 from pipeline.evaluation.step_lists import read_step_lists
 from pipeline.files import read_json, sha256_of_file
 from pipeline.media_folder import MediaFinder
@@ -30,7 +31,6 @@ from pipeline.progress import Progress
 from pipeline.recomputation import settings_of
 from pipeline.records import VideoRecord
 from pipeline.report import StageReport
-from pipeline.tables import write_tables
 from pipeline.trained_model import TrainedModel, open_trained
 from pipeline.video_list import read_video_list
 
@@ -112,11 +112,7 @@ def run(settings: ProbeSettings) -> StageReport:
     report = StageReport("probe", unit="part")
     model = open_trained(settings.checkpoint, settings.manifest)
     inputs = _inputs(settings, model)
-    before = read_json(settings.out / FILE) if (settings.out / FILE).exists() else {}
-    if before.get("detail", {}).get("inputs") == inputs:
-        report.detail, report.notes = before["detail"], before["notes"]
-        report.skipped = before["done"]
-        report.finish().publish()
+    if found_again(report, settings.out / FILE, inputs):
         _print(report.detail)
         return report
     others = [_read_other(path) for path in settings.beside]
@@ -134,11 +130,9 @@ def run(settings: ProbeSettings) -> StageReport:
         "circumstance": circumstance("cpu"),
         "settings": as_plain(settings),
     }
-    # The result is written last: what is there is whole.
-    write_tables(settings.out / FILE, tables(report.detail))
     if probes(report.detail):
         draw_probes([report.detail, *others], settings.out / FILE, settings.command())
-    report.finish().publish(settings.out / FILE)
+    publish(report, settings.out / FILE, tables(report.detail))
     _print(report.detail)
     return report
 

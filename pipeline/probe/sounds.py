@@ -1,6 +1,5 @@
 """Environmental sounds in ESC-50's folder layout (Piczak, 2015): told from the vectors of sound, by the csv's folds."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from extractors.errors import MediaError
 from pipeline.clip_cutting import ClipFeatures, cut_clip
+from pipeline.csv_lines import csv_lines
 from pipeline.errors import InputError
 from pipeline.probe.clip_vectors import embed_clips
 from pipeline.probe.factor_probes import probe_everywhere
@@ -40,26 +40,15 @@ def read_sounds(folder: Path) -> list[SoundClip]:
 
     InputError names the file and line of what is wrong, and a recording that is in two folds.
     """
-    path, found = folder / LIST, []
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(_COLUMNS) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} line 1: columns {','.join(_COLUMNS)} are wanted")
-            for row in reader:
-                where = f"{path} line {reader.line_num}"
-                if any(not row[column] for column in _COLUMNS) or not row["fold"].isdecimal():
-                    raise InputError(f"{where}: wanted all of {','.join(_COLUMNS)}, `fold` a whole number")
-                sound = folder / "audio" / row["filename"]
-                if not sound.is_file():
-                    raise InputError(f"{where}: no such file as {sound}; unpack all of the data set")
-                found.append(SoundClip(sound, int(row["fold"]), row["category"], row["src_file"]))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file; --sounds wants a folder as ESC-50 is, with {LIST} and audio/"
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read as csv: {error}") from None
+    path = folder / LIST
+    found: list[SoundClip] = []
+    for where, row in csv_lines(path, _COLUMNS, f"--sounds wants a folder as ESC-50 is, with {LIST} and audio/"):
+        if any(not row[column] for column in _COLUMNS) or not row["fold"].isdecimal():
+            raise InputError(f"{where}: wanted all of {','.join(_COLUMNS)}, `fold` a whole number")
+        sound = folder / "audio" / row["filename"]
+        if not sound.is_file():
+            raise InputError(f"{where}: no such file as {sound}; unpack all of the data set")
+        found.append(SoundClip(sound, int(row["fold"]), row["category"], row["src_file"]))
     folds: dict[str, int] = {}
     for clip in found:
         if folds.setdefault(clip.source, clip.fold) != clip.fold:
