@@ -34,7 +34,7 @@ from pipeline.search.index import FILE as INDEX_FILE
 from pipeline.search.index import read_description as read_index
 from pipeline.shards import Origin, write_part, write_shard
 from pipeline.tombstones import add_tombstones, forgotten, half_forgotten, is_forgotten, tombstone
-from pipeline.traces import files_naming, is_report
+from pipeline.traces import figures_of, files_naming, is_report
 from pipeline.verify import check_shards
 from pipeline.video_ids import check_media_name
 from pipeline.video_list import each_video_id
@@ -409,8 +409,9 @@ def _forget_reports(
     for path in files_naming([top for top in (folder, dataset, media) if top is not None], ids, but):
         users = any(path.resolve().is_relative_to(place) for place in given)
         if not users and (path == dataset / WITHOUT_MEDIA or is_report(path)):
-            path.unlink()
-            removed.append(path)
+            for trace in (*(figures_of(path) if path.suffix == ".html" else ()), path):
+                trace.unlink(missing_ok=True)
+                removed.append(trace)
         else:
             left.append(path)
     return removed, left

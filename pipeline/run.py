@@ -17,9 +17,11 @@ from pipeline.page import write_page
 from pipeline.report import StageReport
 from pipeline.stopping import asked_to_stop
 
-SECTIONS = ("sample", "download", "extract", "freeze", "train", "evaluate", "localize")
+SECTIONS = ("sample", "download", "extract", "freeze", "train", "evaluate", "localize", "probe")
 EVALUATIONS = (("evaluate", "evaluate retrieval", "clips"), ("localize", "evaluate localization", "annotations"))
 """Section, its stage, and the setting that names what is asked for."""
+PROBED = {"truth": "truth.csv", "ids": "HowTo100M_v1.csv", "steps": "steps.csv"}
+"""Settings of section `probe` that a sample's files fill in."""
 SCORE_KEYS = (
     "scheme", "space", "direction", "metrics", "trained on", "manifest", "clips digest", "steps digest",
 )  # fmt: skip
@@ -113,7 +115,7 @@ class RunSettings:
         return plan
 
     def evaluations(self, model: str) -> list[tuple[str, dict[str, Any]]]:
-        """The stages that evaluate the model in folder `model`, with their full settings."""
+        """The stages that evaluate and probe the model in folder `model`, with their full settings."""
         places = {"checkpoint": model, "out": model}
         if "freeze" in self.stages or "train" in self.stages:
             places["manifest"] = str(self.manifest)
@@ -122,6 +124,9 @@ class RunSettings:
             if section in self.stages:
                 source = {asked: str(self.out / "sample" / "steps.csv")} if "sample" in self.stages else {}
                 plan.append((stage, places | source | self.stages[section]))
+        if "probe" in self.stages:
+            made = {name: str(self.out / "sample" / file) for name, file in PROBED.items()}
+            plan.append(("probe", places | (made if "sample" in self.stages else {}) | self.stages["probe"]))
         return plan
 
     @property

@@ -12,7 +12,9 @@ _BLOCK_BYTES = 1 << 20
 _REPORT_KEYS = frozenset(StageReport("").as_json())
 _RESULTS_KEYS = frozenset(("source", "stages", "scores", "processors"))
 _PAGE_BEGINS, _PAGE_TITLE = b"<!doctype html>", b"<title>mcn run: "
-_STUDY_TITLE, _STUDY_FIGURE = b"<title>mcn report: ", b"# made by: mcn report "
+_STUDY_TITLE, _BY_REPORT = b"<title>mcn report: ", b"mcn report "
+MADE_BY = "made by: "
+"""In the first line of a figure's numbers and of a table for a paper, before the command."""
 
 
 def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collection[Path]) -> list[Path]:
@@ -30,7 +32,7 @@ def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collec
 
 def is_report(path: Path) -> bool:
     """Whether this program wrote the file and makes it again: a stage's summary, a run's results or its page, a study's
-    report or the numbers of its figures.
+    report, its figures and tables.
 
     Told by what is in it, since a name like `results.json` is anyone's.
     """
@@ -42,11 +44,25 @@ def is_report(path: Path) -> bool:
             begin = path.read_bytes()[:4096]
             a_run = path.name == "index.html" and _PAGE_TITLE in begin
             return begin.startswith(_PAGE_BEGINS) and (a_run or _STUDY_TITLE in begin)
-        if path.suffix == ".csv":
-            return path.read_bytes().startswith(_STUDY_FIGURE)
+        return is_of_a_report(path)
     except (OSError, ValueError, RecursionError):
         return False
-    return False
+
+
+def is_of_a_report(path: Path) -> bool:
+    """Whether a study's report has put this figure or table (.csv, .tex, .pdf) there, by what stands in it."""
+    if path.suffix not in (".csv", ".tex", ".pdf") or not path.is_file():
+        return False
+    content = path.read_bytes()
+    if path.suffix == ".pdf":
+        # matplotlib writes a PDF's description as plain text.
+        return content.startswith(b"%PDF") and b"/Subject (" + _BY_REPORT in content
+    return content.split(b"\n", 1)[0][2:].startswith(MADE_BY.encode() + _BY_REPORT)
+
+
+def figures_of(page: Path) -> list[Path]:
+    """The figures and tables beside a study's page, whose drawings are compressed: what they name can't be searched."""
+    return sorted(path for path in page.with_name(f"{page.stem}-figures").glob("*") if is_of_a_report(path))
 
 
 def _pattern(video_ids: Collection[str]) -> re.Pattern[bytes]:

@@ -1,14 +1,20 @@
 """Figures as vector drawings: SVG for a page, PDF for print; the same figure gives the same bytes."""
 
+import csv
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from pipeline.files import write_aside
+from pipeline.traces import MADE_BY
 
 matplotlib.use("Agg")
 
@@ -32,6 +38,15 @@ _STYLE: dict[Any, Any] = {
     # A caption with two dollar signs is no formula.
     "text.parse_math": False,
 }
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, and the numbers that it draws."""
+
+    figure: Figure
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
 
 
 @contextmanager
@@ -68,3 +83,28 @@ def as_pdf(figure: Figure, title: str, command: str) -> bytes:
     with drawing_style():
         figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Title": title, "Subject": command})
     return buffer.getvalue()
+
+
+def write_drawing(path: Path, drawing: Drawing, title: str, command: str, suffixes: Iterable[str]) -> None:
+    """Write the drawing as `path` with these suffixes, of .svg, .pdf and .csv; the last has its numbers.
+
+    Each but the SVG names the command that made it. InputError when they can't be written.
+    """
+    lay_out(drawing.figure)
+    for suffix in suffixes:
+        with write_aside(path.with_name(path.name + suffix)) as aside:
+            if suffix == ".pdf":
+                aside.write_bytes(as_pdf(drawing.figure, title, command))
+            elif suffix == ".svg":
+                aside.write_text(as_svg(drawing.figure, title), encoding="utf-8")
+            else:
+                aside.write_text(_as_csv(drawing, command), encoding="utf-8")
+
+
+def _as_csv(drawing: Drawing, command: str) -> str:
+    text = io.StringIO()
+    text.write(f"# {MADE_BY}{command}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(drawing.columns)
+    writer.writerows(drawing.rows)
+    return text.getvalue()

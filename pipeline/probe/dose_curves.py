@@ -26,6 +26,7 @@ SOUND_DOSES = (20.0, 15.0, 10.0, 5.0, 0.0, -5.0)
 SURROUND_DOSES = (0.1, 0.25, 0.5, 0.75)
 """Shares of the frame's area, from its edges inwards."""
 CUTOFF = 5
+SHIFT = "shift"
 
 SOUND, SURROUND = "another video's sound, SNR in dB", "another video's surround, share of the frame"
 
@@ -145,7 +146,7 @@ def curves(dosed: DosedClips, draws: Draws) -> Iterator[dict[str, Any]]:
     for space in clean.spaces_of(dosed.modality):
         own = [one.vectors[space, dosed.modality] for one in dosed.embedded]
         targets = [m for m in clean.modalities if m != dosed.modality and (space, m) in clean.vectors]
-        measured = {"shift": np.stack([_shift(own[0], vectors) for vectors in own])}
+        measured = {SHIFT: np.stack([_shift(own[0], vectors) for vectors in own])}
         hits = {m: np.stack([_hits(vectors, clean.vectors[space, m]) for vectors in own]) for m in targets}
         measured |= {f"lost to {m}": found[0] - found for m, found in hits.items()}
         measured |= {f"recall of {m}": found for m, found in hits.items()}

@@ -20,11 +20,12 @@ from pipeline.files import read_json, sha256_of_file
 from pipeline.media_folder import MediaFinder
 from pipeline.probe import context, dose_curves, ladder, planted_truth, sounds
 from pipeline.probe.clip_vectors import ClipVectors, embed_clips
+from pipeline.probe.dose_figure import dose_drawing
 from pipeline.probe.factor_probes import probe_everywhere, unasked
 from pipeline.probe.linear_probe import Asked, Draws
 from pipeline.probe.media_features import MediaFeatures
 from pipeline.probe.planted_truth import FACTORS, WORDS, Factor, TrueSecond
-from pipeline.probe.probe_figure import draw_probes
+from pipeline.probe.probe_figure import Result, probe_drawing
 from pipeline.probe.probe_tables import PROBED, probes, tables
 from pipeline.probe.windows import Window, chosen_videos, embed_windows, probed_rules, read_windows
 from pipeline.progress import Progress
@@ -32,6 +33,7 @@ from pipeline.recomputation import settings_of
 from pipeline.records import VideoRecord
 from pipeline.report import StageReport
 from pipeline.trained_model import TrainedModel, open_trained
+from pipeline.vector_drawing import write_drawing
 from pipeline.video_list import read_video_list
 
 FILE = "probe.json"
@@ -47,7 +49,8 @@ class ProbeSettings:
     checkpoint: Path
     """Trained model: a checkpoint file or the folder it lies in."""
     out: Path
-    """Folder for probe.json, its tables (.md, .tex), its figure (.svg, .pdf) and the figure's numbers (.csv)."""
+    """Folder for probe.json, its tables (.md, .tex), and its figures, probe and probe-doses (.svg, .pdf), with their
+    numbers (.csv)."""
     manifest: Path | None = None
     """Manifest of `mcn freeze`; default: the one the model was trained on."""
     truth: Path | None = None
@@ -63,7 +66,7 @@ class ProbeSettings:
     davenet_weights: str = ""
     """DaveNet's weights, where the data set's own settings don't find them any more."""
     beside: tuple[Path, ...] = ()
-    """probe.json of other models, separated by commas: drawn in the same figure."""
+    """probe.json of other models, separated by commas: drawn in the same figures."""
     split: str = "all"
     """Which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
     videos: int = 2000
@@ -130,11 +133,19 @@ def run(settings: ProbeSettings) -> StageReport:
         "circumstance": circumstance("cpu"),
         "settings": as_plain(settings),
     }
-    if probes(report.detail):
-        draw_probes([report.detail, *others], settings.out / FILE, settings.command())
+    _draw([(detail["scheme"], detail) for detail in (report.detail, *others)], settings)
     publish(report, settings.out / FILE, tables(report.detail))
     _print(report.detail)
     return report
+
+
+def _draw(results: Sequence[Result], settings: ProbeSettings) -> None:
+    path, suffixes = settings.out / FILE.removesuffix(".json"), (".svg", ".pdf", ".csv")
+    if any(probes(detail) for _, detail in results):
+        write_drawing(path, probe_drawing(results), "Linear probes", settings.command(), suffixes)
+    if any(detail["doses"] for _, detail in results):
+        doses = path.with_name(f"{path.name}-doses")
+        write_drawing(doses, dose_drawing(results), "Dose curves", settings.command(), suffixes)
 
 
 class _Parts:

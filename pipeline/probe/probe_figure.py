@@ -1,61 +1,46 @@
 """Factor x scheme x space: how well each factor is told from each space, one panel a space and modality."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline.files import write_aside, write_text
 from pipeline.probe.clip_vectors import INPUT
 from pipeline.probe.probe_tables import MODALITIES, probes
+from pipeline.vector_drawing import Drawing, drawing_style
 
 COLUMNS = (
-    *("result", "scheme", "space", "modality", "factor", "accuracy", "low", "high", "unseen", "unseen_low"),
+    *("result", "model", "space", "modality", "factor", "accuracy", "low", "high", "unseen", "unseen_low"),
     *("unseen_high", "chance", "chance_low", "chance_high", "input"),
 )
-"""Of the csv: accuracies as fractions; `unseen` over videos that the model wasn't trained on, where there are such."""
+"""Of the numbers: accuracies as fractions; `unseen` over videos that the model wasn't trained on, if there are such."""
 
 _COLOUR, _UNSEEN, _INPUT, _CHANCE = "#0072B2", "#D55E00", "#222222", "#DDDDDD"
-_STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "font.family": "sans-serif",
-    "svg.hashsalt": "mcn",
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-    "text.parse_math": False,
-}
 
 Point = dict[str, Any]
+Result = tuple[str, Mapping[str, Any]]
+"""What a model is called, and the `detail` of its probe.json."""
 
 
-def draw_probes(details: Sequence[Mapping[str, Any]], path: Path, command: str) -> None:
-    """Write the figure as `path` with the suffixes .svg and .pdf, and its figures as .csv below a line of `command`.
+def probe_drawing(results: Sequence[Result]) -> Drawing:
+    """The probes of one or several models.
 
-    `details`: the `detail` of one or several probe.json. Panels stand side by side for each scheme and space, below one
-    another for each modality; models of one scheme share panels. Filled dots: accuracy with its 95 % interval; hollow
-    ones: over videos that the model hasn't seen; strokes: the input features; grey: chance's interval. The same results
-    give the same files. InputError when they can't be written.
+    Panels stand side by side for each name and space, below one another for each modality; models of one name share
+    panels. Filled dots: accuracy with its 95 % interval; hollow ones: over videos that the model hasn't seen; strokes:
+    the input features; grey: chance's interval.
     """
-    points = list(_points(details))
-    write_text(path.with_suffix(".csv"), _csv(points, command))
-    with matplotlib.rc_context(_STYLE):
+    points = list(_points(results))
+    with drawing_style():
         figure = _figure(points)
-        for kind, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
-            described = metadata | {"Description" if kind == "svg" else "Subject": command}
-            with write_aside(path.with_suffix(f".{kind}")) as aside, open(aside, "wb") as file:
-                figure.savefig(file, format=kind, metadata=described)
+    return Drawing(figure, COLUMNS, [[point[column] for column in COLUMNS] for point in points])
 
 
-def _points(details: Sequence[Mapping[str, Any]]) -> Iterator[Point]:
-    for number, detail in enumerate(details):
+def _points(results: Sequence[Result]) -> Iterator[Point]:
+    for number, (name, detail) in enumerate(results):
         entries = probes(detail)
         inputs = {(e["factor"], e["modality"]): e["accuracy"]["value"] for e in entries if e["space"] == INPUT}
         for entry in entries:
@@ -64,10 +49,10 @@ def _points(details: Sequence[Mapping[str, Any]]) -> Iterator[Point]:
             unseen = entry["unseen"]["accuracy"] if entry["unseen"] else None
             yield {
                 "result": number,
-                "scheme": detail["scheme"],
-                **{name: entry[name] for name in ("space", "modality", "factor")},
+                "model": name,
+                **{key: entry[key] for key in ("space", "modality", "factor")},
                 "accuracy": entry["accuracy"]["value"],
-                **{name: entry["accuracy"][name] for name in ("low", "high")},
+                **{key: entry["accuracy"][key] for key in ("low", "high")},
                 "unseen": unseen and unseen["value"],
                 "unseen_low": unseen and unseen["low"],
                 "unseen_high": unseen and unseen["high"],
@@ -78,18 +63,9 @@ def _points(details: Sequence[Mapping[str, Any]]) -> Iterator[Point]:
             }
 
 
-def _csv(points: Sequence[Point], command: str) -> str:
-    text = io.StringIO()
-    text.write(f"# {command}\n")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(points)
-    return text.getvalue()
-
-
 def _figure(points: Sequence[Point]) -> Figure:
     factors = list(dict.fromkeys(point["factor"] for point in points))
-    columns = list(dict.fromkeys((point["scheme"], point["space"]) for point in points))
+    columns = list(dict.fromkeys((point["model"], point["space"]) for point in points))
     rows = [modality for modality in MODALITIES if any(point["modality"] == modality for point in points)]
     size = (1.6 + 1.9 * max(1, len(columns)), 1.3 + max(1, len(rows)) * (0.45 + 0.2 * len(factors)))
     figure = Figure(figsize=size, layout="constrained")
@@ -97,10 +73,10 @@ def _figure(points: Sequence[Point]) -> Figure:
         return figure
     panels = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
     for line, modality in zip(panels, rows, strict=True):
-        for axes, (scheme, space) in zip(line, columns, strict=True):
-            held = [p for p in points if (p["scheme"], p["space"], p["modality"]) == (scheme, space, modality)]
+        for axes, (name, space) in zip(line, columns, strict=True):
+            held = [p for p in points if (p["model"], p["space"], p["modality"]) == (name, space, modality)]
             _panel(axes, held, factors)
-            axes.set_title(f"{scheme}: {space}, {modality}" if held else "", fontsize=8)
+            axes.set_title(f"{name}: {space}, {modality}" if held else "", fontsize=8)
     for column in panels.T:
         lowest = [axes for axes in column if axes.axison][-1]
         lowest.tick_params(labelbottom=True)
@@ -128,7 +104,7 @@ def _panel(axes: Axes, points: Sequence[Point], factors: Sequence[str]) -> None:
     results = sorted({point["result"] for point in points})
     for point in points:
         place = factors.index(point["factor"])
-        # Models of one scheme stand a little below one another.
+        # Models of one name stand a little below one another.
         y = place + 0.5 * ((results.index(point["result"]) + 1) / (len(results) + 1) - 0.5)
         chance = [100 * point["chance_low"], 100 * point["chance_high"]]
         axes.fill_betweenx([place - 0.38, place + 0.38], *chance, color=_CHANCE, linewidth=0)

@@ -90,6 +90,8 @@ def _run(
     if not find_scheme(train.scheme).contrasting("text", "video"):
         # Steps are found by their texts; of retrieval the other directions are left.
         stages = [stage for stage in stages if stage[0] != "evaluate localization"]
+    if study.equal[0] not in equal or seed not in study.seeds[: study.probed_seeds]:
+        stages = [stage for stage in stages if stage[0] != "probe"]
     return Run(arm, seed, equal, folder, train, parameters(train, dataset, word_width), tuple(stages))
 
 

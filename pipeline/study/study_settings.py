@@ -16,7 +16,7 @@ from pipeline.train_settings import TrainSettings, find_scheme
 
 SHARED = ("manifest", "out", "seed", "epochs", "batch_videos", "clips_per_video", "share_initial_weights")
 """Training settings that no arm may have of its own: all arms see the same clips for as many steps."""
-KEYS = ("arms", "reference", "seeds", "equal", "at_once")
+KEYS = ("arms", "reference", "seeds", "equal", "at_once", "probed_seeds")
 EQUAL = ("width", "parameters")
 """What arms may have in common: the width of every space, or the number of parameters."""
 ENDPOINT = "R@5"
@@ -45,6 +45,9 @@ class StudySettings:
     """A table for each."""
     at_once: int
     """Models trained side by side; 0: one for each GPU, or for each core of a machine without."""
+    probed_seeds: int = 1
+    """Where the experiment has a section `probe`: the first so many seeds of each arm are probed, at the width of the
+    first table."""
     overrides: tuple[str, ...] = ()
     """What was given by `--set`."""
     plan: bool = False
@@ -77,11 +80,14 @@ class StudySettings:
         if not seeds or len(set(seeds)) < len(seeds) or not equal or set(equal) - set(EQUAL):
             raise InputError(f"{where}: seeds, each once, and equal: [width, parameters] or one of these are wanted")
         at_once = convert(given.get("at_once", 0), int, f"{where}: at_once")
-        if at_once < 0:
-            raise InputError(f"{where}: at_once is {at_once}; a number from 0 on is wanted")
+        probed_seeds = convert(given.get("probed_seeds", 1), int, f"{where}: probed_seeds")
+        for name, number in (("at_once", at_once), ("probed_seeds", probed_seeds)):
+            if number < 0:
+                raise InputError(f"{where}: {name} is {number}; a number from 0 on is wanted")
         if "evaluate" not in experiment.stages:
             raise InputError(f"{path}: section `evaluate` is needed: the endpoint is {ENDPOINT} of its clips")
-        study = cls(experiment, arms, reference, seeds, equal, at_once, tuple(overrides), plan, only or "")
+        asked = (probed_seeds, tuple(overrides), plan, only or "")
+        study = cls(experiment, arms, reference, seeds, equal, at_once, *asked)
         for arm in arms:
             scheme = find_scheme(study.train_settings(arm, seeds[0], experiment.out / "study").scheme)
             if arm.name == reference and not scheme.contrasting("text", "video"):

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipeline.study_report.figure_files import Drawing
-from pipeline.vector_drawing import COLOURS, drawing_style
+from pipeline.vector_drawing import COLOURS, Drawing, drawing_style
 
 KINDS = {
     "total": "the whole loss",

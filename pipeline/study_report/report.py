@@ -13,14 +13,15 @@ from pipeline.evaluation import localization
 from pipeline.evaluation.retrieval_tables import tables as retrieval_tables
 from pipeline.evaluation.timeline_figure import COLUMNS, spread, timeline_figure, timeline_rows
 from pipeline.files import write_text
-from pipeline.probe.probe_figure import draw_probes
+from pipeline.probe.dose_figure import dose_drawing
+from pipeline.probe.probe_figure import probe_drawing
 from pipeline.probe.probe_tables import probes
 from pipeline.probe.probe_tables import tables as probe_tables
 from pipeline.report import StageReport
 from pipeline.study.comparison_tables import about_the_data, comparison_tables
 from pipeline.study_report.cluster_contents import cluster_contents, cluster_table
 from pipeline.study_report.embedded_clips import EmbeddedClips, embed_evaluated
-from pipeline.study_report.figure_files import Drawing, FigureFiles, Shown
+from pipeline.study_report.figure_files import FigureFiles, Shown
 from pipeline.study_report.frames import Frames
 from pipeline.study_report.learning_curve_figures import kinds_of, learning_curve_figure, read_curves
 from pipeline.study_report.methods import answers, methods_paragraph, question
@@ -45,6 +46,7 @@ from pipeline.study_report.space_figures import (
     space_map,
 )
 from pipeline.study_report.study_results import Model, Study, read_study
+from pipeline.vector_drawing import Drawing
 
 TIMELINES = 2
 """Videos whose steps are drawn."""
@@ -266,23 +268,20 @@ class _Sections:
         return found
 
     def _probe(self) -> dict[str, Any]:
-        probed = [model for model in self._study.examples() if model.probe is not None]
+        probed = self._study.probed()
+        results = [(model.arm, model.probe["detail"]) for model in probed if model.probe is not None]
         found: dict[str, Any] = {
-            "lacking": [model.name for model in self._study.examples() if model.probe is None],
-            "figure": None,
+            "lacking": [arm for arm in self._study.arms if arm not in {model.arm for model in probed}],
+            "figures": [],
             "tables": [],
         }
-        details = [model.probe["detail"] for model in probed if model.probe is not None]
-        drawn = [detail for detail in details if probes(detail)]
-        if drawn:
-            path = self._settings.figures / "probes"
-            draw_probes(drawn, path, self._settings.command())
-            svg = path.with_suffix(".svg").read_text(encoding="utf-8")
-            svg = svg[svg.index("<svg") :]
-            found["figure"] = self._files.written("Linear probes", svg, "probes", ".pdf", ".csv", ".svg")
-        for model, detail in zip(probed, details, strict=True):
-            shown = [self._files.table(f"probe {model.arm}", table) for table in probe_tables(detail)]
-            found["tables"].append((model.arm, shown))
+        if any(probes(detail) for _, detail in results):
+            found["figures"].append(self._files.figure("probes", "Linear probes", probe_drawing(results)))
+        if any(detail["doses"] for _, detail in results):
+            found["figures"].append(self._files.figure("dose curves", "Dose curves", dose_drawing(results)))
+        for model, (_, detail) in zip(probed, results, strict=True):
+            shown = [self._files.table(f"probe {model.name}", table) for table in probe_tables(detail)]
+            found["tables"].append((model.name, shown))
         return found
 
     def _lacks(self, what: str, why: str) -> None:

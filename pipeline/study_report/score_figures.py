@@ -6,9 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.study_report.figure_files import Drawing
 from pipeline.study_report.study_results import Study
-from pipeline.vector_drawing import COLOURS, drawing_style
+from pipeline.vector_drawing import COLOURS, Drawing, drawing_style
 
 WIDTH = 4.2
 """Inches: so wide that 8 pt can still be read on a phone."""

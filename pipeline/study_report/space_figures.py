@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from pipeline.study_report.embedded_clips import OTHER, EmbeddedClips, SpaceVectors
-from pipeline.study_report.figure_files import Drawing
 from pipeline.study_report.score_figures import WIDTH
 from pipeline.tables import Table
-from pipeline.vector_drawing import COLOURS, MODALITY_COLOURS, drawing_style
+from pipeline.vector_drawing import COLOURS, MODALITY_COLOURS, Drawing, drawing_style
 
 MOST_DRAWN = 400
 """Clips drawn of each modality; the map itself is fitted on all that were embedded."""

@@ -66,6 +66,10 @@ class Study:
         own = [model for model in self.models if model.arm == arm]
         return [model for model in own if table in model.equal] or own
 
+    def probed(self) -> list[Model]:
+        """Every arm's models that `mcn probe` has been run on, of the study's first table."""
+        return [model for arm in self.arms for model in self.of_arm(arm) if model.probe is not None]
+
     def examples(self) -> list[Model]:
         """A model for each arm, of its first seed: those that figures show."""
         return [self.of_arm(arm)[0] for arm in self.arms]

@@ -23,6 +23,7 @@ def test_every_shipped_file_loads_and_reaches_a_score(path: Path) -> None:
     models = len(settings.schemes) * len(settings.seeds)
     assert stages.count("train") == stages.count("evaluate retrieval") == models >= 1
     arm = ["train", "evaluate retrieval", *(["evaluate localization"] if "localize" in settings.stages else [])]
+    arm += ["probe"] if "probe" in settings.stages else []
     assert stages[-len(arm) * models :] == arm * models
     assert parse("run", [str(path)])[0] == settings
 
@@ -66,8 +67,7 @@ def test_every_preset_makes_settings_of_its_own() -> None:
         assert made.preset == preset
     assert (
         made.width == 256
-        and from_mapping(TrainSettings, {"manifest": "d", "out": "o", "preset": "sample", "width": "8"}, "").width
-        == 8
+        and from_mapping(TrainSettings, {"manifest": "d", "out": "o", "preset": "sample", "width": "8"}, "").width == 8
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from pipeline import forget
 from pipeline.caption_store import CaptionStore, build_caption_store
@@ -30,7 +31,11 @@ from pipeline.report import StageReport
 from pipeline.search.clip_embeddings import EmbeddingsFile, MadeOf, join_parts, write_part
 from pipeline.search.clip_spans import ClipSpan
 from pipeline.search.index import make_index
+from pipeline.study_report.figure_files import FigureFiles
+from pipeline.study_report.report import ReportSettings
+from pipeline.tables import Table
 from pipeline.tombstones import forgotten, is_forgotten
+from pipeline.vector_drawing import Drawing
 from pipeline.verify import examine
 
 GONE, KEPT = "train000003", "train000004"
@@ -222,6 +227,20 @@ def test_files_that_are_not_its_own_are_left_and_told(whole: Path, capsys: pytes
         assert path.read_text() == text and f"still names the id: {path}\n" in output, path
     assert str(other) not in output and "6 files that aren't this program's still name them" in output
     assert sorted(naming(whole, GONE)) == sorted(str(path.relative_to(whole)) for path in [*texts, other])
+
+
+def test_a_report_goes_with_all_its_figures(whole: Path) -> None:
+    """In a PDF the text is compressed: whether it names the video can't be seen."""
+    settings = ReportSettings(whole / "study")
+    files = FigureFiles(settings.figures, settings.command())
+    files.table("clusters", Table("Clusters", ("words",), (("said",),), ()))
+    files.figure("steps", f"video {GONE}", Drawing(Figure(), ("step",), ((1,),)))
+    settings.file.write_text(f"<!doctype html>\n<title>mcn report: study</title>\n{GONE}")
+    mine = settings.figures / "mine.csv"
+    mine.write_text("step\n1\n")
+    assert {path.suffix for path in settings.figures.iterdir()} == {".tex", ".pdf", ".csv"}
+    assert main(["forget", GONE, "--run", str(whole)]) == 0
+    assert not settings.file.exists() and list(settings.figures.iterdir()) == [mine]
 
 
 def damage(shard: Path) -> None:

@@ -144,9 +144,10 @@ def test_beam_arguments_reach_the_beam_stages_alone(tmp_path: Path, monkeypatch:
 
 def test_paths_from_stage_to_stage_are_filled_in(tmp_path: Path) -> None:
     content = {"out": "o", "sample": {}, "download": {}, "extract": {}, "train": {}, "evaluate": {}, "localize": {}}
+    content["probe"] = {"window_seconds": 2}
     plan = RunSettings.load(written(tmp_path, content)).plan()
     stages = dict(plan)
-    evaluations = ["evaluate retrieval", "evaluate localization"]
+    evaluations = ["evaluate retrieval", "evaluate localization", "probe"]
     assert [name for name, _ in plan] == ["sample", "download", "extract", "freeze", "train", *evaluations]
     assert stages["download"]["ids"] == stages["extract"]["ids"] == f"{stages['sample']['out']}/HowTo100M_v1.csv"
     assert stages["extract"]["media"] == stages["download"]["out"] == "o/media"
@@ -156,6 +157,8 @@ def test_paths_from_stage_to_stage_are_filled_in(tmp_path: Path) -> None:
     truth = "o/sample/steps.csv"
     assert stages["evaluate retrieval"]["clips"] == stages["evaluate localization"]["annotations"] == truth
     assert {stages[name]["split"] for name in ("extract", "freeze")} == {"o/sample/split.csv"}
+    files = {"truth": "o/sample/truth.csv", "ids": "o/sample/HowTo100M_v1.csv", "steps": truth}
+    assert {name: stages["probe"][name] for name in files} == files and stages["probe"]["window_seconds"] == 2
     given = RunSettings.load(written(tmp_path, content | {"train": {"manifest": "mine"}})).plan()
     assert {dict(given)[name]["manifest"] for name in ("train", *evaluations)} == {"mine"}
     assert "freeze" not in dict(given)

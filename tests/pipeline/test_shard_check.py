@@ -16,6 +16,7 @@ from pipeline.shards import Origin, write_part, write_shard
 
 ROOT = Path(__file__).parents[2]
 
+
 @pytest.fixture
 def shard(
     tmp_path: Path, make_video: Callable[..., Any], make_identity: Callable[..., dict[str, Any]]

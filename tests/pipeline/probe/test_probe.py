@@ -84,7 +84,7 @@ def test_results_are_written_drawn_and_not_made_twice(asked: ProbeSettings, monk
     assert written["detail"]["context"] == first.detail["context"] and written["detail"]["manifest"]["name"] == "all"
     assert "| task_id |" in (out / "probe.md").read_text() and "task\\_id" in (out / "probe.tex").read_text()
     lines = (out / "probe.csv").read_text().splitlines()
-    assert lines[0] == f"# {first.detail['command']}" and lines[0].startswith("# mcn probe --checkpoint ")
+    assert lines[0] == f"# made by: {first.detail['command']}" and " mcn probe --checkpoint " in lines[0]
     rows = list(csv.DictReader(lines[1:]))
     assert {(row["factor"], row["space"], row["modality"]) for row in rows} == {
         (found["factor"], found["space"], found["modality"]) for found in first.detail["ladder"] if found["space"]
@@ -138,6 +138,12 @@ def test_doses_of_real_media(
         assert abs(shifts[0]) < 1e-6 and curve["monotone"]["shift"] and shifts[-1] > 0
         # The planted rows were never those of these files.
         assert curve["agreement"] < 0.999
+    drawn = list(csv.DictReader((asked.out / "probe-doses.csv").read_text().splitlines()[1:]))
+    lost = [row for row in drawn if (row["modality"], row["measure"]) == ("audio", "lost to video")]
+    assert [row["dose"] for row in lost] == ["", "20.0", "15.0", "10.0", "5.0", "0.0", "-5.0"]
+    assert [float(row["high"]) for row in lost] == [point["lost to video"]["high"] for point in sound["points"]]
+    picture = (asked.out / "probe-doses.svg").read_text()
+    assert "audio: lost to video" in picture and "video: shift" in picture and "shared: shared" in picture
     notes = "\n".join(report.notes)
     assert "no dose for a clip" in notes and "differs from the data set's, least cosine" in notes
     with pytest.raises(InputError, match="holds media of fewer than two videos"):
@@ -153,7 +159,7 @@ def test_other_results_stand_beside(asked: ProbeSettings, tmp_path: Path) -> Non
     (tmp_path / "other.json").write_text(json.dumps(content))
     probe.run(dataclasses.replace(plain, out=tmp_path / "both", beside=(tmp_path / "other.json",)))
     rows = list(csv.DictReader((tmp_path / "both" / "probe.csv").read_text().splitlines()[1:]))
-    assert {row["scheme"] for row in rows} == {"shared", "disjoint"}
+    assert {row["model"] for row in rows} == {"shared", "disjoint"}
     assert "disjoint: shared, video" in (tmp_path / "both" / "probe.svg").read_text()
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(InputError, match="other.json: not a probe.json of `mcn probe`"):

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline import vector_drawing
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import InputError
 from pipeline.study import compare
 from pipeline.study.runs import Run
 from pipeline.study.study_settings import StudySettings
 from pipeline.study.width import parameters, width_for
-from pipeline.study_report import figure_files
 
 SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 3}
 ROOT = Path(__file__).parents[3]
@@ -324,11 +324,14 @@ def test_it_ends_with_a_report(
 ) -> None:
     settings, _ = done
     monkeypatch.setattr(compare.Pool, "work", all_done)
-    monkeypatch.setattr(figure_files, "as_pdf", lambda figure, title, command: b"%PDF")
+    monkeypatch.setattr(vector_drawing, "as_pdf", lambda figure, title, command: b"%PDF")
     monkeypatch.setattr(compare, "_write_report", write_report)
     assert compare.run(settings).complete
     page = (settings.out / "report.html").read_text()
-    assert "slow has" in page and "equal number of parameters" in page
+    table = json.loads((settings.out / "compare.json").read_text())["detail"]["tables"]["width"]
+    shown = table["slow"]["corrected p"] < 0.05
+    assert ("slow has" in page) == shown and ("between slow and shared is shown" in page) != shown
+    assert "equal number of parameters" in page
 
 
 def test_a_report_that_fails_loses_no_comparison(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline import vector_drawing
 from pipeline.cli import main
 from pipeline.study import compare
 from pipeline.study.runs import Run
@@ -69,11 +70,15 @@ def finished(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Finished
         for place, c in enumerate(video.captions)
     ]
     steps.write_text("video_id,task_id,step,start,end,action,text\n" + "".join(lines))
+    ids = [f"{i},Home,half,{place},{ord(i[-1]) % 2}\n" for place, i in enumerate(planted.videos)]
+    (folder / "ids.csv").write_text("video_id,category_1,category_2,rank,task_id\n" + "".join(ids))
+    probe = {"ids": str(folder / "ids.csv"), "window_seconds": 2, "windows_per_video": 2}
     content = {
         "out": str(folder / "out"),
         "train": {"manifest": str(planted.manifest), "device": "cpu", "workers": 0} | SIZES,
         "evaluate": {"clips": str(steps), "bootstrap": 10},
         "localize": {"annotations": str(steps), "bootstrap": 10, "chance_draws": 5},
+        "probe": probe | {"permutations": 1, "bootstrap": 10},
         "compare": {"arms": ["disjoint", "shared", "video-audio"], "reference": "shared", "seeds": [1, 2]},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(content))
@@ -97,9 +102,9 @@ def study(finished: Finished) -> Study:
 @pytest.fixture
 def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, and not drawn: that takes most of a report's time."""
-    monkeypatch.setattr(figure_files, "lay_out", lambda figure: None)
+    monkeypatch.setattr(vector_drawing, "lay_out", lambda figure: None)
     monkeypatch.setattr(figure_files, "as_svg", lambda figure, title: "<svg></svg>")
-    monkeypatch.setattr(figure_files, "as_pdf", lambda figure, title, command: f"%PDF /Subject ({command})".encode())
+    monkeypatch.setattr(vector_drawing, "as_pdf", lambda figure, title, command: f"%PDF /Subject ({command})".encode())
 
 
 @pytest.fixture

@@ -83,8 +83,31 @@ def test_every_section_is_there_with_what_was_measured(whole: Any, study: Any) -
         assert f"{model.training['seconds']:.1f}" in page.text and model.name in page.text
         assert model.training["detail"]["peak memory bytes"]["process"] > 1 << 26
     assert "2 seeds (1, 2), 6 models in all, for 9 steps" in page.text
-    assert "mcn probe has not been run on shared-seed1, disjoint-seed1, video-audio-seed1" in page.text
     assert "12 training videos" in page.text and "4 videos were held out" in page.text
+
+
+def test_of_each_arm_the_first_seed_is_probed_and_shown(
+    whole: Any, finished: Any, sketched: None, copied: Callable[[], Path]
+) -> None:
+    page, _ = whole
+    runs = finished.folder / "runs"
+    assert sorted(path.parent.name for path in runs.glob("*/probe.json")) == [
+        f"{arm}-seed1" for arm in ("disjoint", "shared", "video-audio")
+    ]
+    lines = (finished.folder / "report-figures" / "probes.csv").read_text().splitlines()
+    drawn = {(row["model"], row["space"], row["modality"]): row for row in csv.DictReader(lines[1:])}
+    assert {model for model, _, _ in drawn} == {"shared", "disjoint", "video-audio"}
+    (entry,) = [
+        entry
+        for entry in json.loads((runs / "disjoint-seed1" / "probe.json").read_text())["detail"]["ladder"]
+        if (entry["space"], entry["modality"]) == ("video-text", "text")
+    ]
+    assert float(drawn["disjoint", "video-text", "text"]["accuracy"]) == entry["accuracy"]["value"]
+    assert "Linear probes" in page.text and "mcn probe has not been run" not in page.text
+    folder = copied()
+    (folder / "runs" / "disjoint-seed1" / "probe.json").unlink()
+    write_report(ReportSettings(folder))
+    assert "<code>mcn probe</code> has not been run on models of disjoint" in (folder / "report.html").read_text()
 
 
 def test_nothing_is_run_or_fetched(whole: Any) -> None:
@@ -149,7 +172,7 @@ def test_figures_and_tables_are_files_with_their_command(whole: Any, finished: A
     written = sorted(path.name for path in settings.figures.glob("*.tex"))
     assert written == sorted(re.findall(r"<code>([a-z0-9-]+\.tex)</code>", page.source))
     assert all((settings.figures / name).read_text().startswith(f"% made by: {settings.command()}") for name in written)
-    assert is_report(settings.file) and not is_report(settings.figures / written[0])
+    assert is_report(settings.file) and is_report(settings.figures / written[0])
 
 
 def test_the_command_makes_the_same_bytes_again(whole: Any, finished: Any) -> None:
