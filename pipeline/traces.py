@@ -2,6 +2,7 @@
 
 import json
 import re
+from codecs import BOM_UTF16_BE
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def is_of_a_report(path: Path) -> bool:
         return False
     content = path.read_bytes()
     if path.suffix == ".pdf":
-        # matplotlib writes a PDF's description as plain text.
-        return content.startswith(b"%PDF") and b"/Subject (" + _BY_REPORT in content
+        # matplotlib writes a PDF's description as plain text, or if it is not of Latin letters alone, as UTF-16.
+        subjects = (_BY_REPORT, BOM_UTF16_BE + _BY_REPORT.decode().encode("utf-16-be"))
+        return content.startswith(b"%PDF") and any(b"/Subject (" + subject in content for subject in subjects)
     return content.split(b"\n", 1)[0][2:].startswith(MADE_BY.encode() + _BY_REPORT)
 
 

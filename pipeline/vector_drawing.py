@@ -58,6 +58,12 @@ def drawing_style() -> Iterator[None]:
         yield
 
 
+def shortened(text: str, longest: int) -> str:
+    """The text on one line, with an ellipsis where it has more than `longest` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
 def lay_out(figure: Figure) -> None:
     """Place the figure's parts once for all, where it will be saved more than once: it takes as long as the saving."""
     with drawing_style():

@@ -16,10 +16,9 @@ from pipeline.clip_cutting import ClipFeatures
 from pipeline.config import as_plain
 from pipeline.errors import InputError
 from pipeline.evaluation.bootstrap import Interval, bootstrap
-from pipeline.evaluation.clip_list import LabelledClip, cut_out, of_split, read_clips
+from pipeline.evaluation.clip_list import LabelledClip, clips_digest, cut_out, of_split, read_clips
 from pipeline.evaluation.ranks import Positions, positions
 from pipeline.evaluation.results import digest_of, found_again, publish
-from pipeline.files import digest_of_json
 from pipeline.report import StageReport
 from pipeline.tables import Table, percent
 from pipeline.trained_model import TrainedModel, open_trained
@@ -100,7 +99,7 @@ def run(settings: ClassificationSettings) -> StageReport:
         "space": spaces[0].name,
         "metrics": _metrics(where, clips, classes, settings),
         "missing": {"clips": int((~shown).sum()), "classes": len(unnamed)},
-        "clips digest": digest_of_json([[c.clip.video_id, c.clip.start, c.clip.end, c.label] for c in clips]),
+        "clips digest": clips_digest(clips),
         **model.provenance(),
         "inputs": inputs,
         "circumstance": circumstance("cpu"),

@@ -11,6 +11,7 @@ from pipeline.clip_cutting import ClipFeatures, cut_clip
 from pipeline.clip_rules import ClipRules
 from pipeline.csv_lines import csv_lines
 from pipeline.errors import InputError
+from pipeline.files import digest_of_json
 from pipeline.records import Clip
 from pipeline.report import StageReport
 from pipeline.trained_model import TrainedModel
@@ -37,6 +38,11 @@ def read_clips(path: Path, column: str) -> list[LabelledClip]:
             raise InputError(f"{where}: wanted 0 <= start < end in seconds, and a {column}")
         clips.append(LabelledClip(row[column], Clip(row["video_id"], start, end)))
     return clips
+
+
+def clips_digest(clips: Sequence[LabelledClip]) -> str:
+    """By which two evaluations of the same clips are known."""
+    return digest_of_json([[c.clip.video_id, c.clip.start, c.clip.end, c.label] for c in clips])
 
 
 def cut_out(

@@ -13,14 +13,13 @@ from models import Embeddings
 from pipeline.circumstance import circumstance
 from pipeline.config import as_plain
 from pipeline.errors import InputError
-from pipeline.evaluation.clip_list import LabelledClip, cut_out, of_split, read_clips
+from pipeline.evaluation.clip_list import LabelledClip, clips_digest, cut_out, of_split, read_clips
 from pipeline.evaluation.directions import Direction, directions, is_headline
 from pipeline.evaluation.full_video import MOST_VIDEOS, full_video
 from pipeline.evaluation.ranks import Positions, Side, ranked
 from pipeline.evaluation.results import digest_of, found_again, publish
 from pipeline.evaluation.retrieval_metrics import CUTOFFS, retrieval_metrics
 from pipeline.evaluation.retrieval_tables import headline_text, tables
-from pipeline.files import digest_of_json
 from pipeline.report import StageReport
 from pipeline.trained_model import TrainedModel, open_trained
 
@@ -82,7 +81,7 @@ def run(settings: RetrievalSettings) -> StageReport:
         "directions": [{key: value for key, value in way.items() if key != "videos"} for way in scored],
         "full video": _full_video(ways[0], embedded, owners, settings, report),
         "published ties": settings.published_ties,
-        "clips digest": digest_of_json([[c.clip.video_id, c.clip.start, c.clip.end, c.label] for c in clips]),
+        "clips digest": clips_digest(clips),
         **model.provenance(),
         "inputs": inputs,
         "circumstance": circumstance("cpu"),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline.vector_drawing import as_svg, drawing_style
+from pipeline.vector_drawing import as_svg, drawing_style, shortened
 
 COLUMNS = ("video_id", "step", "text", "kind", "start", "end")
 """Of the figures that a time line draws."""
@@ -45,7 +45,7 @@ def timeline_figure(video: Mapping[str, Any]) -> Figure:
         axes = figure.subplots()
         _axis(axes, seconds, len(steps))
         for row, step in enumerate(steps):
-            axes.text(0, row + _NAME, _shortened(step["text"]), ha="left", va="baseline")
+            axes.text(0, row + _NAME, shortened(step["text"], 56), ha="left", va="baseline")
             for number, (start, end) in enumerate(step["true"]):
                 span = (min(start, seconds), min(end, seconds))
                 _bar(axes, span, row + _TRUE, "true", f"{mark}-true-{row}-{number}")
@@ -92,8 +92,3 @@ def _bar(axes: Axes, span: Sequence[float], top: float, kind: str, gid: str) -> 
     axes.add_patch(
         Rectangle((span[0], top), span[1] - span[0], _BAR, linewidth=0.8, gid=gid, clip_on=False, **_STYLES[kind])
     )
-
-
-def _shortened(text: str, longest: int = 56) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -141,11 +141,21 @@ def run(settings: ProbeSettings) -> StageReport:
 
 def _draw(results: Sequence[Result], settings: ProbeSettings) -> None:
     path, suffixes = settings.out / FILE.removesuffix(".json"), (".svg", ".pdf", ".csv")
+    doses = path.with_name(f"{path.name}-doses")
     if any(probes(detail) for _, detail in results):
         write_drawing(path, probe_drawing(results), "Linear probes", settings.command(), suffixes)
+    else:
+        _remove(path, suffixes)
     if any(detail["doses"] for _, detail in results):
-        doses = path.with_name(f"{path.name}-doses")
         write_drawing(doses, dose_drawing(results), "Dose curves", settings.command(), suffixes)
+    else:
+        _remove(doses, suffixes)
+
+
+def _remove(path: Path, suffixes: Sequence[str]) -> None:
+    # What an earlier call with more to draw has left would pass for this one's.
+    for suffix in suffixes:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 class _Parts:
@@ -256,7 +266,10 @@ class _Parts:
         paths = {video_id: path for video_id, path in there.items() if path is not None}
         chosen = dose_curves.dose_windows(windows, clips, paths, settings.dose_clips, settings.seed)
         if len(chosen) < 2:
-            raise InputError(f"{settings.media}: holds media of fewer than two videos that have all modalities")
+            self._report.notes.append(
+                f"dose curves are left out: {settings.media} holds fewer than two videos that have all modalities"
+            )
+            return []
         place = {window: row for row, window in enumerate(windows)}
         curves = []
         with MediaFeatures(model, self._extraction()) as media:

@@ -106,6 +106,9 @@ def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureData
     manifest = dataset.manifest
     report.detail = {
         "tables": compare(settings, measured),
+        # Files sort names: these two say in which order tables and arms stand.
+        "equal": list(settings.equal),
+        "arms": [arm.name for arm in settings.arms],
         "chance": _chance(headline, measured),
         "reference": settings.reference,
         "seeds": list(settings.seeds),

@@ -14,8 +14,9 @@ from torch.nn import functional
 from extractors.text import words
 from models.kmeans import assign
 from pipeline.checkpoint import load_checkpoint
-from pipeline.clip_cutting import ClipFeatures, cut_clip
-from pipeline.evaluation.clip_list import LabelledClip, of_split, read_clips
+from pipeline.clip_cutting import ClipFeatures
+from pipeline.errors import InputError
+from pipeline.evaluation.clip_list import LabelledClip, clips_digest, cut_out, of_split, read_clips
 from pipeline.report import StageReport
 from pipeline.study_report.study_results import Model
 from pipeline.trained_model import TrainedModel, open_trained
@@ -24,7 +25,7 @@ MOST_CLIPS = 1500
 """Embedded at most, drawn from all by the seed."""
 MOST_CLASSES = 12
 """Steps that have a colour of their own; the others share one."""
-OTHER = "other"
+OTHER = "(all others)"
 CLASS_COLUMN = "action"
 MODALITIES = ("video", "audio", "text")
 
@@ -61,6 +62,10 @@ class EmbeddedClips:
     """Modality -> (N,) bool."""
     spaces: tuple[SpaceVectors, ...]
 
+    def videos(self) -> list[str]:
+        """Ids, sorted. The page names them all, since what is drawn of a video must be found when it is forgotten."""
+        return sorted({clip.clip.video_id for clip in self.clips})
+
     def drawn_classes(self) -> tuple[str, ...]:
         """The classes, all but the `MOST_CLASSES` commonest as `OTHER`."""
         counts = sorted(Counter(self.classes).items(), key=lambda item: (-item[1], item[0]))
@@ -73,13 +78,16 @@ def embed_evaluated(model: Model, seed: int) -> EmbeddedClips:
 
     InputError where the checkpoint, the data set or the list of clips is gone, or isn't what was evaluated.
     """
-    asked = model.retrieval["detail"]["settings"]
+    measured = model.retrieval["detail"]
+    asked = measured["settings"]
     manifest = None if asked["manifest"] is None else Path(asked["manifest"])
     trained = open_trained(model.folder, manifest)
     source = Path(asked["clips"])
     everything = read_clips(source, "text")
     classes = _classes(source, everything)
     evaluated = of_split(everything, trained, asked["split"], source, StageReport("report"))
+    if trained.digest != measured["inputs"]["checkpoint"] or clips_digest(evaluated) != measured["clips digest"]:
+        raise InputError(f"{model.folder}: the model or the clips are others than were evaluated; evaluate it again")
     class_of = dict(zip(map(id, everything), classes, strict=True))
     chosen = _sampled(evaluated, seed)
     present, spaces = _vectors(trained, chosen)
@@ -111,8 +119,8 @@ def _vectors(
     trained: TrainedModel, clips: Sequence[LabelledClip]
 ) -> tuple[dict[str, Tensor], tuple[SpaceVectors, ...]]:
     def cut(clip: LabelledClip) -> ClipFeatures:
-        video = trained.dataset.video(clip.clip.video_id, trained.rules)
-        return cut_clip(video, clip.clip.start, clip.clip.end, words(clip.label), trained.vectors, trained.rules)
+        place = clip.clip
+        return cut_out(trained, place.video_id, place.start, place.end, words(clip.label), trained.rules)
 
     # Training clusters the vectors as they come, whatever their length.
     embedded = replace(trained, normalised=False).embed(map(cut, clips))

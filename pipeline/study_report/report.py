@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import localization
 from pipeline.evaluation.retrieval_tables import tables as retrieval_tables
 from pipeline.evaluation.timeline_figure import COLUMNS, spread, timeline_figure, timeline_rows
-from pipeline.files import write_text
+from pipeline.files import read_json, write_text
 from pipeline.probe.dose_figure import dose_drawing
 from pipeline.probe.probe_figure import probe_drawing
 from pipeline.probe.probe_tables import probes
@@ -50,6 +51,8 @@ from pipeline.vector_drawing import Drawing
 
 TIMELINES = 2
 """Videos whose steps are drawn."""
+_OF_PROBES = ("not run, ", "words asked for: ")
+"""How notes begin that say what a probe was and wasn't asked: its tables show that."""
 _MEASURES = {"R@5": "R@5, text -> video", "recall": "localization recall"}
 
 
@@ -68,6 +71,12 @@ class ReportSettings:
     folder beside it, STEM-figures."""
     seed: int = 0
     """Of the maps, and of the choice of clips where there are many."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; a number from 0 to 2^32 - 1 is wanted")
+        if self.file.suffix != ".html":
+            raise ValueError(f"out is {self.out}; a file whose name ends in .html is wanted")
 
     @property
     def file(self) -> Path:
@@ -91,8 +100,11 @@ class ReportSettings:
 
 def run(settings: ReportSettings) -> StageReport:
     """Write the report and say what it lacks; complete when it lacks nothing that the study's files should give."""
+    summary = settings.file.with_suffix(".json")
+    if summary.exists() and not _is_summary(summary):
+        raise InputError(f"{summary}: isn't a report's, which would take its place; choose another --out")
     report = write_report(settings)
-    report.publish(settings.file.with_suffix(".json"))
+    report.publish(summary)
     return report
 
 
@@ -119,6 +131,11 @@ def write_report(settings: ReportSettings) -> StageReport:
         "manifest": study.detail["manifest"],
     }
     return report.finish()
+
+
+def _is_summary(path: Path) -> bool:
+    content = read_json(path)
+    return isinstance(content, dict) and content.get("stage") == "report"
 
 
 def _media(settings: ReportSettings) -> Path | None:
@@ -261,8 +278,9 @@ class _Sections:
             frames = []
             # In its first space an arm's largest clusters are shown; frames are few.
             for cluster in contents.largest[:4] if number == 0 and self._frames.any else ():
-                pictures = [self._frames.of(asdict(clip.clip)) for clip in cluster.nearest]
-                frames.append((cluster.number, [picture for picture in pictures if picture]))
+                nearest = [asdict(clip.clip) for clip in cluster.nearest]
+                pictured = [clip | {"picture": self._frames.of(clip)} for clip in nearest]
+                frames.append((cluster.number, [clip for clip in pictured if clip["picture"]]))
             shown = self._files.table(f"clusters {arm} {space.name}", table)
             found.append({"space": space.name, "table": shown, "frames": frames})
         return found
@@ -286,18 +304,29 @@ class _Sections:
 
     def _lacks(self, what: str, why: str) -> None:
         self._report.failed[f"{what}: left out"] += 1
-        self._report.notes.append(f"{what} are left out: {why}")
+        self._report.notes.append(self._names.note(f"{what} are left out: {why}", self._ids))
 
     def _notes(self) -> list[str]:
         """What a reader must not miss: of this report, of the comparison and of every model's stages."""
-        ids = set() if self._manifest is None else set(self._manifest.video_ids)
         said: list[str] = list(self._report.notes)
         if len(self._study.detail["seeds"]) == 1:
             said.append("one seed: the intervals know nothing of how much another seed would differ")
         for model in self._study.models:
             reports: Sequence[Mapping[str, Any] | None] = (model.training, model.retrieval, model.localization)
-            for stage in reports:
+            for stage in (*reports, model.probe):
                 if stage is not None:
-                    said += [f"{model.arm}: {note}" for note in stage["notes"]]
-            ids |= set(model.retrieval["detail"]["videos"])
-        return list(dict.fromkeys(self._names.note(note, sorted(ids)) for note in said))
+                    said += [f"{model.arm}: {note}" for note in stage["notes"] if not note.startswith(_OF_PROBES)]
+        return list(dict.fromkeys(self._names.note(note, self._ids) for note in said))
+
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        """All videos that a note may name."""
+        found: set[str] = set()
+        if self._manifest is not None:
+            groups = (self._manifest.splits, self._manifest.left_out, self._manifest.missing)
+            found.update(video_id for group in groups for ids in group.values() for video_id in ids)
+        for model in self._study.models:
+            found.update(model.retrieval["detail"]["videos"])
+            if model.localization is not None:
+                found.update(video["video_id"] for video in model.localization["detail"]["videos"])
+        return frozenset(found)

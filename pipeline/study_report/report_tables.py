@@ -45,9 +45,7 @@ def data_table(study: Study, manifest: Manifest | None) -> Table:
     if localized is not None:
         found = localized["detail"]["metrics"]
         rows.append(("localization", f"{found['steps']:,} steps, {found['videos']:,} videos, {found['tasks']:,} tasks"))
-    notes = (
-        () if manifest is not None else ("The manifest is not where it was: its counts of what is missing are too.",)
-    )
+    notes = () if manifest is not None else ("The manifest is gone, or another by now: what is missing can't be told.",)
     return Table("Data", ("", ""), tuple(rows), notes)
 
 

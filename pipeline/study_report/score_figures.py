@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.study_report.study_results import Study
-from pipeline.vector_drawing import COLOURS, Drawing, drawing_style
+from pipeline.vector_drawing import COLOURS, Drawing, drawing_style, shortened
 
 WIDTH = 4.2
 """Inches: so wide that 8 pt can still be read on a phone."""
@@ -22,7 +22,7 @@ def has_scores(study: Study, table: str, measure: str) -> bool:
 def score_figure(study: Study, table: str, measure: str, title: str) -> Drawing:
     """A row an arm: its mean with the 95 % interval, a small stroke for each seed, chance as a dashed line; percent."""
     arms = study.detail["tables"][table]
-    shown = [(name, arm["scores"][measure]) for name, arm in _ordered(study, arms) if measure in arm["scores"]]
+    shown = [(name, arm["scores"][measure]) for name, arm in arms.items() if measure in arm["scores"]]
     rows: list[tuple[Any, ...]] = []
     with drawing_style():
         figure, axes = _rows_of([name for name, _ in shown], title)
@@ -36,8 +36,8 @@ def score_figure(study: Study, table: str, measure: str, title: str) -> Drawing:
         if chance is not None:
             axes.axvline(100 * chance, color=_CHANCE, linestyle="--", linewidth=1)
             rows.append(("chance", "mean", 100 * chance, "", ""))
-        # Intervals that know no bounds of the score: what is past them is no score.
-        axes.set_xlim(-1, 101)
+        # Intervals that know no bounds of the score: what is past them is no score, though published ties may pass 100.
+        axes.set_xlim(-1, max(101, *(100 * score["value"] + 1 for _, score in shown)))
         axes.set_xlabel("percent; dashed: chance")
     return Drawing(figure, ("arm", "of", "percent", "low", "high"), rows)
 
@@ -58,11 +58,6 @@ def difference_figure(study: Study, table: str, measure: str, title: str) -> Dra
     return Drawing(figure, ("arm", "points", "low", "high"), rows)
 
 
-def _ordered(study: Study, arms: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    # JSON has sorted them by name.
-    return [(name, arms[name]) for name in study.arms if name in arms]
-
-
 def _of_seeds(study: Study, table: str, arm: str, measure: str) -> list[tuple[int, float]]:
     found = []
     for model in study.models:
@@ -79,7 +74,7 @@ def _rows_of(names: Sequence[str], title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, 0.8 + 0.32 * len(names)), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [shortened(name, 28) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x", color="#dddddd")
     axes.set_axisbelow(True)

@@ -1,9 +1,14 @@
 """What the report calls videos, texts and steps: by what they are, or in a public one by numbers."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.study_report.embedded_clips import OTHER
+
+_EXAMPLE = re.compile(r",? e\.g\. .*")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""What may be an id, whole."""
 
 
 class ShownNames:
@@ -32,8 +37,12 @@ class ShownNames:
         steps = [step | {"text": f"step {place}"} for place, step in enumerate(video["steps"], start=1)]
         return {"video_id": str(number), "seconds": video["seconds"], "steps": steps}
 
-    def note(self, text: str, video_ids: Sequence[str]) -> str:
-        """A stage's announcement, which may name a video as an example."""
-        for video_id in video_ids if self.public else ():
-            text = text.replace(video_id, "one of them")
-        return text
+    def note(self, text: str, video_ids: Collection[str]) -> str:
+        """A stage's announcement, which may name a video, known or not, as an example."""
+        if not self.public:
+            return text
+        # An id of digits alone names nobody, and would take counts along.
+        return _NAME.sub(
+            lambda name: "one of them" if name[0] in video_ids and not name[0].isdigit() else name[0],
+            _EXAMPLE.sub("", text),
+        )

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from pipeline.study_report.embedded_clips import OTHER, EmbeddedClips, SpaceVectors
 from pipeline.study_report.score_figures import WIDTH
 from pipeline.tables import Table
-from pipeline.vector_drawing import COLOURS, MODALITY_COLOURS, Drawing, drawing_style
+from pipeline.vector_drawing import COLOURS, MODALITY_COLOURS, Drawing, drawing_style, shortened
 
 MOST_DRAWN = 400
 """Clips drawn of each modality; the map itself is fitted on all that were embedded."""
@@ -81,7 +81,7 @@ def map_figure(found: SpaceMap, clips: EmbeddedClips, class_names: Sequence[str]
 def _by_class(axes: Axes, places: NDArray[np.float64], names: Sequence[str], marker: str) -> None:
     for name, colour in _class_colours(names).items():
         own = places[[shown == name for shown in names]]
-        _dots(axes, own, colour, marker, _short(name))
+        _dots(axes, own, colour, marker, name)
 
 
 def _dots(axes: Axes, places: NDArray[np.float64], colour: str, marker: str, label: str) -> None:
@@ -100,11 +100,7 @@ def _legend(axes: Axes) -> tuple[list[Artist], list[str]]:
     handles, labels = axes.get_legend_handles_labels()
     first = {label: handle for handle, label in reversed(list(zip(handles, labels, strict=True)))}
     labels = list(dict.fromkeys(labels))
-    return [first[label] for label in labels], labels
-
-
-def _short(name: str, longest: int = 18) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+    return [first[label] for label in labels], [shortened(label, 18) for label in labels]
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,9 @@ def gap_figure(gaps: Sequence[Gap]) -> Drawing:
         axes = figure.subplots()
         for place, gap in enumerate(gaps):
             axes.barh(place, gap.distance, color=colours[gap.pair], height=0.7)
-        axes.set_yticks(range(len(gaps)), [f"{gap.arm}, {gap.space}: {gap.pair}" for gap in gaps])
+        axes.set_yticks(
+            range(len(gaps)), [f"{shortened(gap.arm, 18)}, {shortened(gap.space, 18)}: {gap.pair}" for gap in gaps]
+        )
         axes.set_ylim(len(gaps) - 0.4, -0.6)
         axes.set_xlabel("distance between mean vectors")
     rows = [(gap.arm, gap.space, gap.pair, gap.distance, gap.same, gap.other) for gap in gaps]

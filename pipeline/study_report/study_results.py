@@ -1,6 +1,6 @@
 """What `mcn compare` has left: the comparison, and each model's training and scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Study:
 
     folder: Path
     detail: Json
-    """Of compare.json."""
+    """Of compare.json; its tables, and the arms in each, in the study's order, the reference first."""
     models: tuple[Model, ...]
     """The reference arm's first."""
 
@@ -91,14 +91,13 @@ def read_study(folder: Path) -> Study:
         raise InputError(f"{path}: the comparison isn't finished; run `mcn compare` on it again")
     try:
         models = [_model(folder / "runs" / run["run"], run) for run in detail["runs"]]
-        order = {arm: place for place, arm in enumerate(_arms(models, detail["reference"]))}
+        arms = [detail["reference"], *(arm for arm in detail["arms"] if arm != detail["reference"])]
+        tables = {equal: {arm: detail["tables"][equal][arm] for arm in arms} for equal in detail["equal"]}
+        order = {arm: place for place, arm in enumerate(arms)}
+        models.sort(key=lambda model: order[model.arm])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: lacks {error}; run `mcn compare` on it again") from None
-    return Study(folder, detail, tuple(sorted(models, key=lambda model: order[model.arm])))
-
-
-def _arms(models: Sequence[Model], reference: str) -> list[str]:
-    return [reference, *(arm for arm in dict.fromkeys(model.arm for model in models) if arm != reference)]
+    return Study(folder, detail | {"tables": tables}, tuple(models))
 
 
 def _model(folder: Path, run: Json) -> Model:

@@ -146,8 +146,10 @@ def test_doses_of_real_media(
     assert "audio: lost to video" in picture and "video: shift" in picture and "shared: shared" in picture
     notes = "\n".join(report.notes)
     assert "no dose for a clip" in notes and "differs from the data set's, least cosine" in notes
-    with pytest.raises(InputError, match="holds media of fewer than two videos"):
-        probe.run(dataclasses.replace(asked, media=tmp_path / "out", truth=None, ids=None, steps=None, seed=3))
+    without = probe.run(dataclasses.replace(asked, media=tmp_path / "out", truth=None, ids=None, steps=None, seed=3))
+    assert without.complete and without.detail["doses"] == []
+    assert f"{tmp_path / 'out'} holds fewer than two videos that have all modalities" in "\n".join(without.notes)
+    assert not list(asked.out.glob("probe-doses.*")), "an earlier call's curves would pass for this one's"
 
 
 def test_other_results_stand_beside(asked: ProbeSettings, tmp_path: Path) -> None:

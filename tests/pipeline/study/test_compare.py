@@ -23,6 +23,7 @@ from pipeline.study import compare
 from pipeline.study.runs import Run
 from pipeline.study.study_settings import StudySettings
 from pipeline.study.width import parameters, width_for
+from pipeline.study_report.study_results import read_study
 
 SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 3}
 ROOT = Path(__file__).parents[3]
@@ -312,6 +313,15 @@ def test_results_of_other_clips_are_never_put_side_by_side(done: Any) -> None:
             compare.run(settings)
     finally:
         path.write_text(whole)
+
+
+def test_a_report_is_of_the_first_table_and_keeps_the_order_of_arms(done: Any) -> None:
+    """Files sort names: `parameters` comes before `width`, at which the arms are trained that figures show."""
+    settings, report = done
+    study = read_study(settings.out)
+    assert list(study.detail["tables"]) == ["width", "parameters"] == list(report.detail["tables"])
+    assert all(list(arms) == ["shared", "slow", "video-audio"] for arms in study.detail["tables"].values())
+    assert [model.name for model in study.examples()] == ["shared-seed1", "slow-seed1", "video-audio-seed1"]
 
 
 def all_done(pool: compare.Pool, runs: Sequence[Run]) -> None:

@@ -1,6 +1,7 @@
 """The vectors of figures are the model's own, of the clips that were evaluated."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import InputError
+from pipeline.files import sha256_of_file
 from pipeline.study_report import embedded_clips
 from pipeline.study_report.embedded_clips import embed_evaluated
 from pipeline.study_report.study_results import read_study
@@ -46,8 +48,24 @@ def test_a_space_without_clusters_says_so(copied: Callable[[], Path]) -> None:
     content = torch.load(path, weights_only=True)
     content["queues"]["shared.fitted"] = torch.tensor(False)
     torch.save(content, path)
-    (space,) = embed_evaluated(read_study(folder).of_arm("shared")[0], seed=0).spaces
+    model = read_study(folder).of_arm("shared")[0]
+    with pytest.raises(InputError, match="the model or the clips are others than were evaluated"):
+        embed_evaluated(model, seed=0)
+    detail = model.retrieval["detail"]
+    detail = detail | {"inputs": detail["inputs"] | {"checkpoint": sha256_of_file(path)}}
+    (space,) = embed_evaluated(replace(model, retrieval={"detail": detail}), seed=0).spaces
     assert space.centroids is None
+
+
+def test_clips_that_have_changed_since_are_not_shown_for_those_evaluated(study: Any, tmp_path: Path) -> None:
+    model = study.of_arm("shared")[0]
+    detail = model.retrieval["detail"]
+    lines = Path(detail["settings"]["clips"]).read_text().splitlines(keepends=True)
+    for changed, refused in ((lines, False), (lines[:-1], True)):
+        (tmp_path / "clips.csv").write_text("".join(changed))
+        asked = detail | {"settings": detail["settings"] | {"clips": str(tmp_path / "clips.csv")}}
+        with pytest.raises(InputError, match="others than were evaluated") if refused else nullcontext():
+            assert embed_evaluated(replace(model, retrieval={"detail": asked}), seed=0).of == 16
 
 
 def test_a_list_that_is_gone_is_told(study: Any) -> None:

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from pipeline.cli import parse
 from pipeline.errors import InputError
+from pipeline.study_report.figure_files import FigureFiles
 from pipeline.study_report.frames import MOST_FRAMES
 from pipeline.study_report.report import ReportSettings, run, write_report
-from pipeline.traces import is_report
+from pipeline.study_report.shown_names import ShownNames
+from pipeline.tables import Table
+from pipeline.traces import figures_of, is_report
+from pipeline.vector_drawing import Drawing
 
 
 class Page(HTMLParser):
@@ -155,6 +160,47 @@ def test_a_public_report_holds_no_id_and_no_caption(public: Any, whole: Any, fin
     assert any(video_id in private.source for video_id in finished.video_ids)
     assert "verb3" in private.source and "action3" in private.source
     assert "words by lift" in private.text and "words by lift" not in page.text
+
+
+def test_a_public_note_names_no_video_known_or_not_and_keeps_its_counts() -> None:
+    names, known = ShownNames(public=True), {"abcdefghijk", "video1", "12"}
+    assert names.note("12 of video1 and video10 lie past abcdefghijk's end", known) == (
+        "12 of one of them and video10 lie past one of them's end"
+    )
+    assert names.note("3 videos are not in the manifest, e.g. -unknown_id at 3 s", known) == (
+        "3 videos are not in the manifest"
+    )
+    assert ShownNames(public=False).note("e.g. video1", known) == "e.g. video1"
+
+
+def test_every_video_that_anything_is_drawn_of_is_named_for_forgetting(whole: Any, public: Any, study: Any) -> None:
+    drawn = {video for model in study.examples() for video in model.retrieval["detail"]["videos"]}
+    named = [set(dict(h3)["data-videos"].split()) for h3 in whole[0].of("h3") if "data-videos" in dict(h3)]
+    assert len(named) == 3 and all(videos == drawn for videos in named)
+    assert "data-videos" not in public[0].source
+
+
+@pytest.mark.parametrize("given", [{"out": Path("page.txt")}, {"seed": -1}, {"seed": 2**32}])
+def test_odd_settings_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"ends in \.html|from 0 to"):
+        ReportSettings(Path("study"), **given)
+
+
+def test_a_report_takes_no_other_files_place(finished: Any, copied: Callable[[], Path]) -> None:
+    folder = copied()
+    with pytest.raises(InputError, match=r"compare\.json: isn't a report's"):
+        run(ReportSettings(folder, out=folder / "compare.html"))
+    assert (folder / "compare.json").read_bytes() == (finished.folder / "compare.json").read_bytes()
+
+
+def test_figures_are_known_whatever_the_study_is_called(tmp_path: Path) -> None:
+    for name in ("study", "Übung", "研究"):
+        files = FigureFiles(tmp_path / name, ReportSettings(Path(name)).command())
+        files.figure("map", "Map", Drawing(Figure(), ("a",), ((1,),)))
+        files.table("data", Table("Data", ("a",), (("1",),), ()))
+        assert {path.suffix for path in figures_of(tmp_path / f"{name}.html")} == set()
+        (tmp_path / name).rename(tmp_path / f"{name}-figures")
+        assert {path.suffix for path in figures_of(tmp_path / f"{name}.html")} == {".pdf", ".csv", ".tex"}
 
 
 def test_figures_and_tables_are_files_with_their_command(whole: Any, finished: Any) -> None:

@@ -67,6 +67,16 @@ def test_a_map_draws_who_is_there_and_so_many_at_most() -> None:
     assert len(labels) == len(set(labels)) and set(labels) <= set(classes) and OTHER in labels
 
 
+def test_classes_that_begin_alike_keep_a_colour_each_in_the_legend() -> None:
+    clips = planted_clips()
+    found = space_map(clips.spaces[0], clips.present, seed=0)
+    assert found is not None
+    alike = [f"chop the onion with {('a knife', 'scissors')[place % 2]}" for place in range(40)]
+    legend = map_figure(found, clips, alike).figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["chop the onion wi…"] * 2
+    assert len({tuple(handle.get_facecolor()[0]) for handle in legend.legend_handles}) == 2
+
+
 def test_vectors_that_span_no_plane_have_no_map() -> None:
     clips = planted_clips()
     same = SpaceVectors("joint", {"video": torch.ones(40, 6)}, torch.zeros(40, 6), None)
