@@ -1,5 +1,9 @@
 """Captions as speech recognition would give them: lower case, no punctuation, late or early, overlapping."""
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
 from pipeline.records import Caption
 from pipeline.sample.soundtrack import Utterance
 from pipeline.sample.story import VideoStory
@@ -23,3 +27,17 @@ def make_captions(story: VideoStory, utterances: tuple[Utterance, ...]) -> list[
         text = " ".join(word for word, _, _ in utterance.words)
         captions.append(Caption(round(start, 2), round(end, 2), text))
     return sorted(captions, key=lambda caption: caption.start)
+
+
+def permuted_texts(captions: Mapping[str, Sequence[Caption]], seed: int) -> dict[str, list[Caption]]:
+    """Video id -> the same captions at the same times, each with the text of another one.
+
+    All captions stand in one circle, in an order drawn by chance, and each gets its neighbour's text. So every text
+    occurs as often as before, no caption keeps its own, and any other one's is as likely, from whichever video: texts
+    barred from their own video would still tell something of it, with two videos all.
+    """
+    texts = [caption.text for lines in captions.values() for caption in lines]
+    order = np.random.default_rng([seed, *b"uninformative text"]).permutation(len(texts)).tolist()
+    neighbour = dict(zip(order, order[1:] + order[:1], strict=True))
+    given = iter([texts[neighbour[place]] for place in range(len(texts))])
+    return {video_id: [caption._replace(text=next(given)) for caption in lines] for video_id, lines in captions.items()}

@@ -66,6 +66,8 @@ def write_film(story: VideoStory, soundtrack: Soundtrack, path: Path) -> None:
         video.width, video.height, video.pix_fmt = story.width, story.height, "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
         audio = container.add_stream("aac", rate=SOUND_RATE, layout="mono") if story.has_audio else None
+        if audio is not None and soundtrack.bit_rate:
+            audio.bit_rate = soundtrack.bit_rate
         heard = 0
         for frame, end in _frames(story):
             container.mux(video.encode(frame))

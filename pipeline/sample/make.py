@@ -18,11 +18,11 @@ from pipeline.files import ASIDE, read_json, sha256_of_file, write_json, write_t
 from pipeline.progress import Progress
 from pipeline.records import Caption
 from pipeline.report import StageReport
-from pipeline.sample.captions import make_captions
+from pipeline.sample.captions import make_captions, permuted_texts
 from pipeline.sample.dead import DEAD_CLASSES, DeadVideo, dead_videos
 from pipeline.sample.film import write_film
 from pipeline.sample.procedures import PROCEDURES, Procedure
-from pipeline.sample.soundtrack import make_soundtrack
+from pipeline.sample.soundtrack import make_soundtrack, white_noise_instead
 from pipeline.sample.speech import check_speech
 from pipeline.sample.story import VideoStory, make_stories, video_ids
 from pipeline.sample.truth import STEP_COLUMNS, TRUTH_COLUMNS, step_rows, truth_rows
@@ -33,6 +33,8 @@ SUMMARY = "sample.json"
 SHORTEST_ALLOWED_S = 16.0
 LIST_COLUMNS = ("video_id", "category_1", "category_2", "rank", "task_id")
 CATEGORY = "Food and Entertaining"
+TEXT, AUDIO = "text", "audio"
+"""What can be made uninformative."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -44,11 +46,15 @@ class SampleSettings:
     out: Path
     """Folder to write the sample to."""
     seed: int = 0
-    """Every byte of the sample follows from it and from the number and length of the videos."""
+    """Every byte of the sample follows from it, from the number and length of the videos, and from what is made
+    uninformative."""
     videos: int = 52
     """Number of videos; 48 or more for all 12 procedures."""
     seconds: float = 20.0
     """Length of the shortest video in seconds; the longest has 5 s more, the mean is 1 s more."""
+    uninformative: str = ""
+    """A control: text (captions say what others say, by a permutation of all) or audio (white noise in place of all
+    sound); the truth stays as it is."""
     processes: int = 0
     """Processes that draw videos at the same time; 0 takes all cores."""
 
@@ -59,6 +65,8 @@ class SampleSettings:
             raise ValueError(f"videos is {self.videos}; 2 to 10000 are wanted")
         if not SHORTEST_ALLOWED_S <= self.seconds <= 600:
             raise ValueError(f"seconds is {self.seconds}; {SHORTEST_ALLOWED_S:.0f} to 600 are wanted")
+        if self.uninformative not in ("", TEXT, AUDIO):
+            raise ValueError(f"uninformative is {self.uninformative!r}; {TEXT} or {AUDIO} is wanted, or nothing")
         if self.processes < 0:
             raise ValueError(f"processes is {self.processes}; 0 (all cores) or more are wanted")
 
@@ -98,7 +106,7 @@ def make_sample(settings: SampleSettings, on_progress: OnProgress | None = None)
 
     Raises InputError if the folder holds something else, can't be written to, or speech can't be made.
     """
-    identity = {"format": FORMAT, "seed": settings.seed, "videos": settings.videos, "seconds": settings.seconds}
+    identity = _identity(settings)
     stories = make_stories(settings.seed, settings.videos, settings.seconds)
     total = sum(story.seconds for story in stories)
     known = _digests_of_earlier_run(settings.out, identity)
@@ -114,8 +122,12 @@ def make_sample(settings: SampleSettings, on_progress: OnProgress | None = None)
     for left_over in media.glob(f".*{ASIDE}"):
         left_over.unlink()
     kept = sum(_media_path(media, story).exists() for story in stories)
-    told = _tell_all(stories, media, settings.processes, on_progress)
-    names = _write_lists(settings.out, stories, [told[story.video_id] for story in stories])
+    told = _tell_all(stories, settings, on_progress)
+    captions = {story.video_id: told[story.video_id].captions for story in stories}
+    if settings.uninformative == TEXT:
+        captions = permuted_texts(captions, settings.seed)
+    truth = [row for story in stories for row in told[story.video_id].truth]
+    names = _write_lists(settings.out, stories, captions, truth)
     files = [settings.out / name for name in names] + [_media_path(media, story) for story in stories]
     digests = {str(path.relative_to(settings.out).as_posix()): sha256_of_file(path) for path in files}
     counts = {
@@ -123,11 +135,17 @@ def make_sample(settings: SampleSettings, on_progress: OnProgress | None = None)
         "held_out_videos": sum(story.split == "heldout" for story in stories),
         "dead_ids": len(DEAD_CLASSES),
         "steps": sum(segment.kind == "step" for story in stories for segment in story.segments),
-        "captions": sum(len(one.captions) for one in told.values()),
+        "captions": sum(map(len, captions.values())),
     }
     summary = {"complete": True, "identity": identity, "counts": counts, "seconds": round(total, 3), "sha256": digests}
     write_json(settings.out / SUMMARY, summary)
     return SampleSummary(len(stories) - kept, kept, total, digests)
+
+
+def _identity(settings: SampleSettings) -> dict[str, Any]:
+    """What makes a sample another one. A plain sample's names no control, as before there were any."""
+    plain = {"format": FORMAT, "seed": settings.seed, "videos": settings.videos, "seconds": settings.seconds}
+    return plain | ({"uninformative": settings.uninformative} if settings.uninformative else {})
 
 
 def _media_path(media: Path, story: VideoStory) -> Path:
@@ -153,12 +171,14 @@ def _digests_of_earlier_run(out: Path, identity: dict[str, Any]) -> dict[str, st
     return dict(summary["sha256"]) if summary.get("complete") else {}
 
 
-def _tell(story: VideoStory, media: Path) -> _Told:
+def _tell(story: VideoStory, settings: SampleSettings) -> _Told:
     """Make one video's file if it is not there, and what is written about it."""
+    # Speech is made for noise too: captions and truth take their times from it.
     soundtrack = make_soundtrack(story)
-    path = _media_path(media, story)
+    path = _media_path(settings.out / "media", story)
     if not path.exists():
-        write_film(story, soundtrack, path)
+        heard = white_noise_instead(story, soundtrack) if settings.uninformative == AUDIO else soundtrack
+        write_film(story, heard, path)
     return _Told(
         story.video_id,
         make_captions(story, soundtrack.utterances),
@@ -166,24 +186,23 @@ def _tell(story: VideoStory, media: Path) -> _Told:
     )
 
 
-def _tell_all(
-    stories: list[VideoStory], media: Path, processes: int, on_progress: OnProgress | None
-) -> dict[str, _Told]:
+def _tell_all(stories: list[VideoStory], settings: SampleSettings, on_progress: OnProgress | None) -> dict[str, _Told]:
     told: dict[str, _Told] = {}
-    for one in _results(stories, media, processes or usable_cores()):
+    for one in _results(stories, settings):
         told[one.video_id] = one
         if on_progress is not None:
             on_progress(len(told), len(stories))
     return told
 
 
-def _results(stories: list[VideoStory], media: Path, processes: int) -> Iterator[_Told]:
+def _results(stories: list[VideoStory], settings: SampleSettings) -> Iterator[_Told]:
+    processes = settings.processes or usable_cores()
     if processes == 1:
-        yield from (_tell(story, media) for story in stories)
+        yield from (_tell(story, settings) for story in stories)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(stories)), mp_context=context) as pool:
-        waiting = [pool.submit(_tell, story, media) for story in stories]
+        waiting = [pool.submit(_tell, story, settings) for story in stories]
         try:
             yield from (done.result() for done in as_completed(waiting))
         except BrokenProcessPool:
@@ -202,22 +221,24 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
     return text.getvalue()
 
 
-def _write_lists(out: Path, stories: list[VideoStory], told: list[_Told]) -> list[str]:
+def _write_lists(
+    out: Path, stories: list[VideoStory], captions: Mapping[str, list[Caption]], truth: Iterable[Mapping[str, str]]
+) -> list[str]:
     """Write every file but the media; their names."""
     seed = stories[0].seed
     dead = dead_videos(video_ids(seed, len(stories) + len(DEAD_CLASSES))[len(stories) :])
-    captions = {
-        one.video_id: {
-            "start": [caption.start for caption in one.captions],
-            "end": [caption.end for caption in one.captions],
-            "text": [caption.text for caption in one.captions],
+    lines = {
+        video_id: {
+            "start": [caption.start for caption in said],
+            "end": [caption.end for caption in said],
+            "text": [caption.text for caption in said],
         }
-        for one in told
+        for video_id, said in captions.items()
     }
     texts = {
         "HowTo100M_v1.csv": _csv(LIST_COLUMNS, _list_rows(seed, stories, dead)),
         "task_ids.csv": _csv(("task_id", "task"), ({"task_id": str(p.task_id), "task": p.name} for p in PROCEDURES)),
-        "truth.csv": _csv(TRUTH_COLUMNS, (row for one in told for row in one.truth)),
+        "truth.csv": _csv(TRUTH_COLUMNS, truth),
         "steps.csv": _csv(STEP_COLUMNS, (row for story in stories for row in step_rows(story))),
         "split.csv": _csv(("video_id", "split"), ({"video_id": s.video_id, "split": s.split} for s in stories)),
         "dead.csv": _csv(
@@ -227,7 +248,7 @@ def _write_lists(out: Path, stories: list[VideoStory], told: list[_Told]) -> lis
     }
     for name, text in texts.items():
         write_text(out / name, text)
-    write_json(out / "caption.json", captions)
+    write_json(out / "caption.json", lines)
     return [*texts, "caption.json"]
 
 

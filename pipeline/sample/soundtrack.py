@@ -1,6 +1,6 @@
 """What is heard in a video: speech, sounds of actions and background noise, mixed at stated levels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 import numpy as np
@@ -15,6 +15,9 @@ SPEECH_LEVEL = 0.09
 """Root mean square of the speech, full scale being 1."""
 SPEECH_OVER_ACTION_DB = 4.0
 SPEECH_OVER_NOISE_DB = 12.0
+WHITE_NOISE_BIT_RATE = 192_000
+"""Bits a second. At the encoder's own choice, some 70,000, how much of white noise is left out changes by 1 dB in the
+course of a video, and tells the time in it."""
 _SPEECH_DELAY_S = 0.04
 _PAUSE_S = 0.06
 
@@ -43,6 +46,8 @@ class Soundtrack:
 
     samples: Samples
     utterances: tuple[Utterance, ...]
+    bit_rate: int = 0
+    """Bits a second that coding it takes; 0 leaves the choice to the encoder."""
 
 
 def make_soundtrack(story: VideoStory) -> Soundtrack:
@@ -70,6 +75,13 @@ def make_soundtrack(story: VideoStory) -> Soundtrack:
                 begin = at / SOUND_RATE
                 utterances.append(Utterance(index, tuple((word, begin + a, begin + b) for word, a, b in speech.words)))
     return Soundtrack(np.clip(samples, -0.99, 0.99), tuple(utterances))
+
+
+def white_noise_instead(story: VideoStory, soundtrack: Soundtrack) -> Soundtrack:
+    """White noise alone, as loud as speech throughout; the utterances stay, as what would have been heard."""
+    random = story.random("uninformative audio")
+    noise = SPEECH_LEVEL * random.standard_normal(len(soundtrack.samples), np.float32)
+    return replace(soundtrack, samples=noise, bit_rate=WHITE_NOISE_BIT_RATE)
 
 
 def _at_sound_rate(speech: Speech) -> Samples:

@@ -133,9 +133,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run() -> Callable[..., Run]:
-    """`make_run(folder)`: see `Run`."""
+    """`make_run(folder)`, or with settings of one's own: see `Run`."""
     return Run
 
 

@@ -6,18 +6,22 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+from scipy.signal import welch
 
 from pipeline.captions import read_caption_file
 from pipeline.errors import InputError
+from pipeline.records import Caption
 from pipeline.sample import SampleSettings, make_sample, run
+from pipeline.sample.captions import permuted_texts
 from pipeline.sample.drawing import SegmentScene
 from pipeline.sample.objects import object_sprite
 from pipeline.sample.procedures import ABSENT, ACTIONS, OBJECTS
-from pipeline.sample.soundtrack import make_soundtrack
+from pipeline.sample.soundtrack import Soundtrack, Utterance, make_soundtrack, white_noise_instead
 from pipeline.sample.story import make_stories
 from pipeline.sample.truth import truth_rows
 from pipeline.video_list import read_video_list
@@ -55,6 +59,33 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> SampleSettings:
     return settings
 
 
+def make_control(plain: SampleSettings, uninformative: str, taken: tuple[int, ...]) -> SampleSettings:
+    """A control beside the plain sample. The media of the videos `taken` are the plain one's, which saves time."""
+    control = replace(plain, out=plain.out.with_name(uninformative), uninformative=uninformative)
+
+    def interrupt(done: int, total: int) -> None:
+        for index in taken:
+            shutil.copy(media(plain, index), media(control, index))
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        make_sample(control, interrupt)
+    assert make_sample(control).made == plain.videos - len(taken) - 1
+    return control
+
+
+@pytest.fixture(scope="module")
+def permuted(settings: SampleSettings) -> SampleSettings:
+    """The sample whose text is uninformative; of its media the first is its own."""
+    return make_control(settings, "text", (1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def noisy(settings: SampleSettings) -> SampleSettings:
+    """The sample whose audio is uninformative; of its media the first two are its own, and the second is silent."""
+    return make_control(settings, "audio", (2, 3))
+
+
 def rows(settings: SampleSettings, name: str) -> list[dict[str, str]]:
     with open(settings.out / name, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -63,6 +94,12 @@ def rows(settings: SampleSettings, name: str) -> list[dict[str, str]]:
 def media(settings: SampleSettings, index: int) -> Path:
     story = make_stories(settings.seed, settings.videos, settings.seconds)[index]
     return settings.out / "media" / f"{story.video_id}.mp4"
+
+
+def sound_of(path: Path) -> np.ndarray:
+    """Decoded samples, 44,100 a second."""
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
 
 
 def frames_at_seconds(path: Path) -> list[np.ndarray]:
@@ -205,8 +242,7 @@ def test_sound_is_mixed_at_the_stated_levels_and_reaches_the_media(settings: Sam
     level = 10 * np.log10(np.mean(speech[spoken] ** 2))
     assert level - 10 * np.log10(np.mean(noise**2)) == pytest.approx(12, abs=0.5)
     assert level - 10 * np.log10(np.mean(action[acting] ** 2)) == pytest.approx(4, abs=0.5)
-    with av.open(str(media(settings, 0))) as container:
-        decoded = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    decoded = sound_of(media(settings, 0))
     length = min(len(decoded), len(full.samples))
     assert np.corrcoef(decoded[:length], full.samples[:length])[0, 1] > 0.95
 
@@ -245,10 +281,105 @@ def test_another_sample_in_the_folder_is_refused(settings: SampleSettings, tmp_p
         make_sample(replace(settings, out=tmp_path / "notes.txt"))
 
 
-@pytest.mark.parametrize("wrong", [{"videos": 1}, {"seconds": 10.0}, {"seed": -1}, {"processes": -1}])
-def test_settings_out_of_range(tmp_path: Path, wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"videos": 1}, {"seconds": 10.0}, {"seed": -1}, {"processes": -1}, {"uninformative": "video"}]
+)
+def test_settings_out_of_range(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SampleSettings(tmp_path, **wrong)
+
+
+def test_what_cannot_be_made_uninformative_is_told_what_can(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'video'; text or audio"):
+        SampleSettings(tmp_path, uninformative="video")
+
+
+def captions_of(settings: SampleSettings) -> dict[str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = json.loads((settings.out / "caption.json").read_text())
+    return content
+
+
+def files_that_differ(one: SampleSettings, other: SampleSettings) -> set[str]:
+    """Names of files whose bytes are not the same in both, but for the summary."""
+    first, second = (json.loads((each.out / "sample.json").read_text())["sha256"] for each in (one, other))
+    assert set(first) == set(second)
+    return {name for name in first if first[name] != second[name]}
+
+
+def test_uninformative_text_permutes_what_captions_say_and_nothing_else(
+    settings: SampleSettings, permuted: SampleSettings
+) -> None:
+    assert files_that_differ(settings, permuted) == {"caption.json"}
+    plain, control = captions_of(settings), captions_of(permuted)
+    assert list(plain) == list(control)
+    for times in ("start", "end"):
+        assert [plain[video_id][times] for video_id in plain] == [control[video_id][times] for video_id in plain]
+    said, given = ([text for lines in each.values() for text in lines["text"]] for each in (plain, control))
+    assert Counter(given) == Counter(said)
+    once = [said.count(text) == 1 for text in said]
+    assert sum(once) > 20
+    assert not any(before == after for before, after, alone in zip(said, given, once, strict=True) if alone)
+
+
+def test_permuted_texts_come_from_every_video_alike() -> None:
+    """Of all videos' captions, the video itself included, each has its share: no text tells which video it isn't of."""
+    captions = {name: [Caption(at, at + 1.0, f"{name} {at}") for at in range(40)] for name in "abc"}
+    counts = Counter(
+        (video_id, caption.text[0])
+        for seed in range(50)
+        for video_id, lines in permuted_texts(captions, seed).items()
+        for caption in lines
+    )
+    for (video_id, source), count in counts.items():
+        share = (39 if source == video_id else 40) / 119
+        assert count / (50 * 40) == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / 2000))
+    assert permuted_texts(captions, 1) == permuted_texts(captions, 1) != permuted_texts(captions, 2)
+
+
+def test_uninformative_audio_is_white_noise_under_the_same_pictures(
+    settings: SampleSettings, noisy: SampleSettings
+) -> None:
+    heard, silent = (media(noisy, index) for index in (0, 1))
+    assert files_that_differ(settings, noisy) == {f"media/{heard.name}"}
+    pictures = []
+    for path in (media(settings, 0), heard):
+        with av.open(str(path)) as container:
+            pictures.append([(packet.pts, bytes(packet)) for packet in container.demux(video=0)])
+    assert pictures[0] == pictures[1] and len(pictures[0]) > 200
+    plain, noise = sound_of(media(settings, 0)), sound_of(heard)
+    assert len(plain) == len(noise)
+    assert abs(np.corrcoef(plain, noise)[0, 1]) < 5 / np.sqrt(len(noise))
+    loudness = np.sqrt(np.mean(noise[: 16 * 44100].reshape(16, 44100) ** 2, axis=1))
+    assert loudness == pytest.approx(0.09, rel=0.04) and np.ptp(loudness) < 0.002, "no second stands out"
+    ranges = []
+    for sound in (plain, noise):
+        frequencies, power = welch(sound, 44100, nperseg=512)
+        ranges.append(np.ptp(10 * np.log10(power[(frequencies > 100) & (frequencies < 18000)])))
+    assert ranges[1] < 1 < 20 < ranges[0], "decibels from the strongest to the weakest frequency"
+    with av.open(str(silent)) as container:
+        assert not container.streams.audio
+
+
+def test_each_video_has_white_noise_of_its_own(settings: SampleSettings) -> None:
+    heard = Soundtrack(np.zeros(44100, np.float32), (Utterance(0, (("now", 0.1, 0.3),)),))
+    stories = make_stories(settings.seed, settings.videos, settings.seconds)
+    first, second = (white_noise_instead(story, heard) for story in stories[:2])
+    assert np.array_equal(white_noise_instead(stories[0], heard).samples, first.samples)
+    assert abs(np.corrcoef(first.samples, second.samples)[0, 1]) < 0.03
+    assert first.utterances == heard.utterances
+
+
+def test_controls_are_known_by_their_name(
+    settings: SampleSettings, permuted: SampleSettings, noisy: SampleSettings
+) -> None:
+    plain = {"format": 1, "seed": 1, "videos": 4, "seconds": 16.0}
+    for each, named in ((settings, {}), (permuted, {"uninformative": "text"}), (noisy, {"uninformative": "audio"})):
+        assert json.loads((each.out / "sample.json").read_text())["identity"] == plain | named
+        again = make_sample(each)
+        assert (again.made, again.kept) == (0, 4)
+        for other in {"", "text", "audio"} - {each.uninformative}:
+            with pytest.raises(InputError, match="holds another sample"):
+                make_sample(replace(each, uninformative=other))
 
 
 def test_every_action_shows_more_than_its_object() -> None:
