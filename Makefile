@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first. `make endurance` disturbs a
-# run in every way, for an hour.
+# run in every way and runs the study's controls, for more than an hour.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 WEIGHTS ?= random:0
 VENV := .venv

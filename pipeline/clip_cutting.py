@@ -175,24 +175,26 @@ class ClipBatch:
         audio_width: int = DAVENET_WIDTH,
         shared: bool = False,
     ) -> None:
-        def room(*shape: int, dtype: torch.dtype = torch.float32, value: float = 0) -> Tensor:
-            tensor = torch.full(shape, value, dtype=dtype) if value else torch.zeros(shape, dtype=dtype)
+        def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            tensor = torch.empty(shape, dtype=dtype)
             return tensor.share_memory_() if shared else tensor
 
         self._filled = 0
+        self._places = np.arange(rules.max_words)
         self._video = room(count, 1, video_width, dtype=torch.float16)
         self._has_video = room(count, 1, dtype=torch.bool)
         self._words = room(count, rules.max_words, word_width)
         self._known = room(count, rules.max_words, dtype=torch.bool)
         self._has_audio = room(count, dtype=torch.bool)
+        self._padding = 0.0
         self._audio: Tensor | None = None
         self._frames: Tensor | None = None
         if rules.audio == "davenet":
             self._audio = room(count, audio_width)
         elif rules.audio == "logmel":
-            padding = SILENCE_DB if rules.logmel_padding == "silence" else LOUDEST_DB
-            self._audio = room(count, LOGMEL_BANDS, rules.logmel_frames, dtype=torch.float16, value=padding)
+            self._audio = room(count, LOGMEL_BANDS, rules.logmel_frames, dtype=torch.float16)
             self._frames = room(count, dtype=torch.int64)
+            self._padding = SILENCE_DB if rules.logmel_padding == "silence" else LOUDEST_DB
         # NumPy copies a slice in less time than torch needs to begin.
         self._arrays = {
             name: tensor.numpy()
@@ -209,23 +211,26 @@ class ClipBatch:
         }
 
     def add(self, clip: ClipFeatures) -> None:
-        """Fill the next place."""
+        """Fill the next place, padding and all: the room holds anything before."""
         place, arrays = self._filled, self._arrays
         self._filled += 1
-        if clip.has_video:
-            arrays["video"][place, 0] = clip.video
-            arrays["has_video"][place] = True
+        arrays["video"][place, 0] = clip.video
+        arrays["has_video"][place] = clip.has_video
         words = len(clip.words)
         arrays["words"][place, :words] = clip.words
-        arrays["known"][place, :words] = True
-        if clip.audio is None:
+        arrays["words"][place, words:] = 0
+        arrays["known"][place] = self._places < words
+        arrays["has_audio"][place] = clip.audio is not None
+        if self._audio is None:
             return
-        arrays["has_audio"][place] = True
         if self._frames is None:
-            arrays["audio"][place] = clip.audio
-        else:
-            arrays["audio"][place, :, : len(clip.audio)] = clip.audio.T
-            arrays["frames"][place] = len(clip.audio)
+            arrays["audio"][place] = 0 if clip.audio is None else clip.audio
+            return
+        frames = 0 if clip.audio is None else len(clip.audio)
+        if clip.audio is not None:
+            arrays["audio"][place, :, :frames] = clip.audio.T
+        arrays["audio"][place, :, frames:] = self._padding
+        arrays["frames"][place] = frames
 
     def inputs(self) -> ClipInputs:
         """The batch; AssertionError while it isn't full."""

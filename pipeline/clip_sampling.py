@@ -1,6 +1,7 @@
 """Which clips an epoch shows: each draw is a function of (seed, epoch, video id, draw); resuming changes nothing."""
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain, pairwise
 
@@ -10,13 +11,13 @@ from numpy.typing import NDArray
 
 from pipeline.clip_cutting import ClipFeatures, Cutter, grow_clip
 from pipeline.clip_rules import ClipRules
-from pipeline.dataset import FeatureDataset
-from pipeline.records import Caption, VideoFeatures
+from pipeline.dataset import KEPT_OPEN, FeatureDataset
+from pipeline.records import Caption, VideoFeatures, Words
 
 
 def _generator(*key: object) -> np.random.Generator:
     digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
-    return np.random.default_rng(list(digest))
+    return np.random.default_rng(np.frombuffer(digest, np.uint8).astype(np.uint32))
 
 
 def epoch_order(shards: Sequence[Sequence[str]], seed: int, epoch: int, shuffle_shards: int) -> list[str]:
@@ -69,11 +70,28 @@ class PermutedCaptions:
         return [self._vocabulary[i] for i in self._words[self._offsets[other] : self._offsets[other + 1]]]
 
 
-def _known_words(video: VideoFeatures, vectors: KeyedVectors) -> list[list[int]]:
-    """For each caption the rows of `vectors` of its words that have one, in their order."""
-    row_of, table = vectors.key_to_index, video.words.table
-    rows = [row_of.get(table[word], -1) for word in video.words.ids.tolist()]
-    return [[row for row in rows[a:b] if row >= 0] for a, b in pairwise(video.words.offsets.tolist())]
+class KnownWords:
+    """Which of a video's words have a vector. The words of a shard are looked up once."""
+
+    def __init__(self, vectors: KeyedVectors) -> None:
+        self.vectors = vectors
+        # By the table's address, which holds while the table is kept beside what was found.
+        self._found: OrderedDict[int, tuple[tuple[str, ...], NDArray[np.int64]]] = OrderedDict()
+
+    def rows(self, words: Words) -> list[list[int]]:
+        """For each caption the rows of `vectors` of its words that have one, in their order."""
+        rows = self._rows_of(words.table)[words.ids].tolist()
+        return [[row for row in rows[a:b] if row >= 0] for a, b in pairwise(words.offsets.tolist())]
+
+    def _rows_of(self, table: tuple[str, ...]) -> NDArray[np.int64]:
+        """The row of each word of `table`, -1 where it has none."""
+        if id(table) not in self._found:
+            row_of = self.vectors.key_to_index
+            while len(self._found) >= KEPT_OPEN:
+                self._found.popitem(last=False)
+            self._found[id(table)] = (table, np.array([row_of.get(word, -1) for word in table], np.int64))
+        self._found.move_to_end(id(table))
+        return self._found[id(table)][1]
 
 
 def grown_span(captions: Sequence[Caption], chosen: int, rules: ClipRules) -> tuple[float, float, list[int]]:
@@ -91,7 +109,7 @@ def grown_span(captions: Sequence[Caption], chosen: int, rules: ClipRules) -> tu
 
 def draw_clips(
     video: VideoFeatures,
-    vectors: KeyedVectors,
+    known_words: KnownWords,
     rules: ClipRules,
     seed: int,
     epoch: int,
@@ -102,7 +120,8 @@ def draw_clips(
 
     The seed caption's words come first, then those of the neighbours by `rules.word_order`.
     """
-    known = _known_words(video, vectors) if permuted is None else []
+    vectors = known_words.vectors
+    known = known_words.rows(video.words) if permuted is None else []
     drawn = _generator(seed, epoch, video.video_id).integers(len(video.captions), size=clips)
     spans: list[tuple[float, float, int]] = []
     rows: list[int] = []

@@ -4,7 +4,7 @@ import importlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,15 @@ class RunSettings:
             made = {name: str(self.out / "sample" / file) for name, file in PROBED.items()}
             plan.append(("probe", places | (made if "sample" in self.stages else {}) | self.stages["probe"]))
         return plan
+
+    def refuse_absent(self) -> None:
+        """InputError names a file or folder that an evaluation is to read and that isn't there, before any training."""
+        for stage, values in self.evaluations("model"):
+            settings = _settings(stage, values, self.source)
+            for setting in fields(settings):
+                name, path = setting.name, getattr(settings, setting.name)
+                if name not in ("checkpoint", "out") and isinstance(path, Path) and not path.exists():
+                    raise InputError(f"{self.source}: {stage}: {name} {path}: no such file or folder")
 
     @property
     def manifest(self) -> Path:

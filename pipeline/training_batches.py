@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from models import ClipInputs
 from pipeline.clip_cutting import ClipBatch
 from pipeline.clip_rules import ClipRules
-from pipeline.clip_sampling import PermutedCaptions, draw_clips, epoch_order
+from pipeline.clip_sampling import KnownWords, PermutedCaptions, draw_clips, epoch_order
 from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
 from pipeline.stopping import SIGNALS
@@ -57,7 +57,8 @@ class TrainingBatches:
         self.video_ids = list(video_ids)
         self.steps = len(self.video_ids) // batch_videos
         """Batches in an epoch, the same for every process."""
-        self._dataset, self._vectors, self._rules, self._permuted = dataset, vectors, rules, permuted
+        self._dataset, self._rules, self._permuted = dataset, rules, permuted
+        self._known_words = KnownWords(vectors)
         self._batch_videos, self._clips_per_video = batch_videos, clips_per_video
         self._seed, self._shuffle_shards = seed, shuffle_shards
         self._rank, self._share = rank, batch_videos // processes
@@ -78,11 +79,11 @@ class TrainingBatches:
         width = sum(self._dataset.stream_width(stream) for stream in self._rules.streams)
         count = self._share * self._clips_per_video
         handed_over = torch.utils.data.get_worker_info() is not None
-        batch = ClipBatch(count, self._rules, width, self._vectors.vector_size, shared=handed_over)
+        batch = ClipBatch(count, self._rules, width, self._known_words.vectors.vector_size, shared=handed_over)
         for video_id in mine:
             video = self._dataset.video(video_id, self._rules)
             for clip in draw_clips(
-                video, self._vectors, self._rules, self._seed, epoch, self._clips_per_video, self._permuted
+                video, self._known_words, self._rules, self._seed, epoch, self._clips_per_video, self._permuted
             ):
                 batch.add(clip)
         return batch.inputs()

@@ -1,6 +1,5 @@
 """What is true of each second of a made sample, and what is asked of it: one question a factor, and the words."""
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.csv_lines import csv_lines
 from pipeline.errors import InputError
 from pipeline.probe.linear_probe import Asked, Question, question_of
 
@@ -72,20 +72,11 @@ def read_truth(path: Path, videos: Collection[str]) -> list[TrueSecond]:
     left.
     """
     chosen, found = set(videos), []
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(_COLUMNS) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} line 1: columns {','.join(_COLUMNS)} are wanted, as `mcn sample` writes them")
-            for row in reader:
-                if any(row[column] is None for column in _COLUMNS) or not row["second"].isdecimal():
-                    raise InputError(f"{path} line {reader.line_num}: wanted all columns, `second` a whole number")
-                if row["video_id"] in chosen:
-                    found.append({column: row[column] for column in _COLUMNS})
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; the truth.csv of a sample is wanted") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read as csv: {error}") from None
+    for where, row in csv_lines(path, _COLUMNS, "the truth.csv of a sample is wanted"):
+        if not row["second"].isdecimal():
+            raise InputError(f"{where}: `second` is to be a whole number")
+        if row["video_id"] in chosen:
+            found.append({column: row[column] for column in _COLUMNS})
     if not found:
         raise InputError(f"{path}: knows no video of the split; check --truth and --split")
     kinds = {(row["video_id"], int(row["second"])): row["kind"] for row in found}

@@ -44,6 +44,7 @@ def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> StageRep
             report.notes += stages.notes
             return report.finish()
     dataset = FeatureDataset(settings.experiment.manifest)
+    settings.experiment.refuse_absent()
     runs = runs_of(settings, dataset, dataset.word_vectors().vector_size)
     if settings.only:
         model = _named(settings, runs)

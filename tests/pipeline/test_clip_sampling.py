@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline.clip_rules import ClipRules
-from pipeline.clip_sampling import PermutedCaptions, draw_clips, epoch_order
+from pipeline.clip_sampling import KnownWords, PermutedCaptions, draw_clips, epoch_order
 from pipeline.dataset import ClipFeatures, FeatureDataset
+from pipeline.records import Words
 
 RULES = ClipRules(min_seconds=0.0)
 SHARDS = [[f"video{shard}{n:05d}" for n in range(5 + shard % 3)] for shard in range(10)]
@@ -81,7 +82,7 @@ def dataset(planted: Any) -> FeatureDataset:
 
 def drawn(dataset: FeatureDataset, planted: Any, video_id: str = "train000003", **changed: Any) -> list[ClipFeatures]:
     asked = {"seed": 1, "epoch": 0, "clips": 40, "rules": RULES} | changed
-    return draw_clips(dataset.video(video_id, RULES), planted.vectors, **asked)
+    return draw_clips(dataset.video(video_id, RULES), KnownWords(planted.vectors), **asked)
 
 
 def spans(clips: list[ClipFeatures]) -> list[tuple[float, float]]:
@@ -94,6 +95,17 @@ def test_draws_depend_on_seed_epoch_and_video(dataset: FeatureDataset, planted: 
     assert spans(drawn(dataset, planted, clips=10)) == first[:10], "draw n is the same however many are asked for"
     for changed in ({"seed": 2}, {"epoch": 1}, {"video_id": "train000004"}):
         assert spans(drawn(dataset, planted, **changed)) != first
+
+
+@pytest.mark.parametrize("kept", [1, 128])
+def test_words_are_those_of_their_own_shard(make_vectors: Any, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    monkeypatch.setattr("pipeline.clip_sampling.KEPT_OPEN", kept)
+    vectors = make_vectors(["cup", "pour", "stir"])
+    known = KnownWords(vectors)
+    for table in (("cup", "pour", "um"), ("er", "stir", "cup"), ("cup", "pour", "um"), ("um",)):
+        words = Words(table, np.array([0, len(table) - 1, 0], np.int32), np.array([0, 2, 2, 3]))
+        expected = [[vectors.key_to_index[w] for w in words.of_caption(c) if w in vectors] for c in range(3)]
+        assert known.rows(words) == expected
 
 
 def test_every_caption_is_drawn_alike(dataset: FeatureDataset, planted: Any) -> None:

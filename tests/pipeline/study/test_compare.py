@@ -225,6 +225,18 @@ def test_a_model_that_fails_is_told_of_and_the_others_are_kept(make_study: Calla
     assert (settings.out / "runs" / "shared-seed1" / "retrieval.json").exists()
 
 
+def test_what_models_will_be_asked_must_be_there_before_any_is_trained(make_study: Callable[..., Path]) -> None:
+    path = make_study(["shared"])
+    for given, problem in (
+        ("probe.media=/nowhere", "probe: media /nowhere: no such file or folder"),
+        ("evaluate.clips=/nowhere.csv", "evaluate retrieval: clips /nowhere.csv: no such"),
+    ):
+        settings = StudySettings.load(path, [given])
+        with pytest.raises(InputError, match=problem):
+            compare.run(settings)
+        assert not (settings.out / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
