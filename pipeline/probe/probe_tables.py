@@ -41,7 +41,7 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
         _grid(
             "Beyond a probe of the input features, where it can be over videos that the model has not seen",
             [entry for entry in entries if entry["space"] != INPUT],
-            lambda entry: _interval((entry["unseen"] or entry)["gain"]),
+            lambda entry: _signed((entry["unseen"] or entry)["gain"]),
             ("below 0: lost; above 0: gained; paired over videos",),
             with_chance=False,
         ),
@@ -57,6 +57,13 @@ def _accuracy(entry: Entry) -> str:
 
 def _interval(score: Mapping[str, float] | None) -> str:
     return "" if score is None else f"{percent(score['value'])} ({percent(score['low'])}–{percent(score['high'])})"
+
+
+def _signed(difference: Mapping[str, float] | None) -> str:
+    if difference is None:
+        return ""
+    value, low, high = (f"{100 * difference[name]:+.1f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def _grid(

@@ -311,11 +311,14 @@ class _Sections:
         said: list[str] = list(self._report.notes)
         if len(self._study.detail["seeds"]) == 1:
             said.append("one seed: the intervals know nothing of how much another seed would differ")
+        arms_of: dict[str, dict[str, None]] = {}
         for model in self._study.models:
             reports: Sequence[Mapping[str, Any] | None] = (model.training, model.retrieval, model.localization)
             for stage in (*reports, model.probe):
-                if stage is not None:
-                    said += [f"{model.arm}: {note}" for note in stage["notes"] if not note.startswith(_OF_PROBES)]
+                for note in () if stage is None else stage["notes"]:
+                    if not note.startswith(_OF_PROBES):
+                        arms_of.setdefault(note, {})[model.arm] = None
+        said += [f"{', '.join(arms)}: {note}" for note, arms in arms_of.items()]
         return list(dict.fromkeys(self._names.note(note, self._ids) for note in said))
 
     @cached_property

@@ -108,11 +108,25 @@ def test_of_each_arm_the_first_seed_is_probed_and_shown(
         if (entry["space"], entry["modality"]) == ("video-text", "text")
     ]
     assert float(drawn["disjoint", "video-text", "text"]["accuracy"]) == entry["accuracy"]["value"]
+    gain = (entry["unseen"] or entry)["gain"]
+    assert f"{100 * gain['value']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})" in page.text
     assert "Linear probes" in page.text and "mcn probe has not been run" not in page.text
     folder = copied()
     (folder / "runs" / "disjoint-seed1" / "probe.json").unlink()
     write_report(ReportSettings(folder))
     assert "<code>mcn probe</code> has not been run on models of disjoint" in (folder / "report.html").read_text()
+
+
+def test_what_is_noted_of_several_arms_stands_once(sketched: None, copied: Callable[[], Path]) -> None:
+    folder = copied()
+    for path in (folder / "runs").glob("*/retrieval.json"):
+        content = json.loads(path.read_text())
+        content["notes"] = ["said of all", *(["said of one"] if path.parent.name == "disjoint-seed2" else [])]
+        path.write_text(json.dumps(content))
+    write_report(ReportSettings(folder))
+    page = (folder / "report.html").read_text()
+    assert page.count("said of all") == 1 and "shared, disjoint, video-audio: said of all" in page
+    assert page.count("said of one") == 1 and "disjoint: said of one" in page
 
 
 def test_nothing_is_run_or_fetched(whole: Any) -> None:
