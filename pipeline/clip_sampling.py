@@ -4,6 +4,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 from gensim.models import KeyedVectors
@@ -71,12 +72,16 @@ class PermutedCaptions:
 
 
 class KnownWords:
-    """Which of a video's words have a vector. The words of a shard are looked up once."""
+    """Which of a video's words have a vector. The words of a shard are looked up once while it is open."""
 
     def __init__(self, vectors: KeyedVectors) -> None:
         self.vectors = vectors
         # By the table's address, which holds while the table is kept beside what was found.
         self._found: OrderedDict[int, tuple[tuple[str, ...], NDArray[np.int64]]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process has other addresses.
+        return {"vectors": self.vectors, "_found": OrderedDict()}
 
     def rows(self, words: Words) -> list[list[int]]:
         """For each caption the rows of `vectors` of its words that have one, in their order."""

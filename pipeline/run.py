@@ -4,7 +4,7 @@ import importlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,8 @@ class RunSettings:
         if not isinstance(compare, dict):
             raise InputError(f"{path}: compare: settings are wanted as `name: value` lines")
         settings = cls(out, stages, schemes, seeds, str(path), compare)
-        for name, stage_settings in settings.plan():
-            checked = _settings(name, stage_settings, str(path))
+        for name, values in settings.plan():
+            checked = stage_settings(name, values, str(path))
             if name == "train":
                 importlib.import_module("pipeline.train_settings").find_scheme(checked.scheme)
         return settings
@@ -129,15 +129,6 @@ class RunSettings:
             plan.append(("probe", places | (made if "sample" in self.stages else {}) | self.stages["probe"]))
         return plan
 
-    def refuse_absent(self) -> None:
-        """InputError names a file or folder that an evaluation is to read and that isn't there, before any training."""
-        for stage, values in self.evaluations("model"):
-            settings = _settings(stage, values, self.source)
-            for setting in fields(settings):
-                name, path = setting.name, getattr(settings, setting.name)
-                if name not in ("checkpoint", "out") and isinstance(path, Path) and not path.exists():
-                    raise InputError(f"{self.source}: {stage}: {name} {path}: no such file or folder")
-
     @property
     def manifest(self) -> Path:
         """What models are trained on: the manifest that `train` names, or else that of stage freeze."""
@@ -175,7 +166,8 @@ def _refuse_folders_own(train: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: train.{name}: give `{instead}: [...]` instead; each has a folder of its own")
 
 
-def _settings(stage: str, values: dict[str, Any], where: str) -> Any:
+def stage_settings(stage: str, values: dict[str, Any], where: str) -> Any:
+    """A stage's settings, checked; InputError begins with `where`."""
     from pipeline.cli import COMMANDS
 
     command = COMMANDS[stage]
@@ -194,13 +186,13 @@ def run_stages(
     for name, values in plan:
         command = COMMANDS[name]
         module = importlib.import_module(command.module)
-        stage_settings = _settings(name, values, source)
+        asked = stage_settings(name, values, source)
         print(f"== {name}", flush=True)
         started = time.monotonic()
-        stage = module.run(stage_settings, beam_arguments) if command.beam else module.run(stage_settings)
+        stage = module.run(asked, beam_arguments) if command.beam else module.run(asked)
         seconds = time.monotonic() - started
         print(f"   {name} took {seconds:.1f} s", flush=True)
-        stages.append(stage.as_json() | {"wall_seconds": round(seconds, 1), "asked": as_plain(stage_settings)})
+        stages.append(stage.as_json() | {"wall_seconds": round(seconds, 1), "asked": as_plain(asked)})
         if stage.stopped or asked_to_stop():
             report.stopped = True
             report.complete = False

@@ -42,7 +42,7 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
             "Beyond a probe of the input features, where it can be over videos that the model has not seen",
             [entry for entry in entries if entry["space"] != INPUT],
             lambda entry: _signed((entry["unseen"] or entry)["gain"]),
-            ("below 0: lost; above 0: gained; paired over videos",),
+            ("percentage points, paired over videos; below 0: lost; above 0: gained",),
             with_chance=False,
         ),
         _context(detail["context"]),
@@ -62,7 +62,8 @@ def _interval(score: Mapping[str, float] | None) -> str:
 def _signed(difference: Mapping[str, float] | None) -> str:
     if difference is None:
         return ""
-    value, low, high = (f"{100 * difference[name]:+.1f}" for name in ("value", "low", "high"))
+    # The sum makes of a rounded -0.0 a 0.0.
+    value, low, high = (f"{round(100 * difference[name], 1) + 0.0:+.1f}" for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 

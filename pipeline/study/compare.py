@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError, suggest
 from pipeline.manifest import TRAIN
 from pipeline.report import StageReport
-from pipeline.run import run_stages
+from pipeline.run import run_stages, stage_settings
 from pipeline.sample.make import SUMMARY
 from pipeline.stopping import asked_to_stop
 from pipeline.study.comparison import Measured, compare, read_runs
@@ -44,7 +45,6 @@ def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> StageRep
             report.notes += stages.notes
             return report.finish()
     dataset = FeatureDataset(settings.experiment.manifest)
-    settings.experiment.refuse_absent()
     runs = runs_of(settings, dataset, dataset.word_vectors().vector_size)
     if settings.only:
         model = _named(settings, runs)
@@ -81,7 +81,22 @@ def _named(settings: StudySettings, runs: Sequence[Run]) -> Run:
     raise InputError(f"{settings.experiment.source}: no model {settings.only!r}; {suggest(settings.only, names)}")
 
 
+def _refuse_absent(settings: StudySettings, runs: Sequence[Run]) -> None:
+    """InputError names a file or folder that isn't there, and that a model still to be trained will be asked about."""
+    source = settings.experiment.source
+    for run in runs:
+        evaluations = () if (run.folder / "train.json").exists() else run.stages[1:]
+        for stage, values in evaluations:
+            asked = stage_settings(stage, values, source)
+            for name in (setting.name for setting in fields(asked) if setting.name not in ("checkpoint", "out")):
+                value = getattr(asked, name)
+                for path in value if isinstance(value, tuple) else (value,):
+                    if isinstance(path, Path) and not path.exists():
+                        raise InputError(f"{source}: {stage}: {name} {path}: no such file or folder")
+
+
 def _train(settings: StudySettings, runs: Sequence[Run], report: StageReport) -> None:
+    _refuse_absent(settings, runs)
     pool = Pool(min(processes_at_once(settings), len(runs)))
     print(f"== {len(runs)} models, {pool.at_once} at once", flush=True)
     began = time.monotonic()

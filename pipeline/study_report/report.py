@@ -317,9 +317,9 @@ class _Sections:
             for stage in (*reports, model.probe):
                 for note in () if stage is None else stage["notes"]:
                     if not note.startswith(_OF_PROBES):
-                        arms_of.setdefault(note, {})[model.arm] = None
-        said += [f"{', '.join(arms)}: {note}" for note, arms in arms_of.items()]
-        return list(dict.fromkeys(self._names.note(note, self._ids) for note in said))
+                        arms_of.setdefault(self._names.note(note, self._ids), {})[model.arm] = None
+        own = dict.fromkeys(self._names.note(note, self._ids) for note in said)
+        return [*own, *(f"{', '.join(arms)}: {note}" for note, arms in arms_of.items())]
 
     @cached_property
     def _ids(self) -> frozenset[str]:

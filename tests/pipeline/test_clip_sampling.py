@@ -1,5 +1,6 @@
 """Draws of clips depend on their keys alone; an epoch reads few shards at once; permuting keeps every word and time."""
 
+import pickle
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -106,6 +107,15 @@ def test_words_are_those_of_their_own_shard(make_vectors: Any, monkeypatch: pyte
         words = Words(table, np.array([0, len(table) - 1, 0], np.int32), np.array([0, 2, 2, 3]))
         expected = [[vectors.key_to_index[w] for w in words.of_caption(c) if w in vectors] for c in range(3)]
         assert known.rows(words) == expected
+
+
+def test_another_process_looks_words_up_anew(make_vectors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There another shard's table may lie at the same address."""
+    monkeypatch.setattr("pipeline.clip_sampling.id", lambda table: 0, raising=False)
+    known = KnownWords(make_vectors(["cup", "pour"]))
+    ids, offsets = np.array([0], np.int32), np.array([0, 1])
+    assert known.rows(Words(("cup",), ids, offsets)) == [[0]]
+    assert pickle.loads(pickle.dumps(known)).rows(Words(("pour",), ids, offsets)) == [[1]]
 
 
 def test_every_caption_is_drawn_alike(dataset: FeatureDataset, planted: Any) -> None:

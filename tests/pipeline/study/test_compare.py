@@ -229,12 +229,20 @@ def test_what_models_will_be_asked_must_be_there_before_any_is_trained(make_stud
     path = make_study(["shared"])
     for given, problem in (
         ("probe.media=/nowhere", "probe: media /nowhere: no such file or folder"),
+        ("probe.beside=/nowhere.json", "probe: beside /nowhere.json: no such"),
         ("evaluate.clips=/nowhere.csv", "evaluate retrieval: clips /nowhere.csv: no such"),
     ):
         settings = StudySettings.load(path, [given])
         with pytest.raises(InputError, match=problem):
             compare.run(settings)
-        assert not (settings.out / "runs").exists()
+        assert not list((settings.out / "runs").glob("*/checkpoint*"))
+
+
+def test_what_no_model_will_be_asked_need_not_be_there(make_study: Callable[..., Path]) -> None:
+    gone = "probe.media=/nowhere"
+    path = make_study(["shared"], seeds=[1])
+    compare.run(replace(StudySettings.load(path, [gone]), plan=True))
+    assert compare.run(StudySettings.load(path, [gone, "compare.probed_seeds=0"])).complete
 
 
 @pytest.mark.parametrize(
