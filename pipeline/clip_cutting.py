@@ -1,14 +1,14 @@
 """Clips out of a video's rows: which rows, which sound, which words, and a batch of them (clip_rules.py)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from gensim.models import KeyedVectors
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from models import ClipInputs
@@ -28,6 +28,9 @@ SILENCE_DB, LOUDEST_DB = -80.0, 0.0
 _SAMPLE_RATE, _HOP, _HALF_WINDOW = 16000, 160, 200
 """Of the log-mel, in samples."""
 
+_ALIGNMENT = 64
+"""Bytes. Sums over memory at other addresses may round otherwise, and equal runs must be equal to the bit."""
+
 _LARGEST_FINITE = 0x7BFF
 """Bits of 65,504. Read as unsigned numbers, halves up to it are in order; those above are negative, infinite or NaN."""
 
@@ -44,8 +47,8 @@ class ClipFeatures:
     has_video: bool
     audio: NDArray[Any] | None
     """[1024] float32, the mean DaveNet row; or [frames, 40] float16, log-mel; None without sound."""
-    words: NDArray[np.float32]
-    """[W, E] vectors of the words that have one."""
+    words: Sequence[int]
+    """[W]: the rows of the word vectors that belong to its words; a word without a vector has none."""
 
 
 def clip_rows(start: float, end: float, feature_fps: float, rows: int) -> slice:
@@ -87,10 +90,9 @@ def is_finite(rows: NDArray[np.float16]) -> bool:
     return not rows.size or bool(bits.max() <= _LARGEST_FINITE or (bits & 0x7FFF).max() <= _LARGEST_FINITE)
 
 
-def vectors_of(words: Sequence[str], vectors: KeyedVectors) -> NDArray[np.float32]:
-    """Vectors [W, width] of those words that have one, in their order; W = 0 when none has."""
-    known = [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
-    return np.asarray(vectors.vectors[known], np.float32).reshape(len(known), vectors.vector_size)
+def known_words(words: Iterable[str], vectors: KeyedVectors) -> list[int]:
+    """The rows of `vectors` of those words that have one, in their order."""
+    return [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
 
 
 def cut_clip(
@@ -98,7 +100,7 @@ def cut_clip(
 ) -> ClipFeatures:
     """Features of the clip from `start` to `end` seconds, with the first `rules.max_words` of `words` that have a
     vector."""
-    return Cutter(video, rules).cut(start, end, vectors_of(words, vectors)[: rules.max_words])
+    return Cutter(video, rules).cut(start, end, known_words(words, vectors))
 
 
 class Cutter:
@@ -116,8 +118,8 @@ class Cutter:
             self._sound = torch.from_numpy(video.audio).float().numpy()
             self._always_heard = bool(video.audio_mask.all())
 
-    def cut(self, start: float, end: float, words: NDArray[np.float32]) -> ClipFeatures:
-        """The clip from `start` to `end` seconds, with the vectors `words` [W, E]."""
+    def cut(self, start: float, end: float, words: Sequence[int] = ()) -> ClipFeatures:
+        """The clip from `start` to `end` seconds, with the first `rules.max_words` of `words`, rows of word vectors."""
         video, rules = self._video, self._rules
         rows = self._bounds(start, end, video.feature_fps, len(video.video_mask))
         streams = [stream[rows] for stream in self._streams]
@@ -135,7 +137,7 @@ class Cutter:
         elif rules.audio == "logmel" and video.logmel is not None:
             frames = clip_logmel(video.logmel, start - video.logmel_start, end - video.logmel_start, rules)
             audio = frames if len(frames) else None
-        return ClipFeatures(video.video_id, start, end, largest, has_video, audio, words)
+        return ClipFeatures(video.video_id, start, end, largest, has_video, audio, words[: rules.max_words])
 
     def _mean_sound(self, sound: NDArray[np.float32], start: float, end: float) -> NDArray[np.float32] | None:
         """The mean row [1024] of the clip's first 10 s; None without sound."""
@@ -160,104 +162,116 @@ def _ordered(rows: NDArray[np.float16]) -> NDArray[Any]:
     return bits if not bits.size or bits.max() <= _LARGEST_FINITE else rows
 
 
-class ClipBatch:
-    """Room for a batch of `count` clips, filled clip by clip, so that a video is let go once its clips are cut.
+@dataclass(frozen=True)
+class CutClips:
+    """A batch of B clips whose words are still rows of the word vectors: a fourth of a batch's size to hand over.
 
-    With `shared` it lies in memory that another process can read, so that handing it over copies nothing.
+    Tensors are as `collate` describes them.
     """
 
-    def __init__(
-        self,
-        count: int,
-        rules: ClipRules,
-        video_width: int,
-        word_width: int,
-        audio_width: int = DAVENET_WIDTH,
-        shared: bool = False,
-    ) -> None:
-        def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            tensor = torch.empty(shape, dtype=dtype)
-            return tensor.share_memory_() if shared else tensor
+    video: Tensor | None
+    has_video: Tensor | None
+    audio: Tensor | None
+    has_audio: Tensor | None
+    audio_frames: Tensor | None
+    words: Tensor
+    """`(B, max_words)` int64, -1 where there is no word."""
 
-        self._filled = 0
-        self._places = np.arange(rules.max_words)
-        self._video = room(count, 1, video_width, dtype=torch.float16)
-        self._has_video = room(count, 1, dtype=torch.bool)
-        self._words = room(count, rules.max_words, word_width)
-        self._known = room(count, rules.max_words, dtype=torch.bool)
-        self._has_audio = room(count, dtype=torch.bool)
-        self._padding = 0.0
-        self._audio: Tensor | None = None
-        self._frames: Tensor | None = None
-        if rules.audio == "davenet":
-            self._audio = room(count, audio_width)
-        elif rules.audio == "logmel":
-            self._audio = room(count, LOGMEL_BANDS, rules.logmel_frames, dtype=torch.float16)
-            self._frames = room(count, dtype=torch.int64)
-            self._padding = SILENCE_DB if rules.logmel_padding == "silence" else LOUDEST_DB
-        # NumPy copies a slice in less time than torch needs to begin.
-        self._arrays = {
-            name: tensor.numpy()
-            for name, tensor in (
-                ("video", self._video),
-                ("has_video", self._has_video),
-                ("words", self._words),
-                ("known", self._known),
-                ("has_audio", self._has_audio),
-                ("audio", self._audio),
-                ("frames", self._frames),
-            )
-            if tensor is not None
-        }
-
-    def add(self, clip: ClipFeatures) -> None:
-        """Fill the next place, padding and all: the room holds anything before."""
-        place, arrays = self._filled, self._arrays
-        self._filled += 1
-        arrays["video"][place, 0] = clip.video
-        arrays["has_video"][place] = clip.has_video
-        words = len(clip.words)
-        arrays["words"][place, :words] = clip.words
-        arrays["words"][place, words:] = 0
-        arrays["known"][place] = self._places < words
-        arrays["has_audio"][place] = clip.audio is not None
-        if self._audio is None:
-            return
-        if self._frames is None:
-            arrays["audio"][place] = 0 if clip.audio is None else clip.audio
-            return
-        frames = 0 if clip.audio is None else len(clip.audio)
-        if clip.audio is not None:
-            arrays["audio"][place, :, :frames] = clip.audio.T
-        arrays["audio"][place, :, frames:] = self._padding
-        arrays["frames"][place] = frames
-
-    def inputs(self) -> ClipInputs:
-        """The batch; AssertionError while it isn't full."""
-        assert self._filled == len(self._video), f"{self._filled} of {len(self._video)} clips"
-        has_video = self._video.shape[2] > 0
+    def inputs(self, vectors: KeyedVectors) -> ClipInputs:
+        """The batch with the vectors of its words."""
+        rows = self.words.numpy()
+        known = rows >= 0
+        spoken = _room((*rows.shape, vectors.vector_size), np.float32)
+        if known.any():
+            np.take(np.asarray(vectors.vectors, np.float32), rows, axis=0, out=spoken, mode="clip")
+        spoken[~known] = 0
         return ClipInputs(
-            self._video if has_video else None,
-            self._has_video if has_video else None,
-            self._audio,
-            None if self._audio is None else self._has_audio,
-            self._frames,
-            self._words,
-            self._known,
+            self.video,
+            self.has_video,
+            self.audio,
+            self.has_audio,
+            self.audio_frames,
+            torch.from_numpy(spoken),
+            torch.from_numpy(known),
         )
 
 
-def collate(clips: Sequence[ClipFeatures], rules: ClipRules, audio_width: int = DAVENET_WIDTH) -> ClipInputs:
-    """A batch of B > 0 clips, by the same `rules` by which they were cut.
+class ClipBatch:
+    """Room for a batch of `count` clips, filled clip by clip, so that a video is let go once its clips are cut."""
+
+    def __init__(self, count: int, rules: ClipRules, video_width: int, audio_width: int = DAVENET_WIDTH) -> None:
+        self._filled, self._count = 0, count
+        self._video = _room((count, 1, video_width), np.float16)
+        self._has_video = np.zeros((count, 1), bool)
+        self._words = np.full((count, rules.max_words), -1, np.int64)
+        self._has_audio = np.zeros(count, bool)
+        self._padding = 0.0
+        self._audio: NDArray[Any] | None = None
+        self._frames: NDArray[np.int64] | None = None
+        if rules.audio == "davenet":
+            self._audio = _room((count, audio_width), np.float32)
+        elif rules.audio == "logmel":
+            self._audio = _room((count, LOGMEL_BANDS, rules.logmel_frames), np.float16)
+            self._frames = np.zeros(count, np.int64)
+            self._padding = SILENCE_DB if rules.logmel_padding == "silence" else LOUDEST_DB
+
+    def add(self, clip: ClipFeatures) -> None:
+        """Fill the next place, padding and all: the room holds anything before."""
+        place = self._filled
+        self._filled += 1
+        self._video[place, 0] = clip.video
+        self._has_video[place] = clip.has_video
+        self._words[place, : len(clip.words)] = clip.words
+        self._has_audio[place] = clip.audio is not None
+        if self._audio is None:
+            return
+        if self._frames is None:
+            self._audio[place] = 0 if clip.audio is None else clip.audio
+            return
+        frames = 0 if clip.audio is None else len(clip.audio)
+        if clip.audio is not None:
+            self._audio[place, :, :frames] = clip.audio.T
+        self._audio[place, :, frames:] = self._padding
+        self._frames[place] = frames
+
+    def clips(self) -> CutClips:
+        """The batch; AssertionError while it isn't full."""
+        assert self._filled == self._count, f"{self._filled} of {self._count} clips"
+        seen, heard = self._video.shape[2] > 0, self._audio is not None
+        return CutClips(
+            torch.from_numpy(self._video) if seen else None,
+            torch.from_numpy(self._has_video) if seen else None,
+            None if self._audio is None else torch.from_numpy(self._audio),
+            torch.from_numpy(self._has_audio) if heard else None,
+            None if self._frames is None else torch.from_numpy(self._frames),
+            torch.from_numpy(self._words),
+        )
+
+
+def _room(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array that holds anything, at an address like those of torch's own tensors.
+
+    NumPy asks for large pages: they are first written in a fourth of the time that torch's small ones take.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % _ALIGNMENT
+    return memory[first : first + size].view(dtype).reshape(shape)
+
+
+def collate(
+    clips: Sequence[ClipFeatures], rules: ClipRules, vectors: KeyedVectors, audio_width: int = DAVENET_WIDTH
+) -> ClipInputs:
+    """A batch of B > 0 clips, by the same `rules` and of the same word vectors by which they were cut.
 
     `video` is `(B, 1, V)` float16, each clip's maximum; `words` `(B, max_words, E)` float32, padded with zeros; `audio`
     `(B, 1024)` float32, or with log-mel `(B, 40, logmel_frames)` float16 in dB, padded as the rules say and so all
     padding for a clip without sound. What a clip is given doesn't depend on the others in the batch.
     """
-    batch = ClipBatch(len(clips), rules, len(clips[0].video), clips[0].words.shape[1], audio_width)
+    batch = ClipBatch(len(clips), rules, len(clips[0].video), audio_width)
     for clip in clips:
         batch.add(clip)
-    return batch.inputs()
+    return batch.clips().inputs(vectors)
 
 
 def grow_clip(captions: Sequence[Caption], chosen: int, min_seconds: float) -> list[int]:

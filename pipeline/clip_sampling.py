@@ -1,18 +1,16 @@
 """Which clips an epoch shows: each draw is a function of (seed, epoch, video id, draw); resuming changes nothing."""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain, pairwise
-from typing import Any
 
 import numpy as np
 from gensim.models import KeyedVectors
 from numpy.typing import NDArray
 
-from pipeline.clip_cutting import ClipFeatures, Cutter, grow_clip
+from pipeline.clip_cutting import ClipFeatures, Cutter, grow_clip, known_words
 from pipeline.clip_rules import ClipRules
-from pipeline.dataset import KEPT_OPEN, FeatureDataset
+from pipeline.dataset import FeatureDataset
 from pipeline.records import Caption, VideoFeatures, Words
 
 
@@ -71,34 +69,6 @@ class PermutedCaptions:
         return [self._vocabulary[i] for i in self._words[self._offsets[other] : self._offsets[other + 1]]]
 
 
-class KnownWords:
-    """Which of a video's words have a vector. The words of a shard are looked up once while it is open."""
-
-    def __init__(self, vectors: KeyedVectors) -> None:
-        self.vectors = vectors
-        # By the table's address, which holds while the table is kept beside what was found.
-        self._found: OrderedDict[int, tuple[tuple[str, ...], NDArray[np.int64]]] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Another process has other addresses.
-        return {"vectors": self.vectors, "_found": OrderedDict()}
-
-    def rows(self, words: Words) -> list[list[int]]:
-        """For each caption the rows of `vectors` of its words that have one, in their order."""
-        rows = self._rows_of(words.table)[words.ids].tolist()
-        return [[row for row in rows[a:b] if row >= 0] for a, b in pairwise(words.offsets.tolist())]
-
-    def _rows_of(self, table: tuple[str, ...]) -> NDArray[np.int64]:
-        """The row of each word of `table`, -1 where it has none."""
-        if id(table) not in self._found:
-            row_of = self.vectors.key_to_index
-            while len(self._found) >= KEPT_OPEN:
-                self._found.popitem(last=False)
-            self._found[id(table)] = (table, np.array([row_of.get(word, -1) for word in table], np.int64))
-        self._found.move_to_end(id(table))
-        return self._found[id(table)][1]
-
-
 def grown_span(captions: Sequence[Caption], chosen: int, rules: ClipRules) -> tuple[float, float, list[int]]:
     """Start and end (s) of caption `chosen` grown to `rules.min_seconds`, and its captions in their words' order.
 
@@ -114,7 +84,7 @@ def grown_span(captions: Sequence[Caption], chosen: int, rules: ClipRules) -> tu
 
 def draw_clips(
     video: VideoFeatures,
-    known_words: KnownWords,
+    vectors: KeyedVectors,
     rules: ClipRules,
     seed: int,
     epoch: int,
@@ -125,21 +95,21 @@ def draw_clips(
 
     The seed caption's words come first, then those of the neighbours by `rules.word_order`.
     """
-    vectors = known_words.vectors
-    known = known_words.rows(video.words) if permuted is None else []
+    known = _rows_by_caption(video.words, vectors) if permuted is None else []
     drawn = _generator(seed, epoch, video.video_id).integers(len(video.captions), size=clips)
-    spans: list[tuple[float, float, int]] = []
-    rows: list[int] = []
+    cutter, cut = Cutter(video, rules), []
     for chosen in drawn.tolist():
         start, end, order = grown_span(video.captions, chosen, rules)
         if permuted is None:
             said = [row for index in order for row in known[index]]
         else:
-            words = [word for index in order for word in permuted.of_caption(video, index)]
-            said = [vectors.key_to_index[word] for word in words if word in vectors.key_to_index]
-        spans.append((start, end, len(rows)))
-        rows += said[: rules.max_words]
-    spoken = np.asarray(vectors.vectors[rows], np.float32)
-    ends = [*(first for _, _, first in spans[1:]), len(rows)]
-    cutter = Cutter(video, rules)
-    return [cutter.cut(start, end, spoken[a:b]) for (start, end, a), b in zip(spans, ends, strict=True)]
+            said = known_words((word for index in order for word in permuted.of_caption(video, index)), vectors)
+        cut.append(cutter.cut(start, end, said))
+    return cut
+
+
+def _rows_by_caption(words: Words, vectors: KeyedVectors) -> list[list[int]]:
+    """For each caption the rows of `vectors` of its words that have one, in their order."""
+    row_of, table, ids = vectors.key_to_index, words.table, words.ids.tolist()
+    rows = [row_of.get(table[i], -1) for i in ids]
+    return [[row for row in rows[a:b] if row >= 0] for a, b in pairwise(words.offsets.tolist())]

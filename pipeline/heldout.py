@@ -8,7 +8,7 @@ from gensim.models import KeyedVectors
 from models import MCN, ClipInputs, concatenate
 from pipeline.clip_cutting import ClipFeatures, collate
 from pipeline.clip_rules import ClipRules
-from pipeline.clip_sampling import KnownWords, draw_clips
+from pipeline.clip_sampling import draw_clips
 from pipeline.dataset import FeatureDataset
 from pipeline.evaluation.directions import directions, is_headline
 from pipeline.evaluation.ranks import ranked
@@ -38,13 +38,12 @@ class HeldOutClips:
     def _inputs(self) -> ClipInputs:
         if self._clips is None:
             found: dict[tuple[str, float, float], ClipFeatures] = {}
-            known_words = KnownWords(self._vectors)
             for video_id in self.videos:
                 video = self._dataset.video(video_id, self._rules)
-                for clip in draw_clips(video, known_words, self._rules, self._seed, EPOCH, self._each):
+                for clip in draw_clips(video, self._vectors, self._rules, self._seed, EPOCH, self._each):
                     # A clip drawn twice would compete with itself.
                     found.setdefault((video_id, clip.start, clip.end), clip)
-            self._clips = collate(list(found.values()), self._rules)
+            self._clips = collate(list(found.values()), self._rules, self._vectors)
         return self._clips
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Tables of results: one value, written as plain text, Markdown or LaTeX (booktabs)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,13 @@ def write_tables(path: Path, tables: Sequence[Table]) -> None:
 def percent(value: float) -> str:
     """A fraction as a percentage with one digit after the point, without the sign."""
     return f"{100 * value:.1f}"
+
+
+def signed_percent(difference: Mapping[str, float]) -> tuple[str, str]:
+    """A difference of two fractions in percentage points, with its sign, and its interval from `low` to `high`."""
+    # The sum makes of a rounded -0.0 a 0.0.
+    value, low, high = (f"{round(100 * difference[name], 1) + 0.0:+.1f}" for name in ("value", "low", "high"))
+    return value, f"{low} to {high}"
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

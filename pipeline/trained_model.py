@@ -13,7 +13,7 @@ from gensim.models import KeyedVectors
 from extractors.text import words
 from models import MCN, ClipInputs, Embeddings, concatenate
 from pipeline.checkpoint import FILE, VIDEOS, load_checkpoint, model_from
-from pipeline.clip_cutting import ClipFeatures, collate, vectors_of
+from pipeline.clip_cutting import ClipFeatures, collate, known_words
 from pipeline.clip_rules import ClipRules
 from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
@@ -79,7 +79,7 @@ class TrainedModel:
         rules = self.rules if rules is None else rules
         left, parts = iter(clips), []
         while batch := list(islice(left, BATCH_CLIPS)):
-            parts.append(self._forward(collate(batch, rules)))
+            parts.append(self._forward(collate(batch, rules, self.vectors)))
         if not parts:
             raise ValueError("no clips to embed")
         return concatenate(parts)
@@ -89,15 +89,15 @@ class TrainedModel:
 
         A text without a known word is absent.
         """
-        known = [vectors_of(words(text), self.vectors)[: max_words or self.rules.max_words] for text in texts]
-        longest = max(1, *(len(vectors) for vectors in known)) if known else 1
+        known = [known_words(words(text), self.vectors)[: max_words or self.rules.max_words] for text in texts]
+        longest = max(1, *map(len, known)) if known else 1
         # Padded as in training where padding takes part in the maximum over words.
         room = longest if self.network.settings.mask_padding_words else (max_words or self.rules.max_words)
         tensor = torch.zeros(len(texts), room, self.vectors.vector_size)
         mask = torch.zeros(len(texts), room, dtype=torch.bool)
-        for place, vectors in enumerate(known):
-            tensor[place, : len(vectors)] = torch.from_numpy(vectors)
-            mask[place, : len(vectors)] = True
+        for place, rows in enumerate(known):
+            tensor[place, : len(rows)] = torch.from_numpy(self.vectors.vectors[rows])
+            mask[place, : len(rows)] = True
         return self._forward(ClipInputs(words=tensor, known_words=mask))
 
     def _forward(self, batch: ClipInputs) -> Embeddings:

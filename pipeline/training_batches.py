@@ -15,9 +15,9 @@ from gensim.models import KeyedVectors
 from torch.utils.data import DataLoader, Dataset
 
 from models import ClipInputs
-from pipeline.clip_cutting import ClipBatch
+from pipeline.clip_cutting import ClipBatch, CutClips
 from pipeline.clip_rules import ClipRules
-from pipeline.clip_sampling import KnownWords, PermutedCaptions, draw_clips, epoch_order
+from pipeline.clip_sampling import PermutedCaptions, draw_clips, epoch_order
 from pipeline.dataset import FeatureDataset
 from pipeline.errors import InputError
 from pipeline.stopping import SIGNALS
@@ -58,7 +58,7 @@ class TrainingBatches:
         self.steps = len(self.video_ids) // batch_videos
         """Batches in an epoch, the same for every process."""
         self._dataset, self._rules, self._permuted = dataset, rules, permuted
-        self._known_words = KnownWords(vectors)
+        self._vectors = vectors
         self._batch_videos, self._clips_per_video = batch_videos, clips_per_video
         self._seed, self._shuffle_shards = seed, shuffle_shards
         self._rank, self._share = rank, batch_videos // processes
@@ -75,18 +75,19 @@ class TrainingBatches:
 
     def batch(self, epoch: int, step: int) -> ClipInputs:
         """This process's clips of one step (see `collate` for shapes); InputError when a shard can't be read."""
+        return self._cut(epoch, step).inputs(self._vectors)
+
+    def _cut(self, epoch: int, step: int) -> CutClips:
         mine = self.video_ids_of(epoch, step)[self._rank * self._share : (self._rank + 1) * self._share]
         width = sum(self._dataset.stream_width(stream) for stream in self._rules.streams)
-        count = self._share * self._clips_per_video
-        handed_over = torch.utils.data.get_worker_info() is not None
-        batch = ClipBatch(count, self._rules, width, self._known_words.vectors.vector_size, shared=handed_over)
+        batch = ClipBatch(self._share * self._clips_per_video, self._rules, width)
         for video_id in mine:
             video = self._dataset.video(video_id, self._rules)
             for clip in draw_clips(
-                video, self._known_words, self._rules, self._seed, epoch, self._clips_per_video, self._permuted
+                video, self._vectors, self._rules, self._seed, epoch, self._clips_per_video, self._permuted
             ):
                 batch.add(clip)
-        return batch.inputs()
+        return batch.clips()
 
     def load(self, epoch: int, first_step: int, workers: int) -> Iterator[ClipInputs]:
         """The epoch's batches from `first_step` on, in order, made ahead by `workers` processes; 0: by this one.
@@ -126,7 +127,7 @@ class TrainingBatches:
 
     def _next(self, batches: Iterator[Any]) -> ClipInputs:
         try:
-            made: ClipInputs | _Refusal = next(batches)
+            made: CutClips | _Refusal = next(batches)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             # An error in a worker's own code reads "Caught ... in DataLoader worker"; this is one that is gone.
@@ -138,7 +139,7 @@ class TrainingBatches:
             ) from None
         if isinstance(made, _Refusal):
             raise InputError(made.message)
-        return made
+        return made.inputs(self._vectors)
 
 
 @dataclass(frozen=True)
@@ -148,15 +149,15 @@ class _Refusal:
     message: str
 
 
-class _Epoch(Dataset[ClipInputs | _Refusal]):
+class _Epoch(Dataset[CutClips | _Refusal]):
     """A data set, in the loader's words: batch number `step` of an epoch."""
 
     def __init__(self, batches: TrainingBatches, epoch: int) -> None:
         self.batches, self.epoch = batches, epoch
 
-    def __getitem__(self, step: int) -> ClipInputs | _Refusal:
+    def __getitem__(self, step: int) -> CutClips | _Refusal:
         try:
-            return self.batches.batch(self.epoch, step)
+            return self.batches._cut(self.epoch, step)
         except InputError as error:
             return _Refusal(str(error))
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.clip_cutting import Cutter, vectors_of
+from pipeline.clip_cutting import Cutter
 from pipeline.errors import InputError
 from pipeline.evaluation.step_lists import StepList
 from pipeline.records import VideoFeatures
@@ -113,9 +113,9 @@ class StepScorer:
         """Vectors [T, D] of one modality, zero where it is absent, and whether it is there [T]."""
         seconds = whole_seconds(video.duration)
         rules = self._rules.without_sound() if modality == "video" else replace(self._rules, streams=())
-        cutter, nothing = Cutter(video, rules), vectors_of((), self._model.vectors)
+        cutter = Cutter(video, rules)
         spans = [window(second, length, seconds) for second in range(seconds)]
-        embedded = self._model.embed((cutter.cut(float(first), float(last), nothing) for first, last in spans), rules)
+        embedded = self._model.embed((cutter.cut(float(first), float(last)) for first, last in spans), rules)
         there = embedded.present[modality]
         return _vectors(embedded.vectors[self.space][modality]).masked_fill(~there[:, None], 0.0), there
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from gensim.models import KeyedVectors
 from numpy.typing import NDArray
 
 from pipeline.clip_cutting import ClipFeatures
@@ -53,7 +54,7 @@ def embed_clips(model: TrainedModel, clips: Iterable[ClipFeatures], rules: ClipR
         for clip in clips:
             features["video"].append(_video_feature(clip, widths))
             features["audio"].append(_audio_feature(clip, rules, audio_width))
-            features["text"].append(_text_feature(clip))
+            features["text"].append(_text_feature(clip, model.vectors))
             yield clip
 
     embedded = model.embed(noted(), rules)
@@ -86,7 +87,8 @@ def _audio_feature(clip: ClipFeatures, rules: ClipRules, width: int) -> NDArray[
     return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
 
 
-def _text_feature(clip: ClipFeatures) -> NDArray[np.float32]:
-    if not len(clip.words):
-        return np.zeros(2 * clip.words.shape[1], np.float32)
-    return np.concatenate([clip.words.mean(axis=0), clip.words.max(axis=0)])
+def _text_feature(clip: ClipFeatures, vectors: KeyedVectors) -> NDArray[np.float32]:
+    if not clip.words:
+        return np.zeros(2 * vectors.vector_size, np.float32)
+    spoken = vectors.vectors[clip.words]
+    return np.concatenate([spoken.mean(axis=0), spoken.max(axis=0)])

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.probe.clip_vectors import INPUT
 from pipeline.probe.context import MEASURES
-from pipeline.tables import Table, percent
+from pipeline.tables import Table, percent, signed_percent
 
 MODALITIES = ("video", "audio", "text")
 PROBED = ("factors", "ladder", "sounds")
@@ -62,9 +62,8 @@ def _interval(score: Mapping[str, float] | None) -> str:
 def _signed(difference: Mapping[str, float] | None) -> str:
     if difference is None:
         return ""
-    # The sum makes of a rounded -0.0 a 0.0.
-    value, low, high = (f"{round(100 * difference[name], 1) + 0.0:+.1f}" for name in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+    value, interval = signed_percent(difference)
+    return f"{value} ({interval})"
 
 
 def _grid(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.clip_cutting import ClipFeatures, Cutter, vectors_of
+from pipeline.clip_cutting import ClipFeatures, Cutter, known_words
 from pipeline.clip_rules import ClipRules
 from pipeline.evaluation.step_lists import StepList
 from pipeline.probe.clip_vectors import ClipVectors, embed_clips
@@ -80,8 +80,7 @@ def _cut(model: TrainedModel, windows: Sequence[Window], rules: ClipRules) -> It
         if cutter is None or window.clip.video_id != last:
             last = window.clip.video_id
             cutter = Cutter(model.dataset.video(last, rules), rules)
-        words = vectors_of(window.words, model.vectors)[: rules.max_words]
-        yield cutter.cut(window.clip.start, window.clip.end, words)
+        yield cutter.cut(window.clip.start, window.clip.end, known_words(window.words, model.vectors))
 
 
 def _captioned(model: TrainedModel, video_id: str) -> VideoFeatures:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models import scheme_to_dict
 from pipeline.circumstance import circumstance
-from pipeline.clip_cutting import ClipFeatures, Cutter, vectors_of
+from pipeline.clip_cutting import ClipFeatures, Cutter, known_words
 from pipeline.clip_rules import ClipRules
 from pipeline.errors import InputError
 from pipeline.files import ASIDE
@@ -169,8 +169,7 @@ def _cut(model: TrainedModel, clips: Iterable[tuple[str, list[ClipSpan]]]) -> It
     for video_id, spans in clips:
         cutter = Cutter(model.dataset.video(video_id, model.rules), model.rules)
         for span in spans:
-            words = vectors_of(span.words, model.vectors)[: model.rules.max_words]
-            yield cutter.cut(span.start, span.end, words)
+            yield cutter.cut(span.start, span.end, known_words(span.words, model.vectors))
 
 
 def _rows(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.study.study_settings import ENDPOINT
-from pipeline.tables import Table, percent
+from pipeline.tables import Table, percent, signed_percent
 
 _NONE = "–"
 TITLES = {"width": "Every space of equal width", "parameters": "Models of an equal number of parameters"}
@@ -79,9 +79,7 @@ def _mean(score: Mapping[str, Any] | None) -> str:
 
 
 def _difference(score: Mapping[str, Any] | None) -> tuple[str, str]:
-    if score is None:
-        return _NONE, ""
-    return f"{100 * score['value']:+.1f}", f"{100 * score['low']:+.1f} to {100 * score['high']:+.1f}"
+    return (_NONE, "") if score is None else signed_percent(score)
 
 
 def _listed(seeds: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ from pipeline.manifest import Manifest
 from pipeline.study.comparison_tables import TITLES, probability
 from pipeline.study.study_settings import ENDPOINT
 from pipeline.study_report.study_results import Study
+from pipeline.tables import signed_percent
 
 
 def question(study: Study) -> str:
@@ -29,16 +30,14 @@ def answers(study: Study) -> list[str]:
             difference = arms.get(name, {}).get("differences", {}).get(ENDPOINT)
             if difference is None:
                 continue
-            value, low, high = (100 * difference[key] for key in ("value", "low", "high"))
+            value, interval = signed_percent(difference)
             p = arms[name]["corrected p"]
-            shown = f"95 % interval {low:+.1f} to {high:+.1f}; p {probability(p, '= ')}, corrected"
+            shown = f"95 % interval {interval}; p {probability(p, '= ')}, corrected"
             if p < 0.05:
-                more = "more" if value >= 0 else "less"
-                sentence = f"{name} has {abs(value):.1f} points {more} {ENDPOINT} than {reference} ({shown})."
+                more = "more" if difference["value"] >= 0 else "less"
+                sentence = f"{name} has {value[1:]} points {more} {ENDPOINT} than {reference} ({shown})."
             else:
-                sentence = (
-                    f"no difference in {ENDPOINT} between {name} and {reference} is shown ({value:+.1f}, {shown})."
-                )
+                sentence = f"no difference in {ENDPOINT} between {name} and {reference} is shown ({value}, {shown})."
             found.append(f"{TITLES[equal]}: {sentence}")
     return found
 

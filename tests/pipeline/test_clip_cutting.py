@@ -20,8 +20,8 @@ from pipeline.clip_cutting import (
     grow_clip,
     inclusive_clip_rows,
     is_finite,
+    known_words,
     logmel_frame,
-    vectors_of,
 )
 from pipeline.clip_rules import ClipRules
 from pipeline.records import Caption
@@ -95,9 +95,8 @@ def test_captions_grow_by_the_nearer_neighbour() -> None:
 
 def test_words_without_a_vector_are_left_out_in_order(make_vectors: Callable[..., Any]) -> None:
     vectors = make_vectors(["a", "b"])
-    found = vectors_of(["b", "zzz", "a", "b"], vectors)
-    np.testing.assert_array_equal(found, np.stack([vectors["b"], vectors["a"], vectors["b"]]))
-    assert vectors_of(["zzz"], vectors).shape == vectors_of([], vectors).shape == (0, 16)
+    assert known_words(["b", "zzz", "a", "b"], vectors) == [vectors.key_to_index[word] for word in "bab"]
+    assert known_words(["zzz"], vectors) == known_words([], vectors) == []
 
 
 def test_every_bit_pattern_is_told_finite_or_not() -> None:
@@ -145,7 +144,7 @@ def test_a_clip_holds_its_seen_rows_its_mean_sound_and_its_first_words(video: An
     np.testing.assert_array_equal(clip.video.astype(np.float64), np.concatenate(wanted))
     assert clip.audio is not None
     np.testing.assert_allclose(clip.audio, video.audio[1:11].astype(np.float64).mean(axis=0), atol=1e-6)
-    np.testing.assert_array_equal(clip.words, np.stack([vectors["a"], vectors["c"]]))
+    assert clip.words == [vectors.key_to_index["a"], vectors.key_to_index["c"]]
     unseen = cut_clip(video, 2.0, 3.0, [], vectors, rules)
     assert not unseen.has_video and unseen.video.shape == (36,) and not unseen.video.any()
 
@@ -231,7 +230,7 @@ def test_log_mel_is_padded_with_silence_or_as_published_with_the_loudest_level(v
     for rules, level in ((MENDED, -80.0), (PUBLISHED, 0.0)):
         rules = dataclasses.replace(rules, logmel_frames=300)
         clips = [cut_clip(spoken, start, end, [], NO_WORDS, rules) for start, end in ((1.0, 9.0), (7.0, 9.0))]
-        batch = collate(clips, rules)
+        batch = collate(clips, rules, NO_WORDS)
         assert batch.audio is not None and batch.audio_frames is not None and batch.has_audio is not None
         assert batch.audio.shape == (2, 40, 300) and batch.audio.dtype == torch.float16
         assert batch.audio_frames.tolist() == [152, 0] and batch.has_audio.tolist() == [True, False]
@@ -242,7 +241,7 @@ def test_log_mel_is_padded_with_silence_or_as_published_with_the_loudest_level(v
 
 def test_an_unclamped_clip_at_the_very_start_trains_on_padding_alone(video: Any) -> None:
     spoken = dataclasses.replace(video, logmel=np.full((2000, 40), -30, np.float16), logmel_start=0.0)
-    batch = collate([cut_clip(spoken, 0.0, 12.0, [], NO_WORDS, PUBLISHED)], PUBLISHED)
+    batch = collate([cut_clip(spoken, 0.0, 12.0, [], NO_WORDS, PUBLISHED)], PUBLISHED, NO_WORDS)
     assert batch.audio is not None and batch.audio_frames is not None
     assert batch.audio_frames.tolist() == [0] and not batch.audio.any()
 
@@ -250,41 +249,58 @@ def test_an_unclamped_clip_at_the_very_start_trains_on_padding_alone(video: Any)
 def a_clip(generator: np.random.Generator, seen: bool, words: int, sound: bool) -> ClipFeatures:
     audio = generator.normal(size=7).astype(np.float32) if sound else None
     video = generator.random(5).astype(np.float16) * seen
-    return ClipFeatures("v", 0, 1, video, seen, audio, generator.normal(size=(words, 3)).astype(np.float32))
+    return ClipFeatures("v", 0, 1, video, seen, audio, generator.integers(4, size=words).tolist())
 
 
 @pytest.fixture(autouse=True)
 def used_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is made in memory that holds something already."""
-    monkeypatch.setattr(torch, "empty", lambda shape, dtype: torch.full(shape, 77, dtype=dtype))
+    empty = np.empty
+
+    def used(*arguments: Any, **named: Any) -> Any:
+        memory = empty(*arguments, **named)
+        memory.view(np.uint8)[...] = 77
+        return memory
+
+    monkeypatch.setattr(np, "empty", used)
 
 
-def test_a_batch_is_padded_with_zeros_and_says_so() -> None:
-    generator = np.random.default_rng(0)
+def test_a_batch_is_padded_with_zeros_and_says_so(make_vectors: Any) -> None:
+    generator, vectors = np.random.default_rng(0), make_vectors(list("abcd"))
     clips = [a_clip(generator, *has) for has in ((True, 4, True), (False, 1, False), (True, 0, True))]
-    batch = collate(clips, ClipRules(max_words=6), audio_width=7)
+    batch = collate(clips, ClipRules(max_words=6), vectors, audio_width=7)
     assert batch.video is not None and batch.video_rows is not None and batch.audio is not None
     assert batch.words is not None and batch.known_words is not None and batch.has_audio is not None
-    assert batch.video.shape == (3, 1, 5) and batch.words.shape == (3, 6, 3) and batch.audio_frames is None
+    assert batch.video.shape == (3, 1, 5) and batch.words.shape == (3, 6, 16) and batch.audio_frames is None
     assert batch.video_rows.tolist() == [[True], [False], [True]]
     assert batch.known_words.sum(dim=1).tolist() == [4, 1, 0] and batch.has_audio.tolist() == [True, False, True]
     for index, one in enumerate(clips):
         np.testing.assert_array_equal(batch.video[index, 0].numpy(), one.video)
-        np.testing.assert_array_equal(batch.words[index][batch.known_words[index]].numpy(), one.words)
-        assert not batch.words[index][~batch.known_words[index]].any()
+        known = batch.known_words[index]
+        np.testing.assert_array_equal(batch.words[index][known].numpy(), vectors.vectors[one.words])
+        assert known.tolist() == sorted(known.tolist(), reverse=True) and not batch.words[index][~known].any()
         assert torch.equal(batch.audio[index], torch.zeros(7) if one.audio is None else torch.from_numpy(one.audio))
-    silent = collate([dataclasses.replace(clip, audio=None) for clip in clips], ClipRules(audio="none", max_words=6))
+    mute = [dataclasses.replace(clip, audio=None) for clip in clips]
+    silent = collate(mute, ClipRules(audio="none", max_words=6), vectors)
     assert silent.audio is None and silent.has_audio is None and set(silent.presence()) == {"video", "text"}
 
 
+def test_what_a_batch_is_made_in_is_aligned_as_torchs_own_tensors(make_vectors: Any) -> None:
+    clips = [a_clip(np.random.default_rng(0), True, 2, True)]
+    for _ in range(20):
+        batch = collate(clips, ClipRules(max_words=6), make_vectors(list("abcd")), audio_width=7)
+        assert batch.video is not None and batch.audio is not None and batch.words is not None
+        assert not any(tensor.data_ptr() % 64 for tensor in (batch.video, batch.audio, batch.words))
+
+
 def test_a_batch_that_isnt_full_is_no_batch() -> None:
-    batch = ClipBatch(2, ClipRules(), 5, 3, 7)
+    batch = ClipBatch(2, ClipRules(), 5, 7)
     batch.add(a_clip(np.random.default_rng(0), True, 1, True))
     with pytest.raises(AssertionError, match="1 of 2 clips"):
-        batch.inputs()
+        batch.clips()
 
 
 def test_without_a_stream_there_is_no_video(video: Any, make_vectors: Any) -> None:
-    rules = ClipRules(streams=())
-    batch = collate([cut_clip(video, 0.0, 5.0, ["a"], make_vectors(["a"]), rules)], rules)
+    rules, vectors = ClipRules(streams=()), make_vectors(["a"])
+    batch = collate([cut_clip(video, 0.0, 5.0, ["a"], vectors, rules)], rules, vectors)
     assert batch.video is None and set(batch.presence()) == {"audio", "text"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tables import Table, percent, write_tables
+from pipeline.tables import Table, percent, signed_percent, write_tables
 
 TABLE = Table("50 % of a_b", ("what", "R@1", "R@5"), (("text -> video", "1.0", "22.5"), ("x|y", "3.0", "")), ("n & m",))
 
@@ -40,4 +40,9 @@ def test_both_kinds_are_written(tmp_path: Path) -> None:
     write_tables(tmp_path / "scores.json", [TABLE, TABLE])
     assert (tmp_path / "scores.md").read_text().count("**50 % of a_b**") == 2
     assert (tmp_path / "scores.tex").read_text().count(r"\end{table}") == 2
+
+
+def test_fractions_are_shown_as_percentages() -> None:
     assert percent(0.12345) == "12.3"
+    assert signed_percent({"value": 0.0312, "low": -0.0001, "high": 0.2}) == ("+3.1", "+0.0 to +20.0")
+    assert signed_percent({"value": -0.5, "low": -1.0, "high": -0.25}) == ("-50.0", "-100.0 to -25.0")

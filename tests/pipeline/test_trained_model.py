@@ -27,7 +27,7 @@ def by_the_network(model: Any, vectors: list[np.ndarray], room: int) -> torch.Te
     rows = []
     for known in vectors:
         words, mask = torch.zeros(1, room, known.shape[1]), torch.zeros(1, room, dtype=torch.bool)
-        words[0, : len(known)], mask[0, : len(known)] = torch.from_numpy(known), True
+        words[0, : len(known)], mask[0, : len(known)] = torch.tensor(known), True
         with torch.inference_mode():
             rows.append(model.network(ClipInputs(words=words, known_words=mask)).vectors["shared"]["text"][0])
     return torch.stack(rows)

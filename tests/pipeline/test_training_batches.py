@@ -15,7 +15,7 @@ import torch
 
 from models import ClipInputs
 from pipeline.clip_rules import ClipRules
-from pipeline.clip_sampling import KnownWords, PermutedCaptions, draw_clips
+from pipeline.clip_sampling import PermutedCaptions, draw_clips
 from pipeline.dataset import FeatureDataset, collate
 from pipeline.errors import InputError
 from pipeline.stopping import SIGNALS
@@ -66,9 +66,8 @@ def test_a_batch_is_its_videos_clips_one_video_after_another(folder: Path) -> No
     shown = []
     for step in range(batches.steps):
         ids = batches.video_ids_of(2, step)
-        known = KnownWords(vectors)
-        clips = [clip for i in ids for clip in draw_clips(dataset.video(i, rules), known, rules, 1, 2, CLIPS)]
-        assert same(batches.batch(2, step), collate(clips, rules))
+        clips = [clip for i in ids for clip in draw_clips(dataset.video(i, rules), vectors, rules, 1, 2, CLIPS)]
+        assert same(batches.batch(2, step), collate(clips, rules, vectors))
         shown += ids
     assert len(set(shown)) == 24, "every video at most once, the incomplete batch dropped"
     with pytest.raises(IndexError):
