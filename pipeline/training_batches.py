@@ -128,10 +128,11 @@ class TrainingBatches:
     def _next(self, batches: Iterator[Any]) -> ClipInputs:
         try:
             made: CutClips | _Refusal = next(batches)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            # An error in a worker's own code reads "Caught ... in DataLoader worker"; this is one that is gone.
-            if not reason.startswith("DataLoader worker"):
+        except (RuntimeError, OSError, EOFError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            # An error in a worker's own code reads "Caught ... in DataLoader worker"; this is one that is gone, or that
+            # goes while it hands a batch over, which breaks the connection.
+            if isinstance(error, RuntimeError) and not reason.startswith("DataLoader worker"):
                 raise
             raise InputError(
                 f"{self._dataset.path}: a process that reads clips has died ({reason}): memory or /dev/shm is too "

@@ -154,6 +154,20 @@ def test_a_worker_that_dies_is_told_of_in_one_line(folder: Path) -> None:
     assert len(str(raised.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"), [(ConnectionResetError("connection reset"), "connection reset"), (EOFError(), "EOFError")]
+)
+def test_a_worker_that_dies_while_it_hands_a_batch_over_is_told_of_alike(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def broken(step: int) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.training_batches.DataLoader", lambda *_, **__: map(broken, range(6)))
+    with pytest.raises(InputError, match=rf"a process that reads clips has died \({reason}\): .*--workers"):
+        next(batches_of(folder).load(0, 0, 2))
+
+
 @pytest.mark.parametrize("fault", ["gone", "cut"])
 def test_a_shard_that_vanishes_is_told_of_as_without_workers(folder: Path, fault: str) -> None:
     batches = batches_of(folder)
