@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,7 @@ def _ordered(rows: NDArray[np.float16]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class CutClips:
-    """A batch of B clips whose words are still rows of the word vectors: a fourth of a batch's size to hand over.
+    """A batch of B clips whose words are still rows of the word vectors, which is far less to hand over.
 
     Tensors are as `collate` describes them.
     """
@@ -176,6 +176,13 @@ class CutClips:
     audio_frames: Tensor | None
     words: Tensor
     """`(B, max_words)` int64, -1 where there is no word."""
+
+    def share(self) -> None:
+        """Move the tensors to memory that another process can read; RuntimeError when there is no room for them."""
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            if tensor is not None:
+                tensor.share_memory_()
 
     def inputs(self, vectors: KeyedVectors) -> ClipInputs:
         """The batch with the vectors of its words."""

@@ -130,9 +130,10 @@ class TrainingBatches:
             made: CutClips | _Refusal = next(batches)
         except (RuntimeError, OSError, EOFError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            # An error in a worker's own code reads "Caught ... in DataLoader worker"; this is one that is gone, or that
-            # goes while it hands a batch over, which breaks the connection.
-            if isinstance(error, RuntimeError) and not reason.startswith("DataLoader worker"):
+            # An error in a worker's own code, which keeps its type, begins "Caught"; this is a worker that is gone, or
+            # that goes while it hands a batch over, which breaks the connection.
+            gone = not isinstance(error, RuntimeError) or reason.startswith("DataLoader worker")
+            if not gone or reason.startswith("Caught"):
                 raise
             raise InputError(
                 f"{self._dataset.path}: a process that reads clips has died ({reason}): memory or /dev/shm is too "
@@ -158,9 +159,18 @@ class _Epoch(Dataset[CutClips | _Refusal]):
 
     def __getitem__(self, step: int) -> CutClips | _Refusal:
         try:
-            return self.batches._cut(self.epoch, step)
+            cut = self.batches._cut(self.epoch, step)
         except InputError as error:
             return _Refusal(str(error))
+        # Here, since an error in the thread that sends would be lost, and the trainer wait without end.
+        try:
+            cut.share()
+        except RuntimeError as error:
+            return _Refusal(
+                f"{self.batches._dataset.path}: no shared memory for a batch of clips ({str(error).splitlines()[0]}): "
+                "lower --workers, or give /dev/shm more room"
+            )
+        return cut
 
     def begin_worker(self) -> None:
         self.batches._dataset.keep_no_more()

@@ -117,6 +117,17 @@ def test_a_clip_has_its_captions_rows_and_words(dataset: FeatureDataset, planted
         assert spoken(clip, planted) == caption.text.split()
 
 
+def test_words_without_a_vector_are_left_out(dataset: FeatureDataset, planted: Any, make_vectors: Any) -> None:
+    captions = {caption.start: caption.text.split() for caption in planted.videos["train000003"].captions}
+    said = sorted({word for words in captions.values() for word in words})
+    vectors = make_vectors(said[::2])
+    clips = draw_clips(dataset.video("train000003", RULES), vectors, RULES, seed=1, epoch=0, clips=40)
+    for clip in clips:
+        known = [word for word in captions[clip.start] if word in vectors]
+        assert [vectors.index_to_key[row] for row in clip.words] == known
+    assert 0 < sum(len(clip.words) for clip in clips) < sum(len(captions[clip.start]) for clip in clips)
+
+
 def test_grown_clips_begin_with_the_words_of_the_caption_drawn(dataset: FeatureDataset, planted: Any) -> None:
     video = planted.videos["train000003"]
     seeds = spans(drawn(dataset, planted))

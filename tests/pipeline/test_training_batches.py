@@ -168,6 +168,27 @@ def test_a_worker_that_dies_while_it_hands_a_batch_over_is_told_of_alike(
         next(batches_of(folder).load(0, 0, 2))
 
 
+@pytest.mark.parametrize("error", [OSError("of its own"), RuntimeError("of its own")])
+def test_an_unforeseen_error_in_a_worker_is_no_death(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.training_batches.draw_clips", broken)
+    with pytest.raises(type(error), match="of its own"):
+        next(batches_of(folder).load(0, 0, 2))
+
+
+def test_without_room_in_shared_memory_training_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensor: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(InputError, match=r"all\.json: no shared memory .*unable to allocate.*lower --workers"):
+        next(batches_of(folder).load(0, 0, 2))
+
+
 @pytest.mark.parametrize("fault", ["gone", "cut"])
 def test_a_shard_that_vanishes_is_told_of_as_without_workers(folder: Path, fault: str) -> None:
     batches = batches_of(folder)
