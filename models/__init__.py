@@ -1,8 +1,10 @@
 """The networks and losses: tensors in, tensors out, no disk, no training loop.
 
-model = MCN(ModelSettings(scheme=builtin_scheme("shared")))
-embeddings = model(ClipInputs(...))          # space -> modality -> (B, D)
-losses = mcn_losses(scheme, embeddings, clusters, model.reconstruction_errors(embeddings), LossSettings())
+A model, its embeddings (space -> modality -> (B, D)) and their losses:
+
+    model = MCN(ModelSettings(scheme=builtin_scheme("shared")))
+    embeddings = model(ClipInputs(...))
+    losses = mcn_losses(scheme, embeddings, clusters, model.reconstruction_errors(embeddings), LossSettings())
 """
 
 from models.batch_step import Alone, BatchStep, Exchange, StepLosses
