@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline*", "extractors*", "models*", "beam_jobs*"]),
-    package_data={"pipeline": ["templates/*.html"]},
+    package_data={"pipeline.experiment": ["templates/*.html"]},
     entry_points={"console_scripts": ["mcn = pipeline.cli:main"]},
     install_requires=[
         "apache-beam==2.77.*",

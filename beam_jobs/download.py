@@ -15,9 +15,20 @@ from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
 from beam_jobs.worker_errors import CarefulDoFn, raise_counted
-from pipeline import stopping
-from pipeline.config import as_plain
-from pipeline.downloader import (
+from pipeline.core import signals
+from pipeline.core.config import as_plain
+from pipeline.core.errors import InputError, suggest
+from pipeline.core.lease import locked
+from pipeline.core.ledger import latest_states
+from pipeline.core.partition import find_part
+from pipeline.core.records import Outcome
+from pipeline.core.report import StageReport
+from pipeline.core.reporting import ledger_progress
+from pipeline.core.video_ids import is_video_id
+from pipeline.dataset.plans import hash_order
+from pipeline.dataset.tombstones import forgotten, is_forgotten
+from pipeline.download.budget import download_lock
+from pipeline.download.downloader import (
     SIGNAL,
     STAGE,
     Downloader,
@@ -28,22 +39,11 @@ from pipeline.downloader import (
     stopped,
     summary_of,
 )
-from pipeline.errors import InputError, suggest
-from pipeline.failure_classes import FAILURE_CLASSES
-from pipeline.fetch import FetchSettings, Site
-from pipeline.lease import locked
-from pipeline.ledger import latest_states
-from pipeline.media_budget import download_lock
-from pipeline.media_folder import find_media
-from pipeline.part import find_part
-from pipeline.plans import hash_order
-from pipeline.processed_media import EXTRACTED
-from pipeline.progress import ledger_progress
-from pipeline.records import Outcome
-from pipeline.report import StageReport
-from pipeline.tombstones import forgotten, is_forgotten
-from pipeline.video_ids import is_video_id
-from pipeline.video_list import read_video_ids
+from pipeline.download.failures import FAILURE_CLASSES
+from pipeline.download.fetcher import FetchSettings, Site
+from pipeline.download.media import find_media
+from pipeline.download.video_list import read_video_ids
+from pipeline.extraction.cleanup import EXTRACTED
 
 __all__ = ["DownloadSettings", "DownloadVideos", "run"]
 
@@ -203,7 +203,7 @@ def _download(settings: DownloadSettings, report: StageReport, video_ids: list[s
             budget = settings.media_budget * 2**30
             job = DownloadJob(settings.out.resolve(), fetching, settings.attempts, uuid.uuid4().hex, budget)
             stack.callback(clear_scratch, job)
-            stack.enter_context(stopping.stop_file(job.scratch / f"stop-{SIGNAL}"))
+            stack.enter_context(signals.stop_file(job.scratch / f"stop-{SIGNAL}"))
             stack.enter_context(ledger_progress(ledger, STAGE, len(requests), STAGE))
             local = options.get_all_options()["runner"] == LOCAL_RUNNER
             with quiet_local_workers(), workers_input_errors(), beam.Pipeline(options=options) as pipeline:

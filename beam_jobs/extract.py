@@ -16,11 +16,11 @@ from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
 from beam_jobs.worker_errors import CarefulDoFn, raise_counted
-from pipeline.circumstance import usable_cores
-from pipeline.extract_settings import ExtractSettings
-from pipeline.extraction_rounds import ExtractionRounds
-from pipeline.progress import ledger_progress
-from pipeline.report import StageReport
+from pipeline.core.provenance import usable_cores
+from pipeline.core.report import StageReport
+from pipeline.core.reporting import ledger_progress
+from pipeline.extraction.driver import ExtractionRounds
+from pipeline.extraction.settings import ExtractSettings
 
 __all__ = ["ExtractSettings", "ExtractShards", "run"]
 
@@ -32,7 +32,7 @@ class _ExtractShard(CarefulDoFn):
 
     def open(self) -> None:
         # Here, so that the process that only drives the job loads no PyTorch.
-        from pipeline.extraction import ShardWorker
+        from pipeline.extraction.worker import ShardWorker
 
         files = {name: Path(path) for name, path in self.weight_files.items()}
         self.worker = ShardWorker(self.settings, files, Path(self.stop) if self.stop else None)

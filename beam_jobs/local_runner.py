@@ -17,7 +17,7 @@ from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.worker import sdk_worker_main
 
-from pipeline.lease import Holder, is_gone, this_process
+from pipeline.core.lease import Holder, is_gone, this_process
 
 _LOOKS_EVERY_S = 2.0
 

@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import (
     _BeamArgumentParser,
 )
 
-from pipeline.errors import InputError, suggest
+from pipeline.core.errors import InputError, suggest
 
 LOCAL_RUNNER = "beam_jobs.local_runner.LocalRunner"
 """What `DirectRunner` stands for here. Beam 2.77's own DirectRunner hands a job to Prism, a Go program that it fetches

@@ -7,7 +7,7 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.runners.runner import PipelineResult
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 _NAMESPACE = "InputError"
 

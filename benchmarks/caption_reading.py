@@ -15,8 +15,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from pipeline.caption_store import build_caption_store
-from pipeline.captions import read_caption_file
+from pipeline.dataset.caption_store import build_caption_store
+from pipeline.dataset.captions import read_caption_file
 
 LIMIT = 1 << 30
 """Bytes of memory that reading may take."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.segmentation import frame_log_probabilities, segment_steps
-from pipeline.evaluation.step_assignment import assign_steps
+from pipeline.metrics.alignment import frame_log_probabilities, segment_steps
+from pipeline.metrics.step_assignment import assign_steps
 
 SECONDS, STEPS, RUNS = 2000, 12, 50
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from models import BUILTIN_SCHEMES, Scheme, builtin_scheme
-from pipeline.config import from_mapping
+from pipeline.core.config import from_mapping
 from pipeline.evaluation.retrieval import RetrievalSettings
 from pipeline.evaluation.retrieval import run as evaluate
-from pipeline.train import run as train
-from pipeline.train_settings import TrainSettings
+from pipeline.training.settings import TrainSettings
+from pipeline.training.train import run as train
 
 WANTED_TIMES_CHANCE = 5.0
 OFF: dict[str, dict[str, Any]] = {

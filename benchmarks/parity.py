@@ -26,8 +26,8 @@ from benchmarks import parity_inputs
 from models import MCN, ClipInputs, Clusters, LossSettings, ModelSettings, export_published, mcn_losses
 from models.kmeans import assign
 from models.published import published_names
-from pipeline.errors import InputError
-from pipeline.published_weights import load_initial
+from pipeline.core.errors import InputError
+from pipeline.training.weights import load_initial
 
 CLIPS, FRAMES, WORDS = 32, 320, 9
 SETTINGS = ModelSettings(

@@ -24,17 +24,17 @@ from gensim.models import KeyedVectors
 from torch.utils.data import DataLoader, Dataset
 
 from extractors.text import save_vectors, vectors_digest
-from pipeline.clip_rules import ClipRules
-from pipeline.dataset import FeatureDataset
-from pipeline.feature_file import FeatureFile
-from pipeline.files import write_json
-from pipeline.freeze import FreezeSettings
-from pipeline.freeze import run as freeze
-from pipeline.plans import hash_order, read_plan, write_plans
-from pipeline.receipts import make_receipt
-from pipeline.records import Caption, VideoFeatures, Words
-from pipeline.shards import Origin, write_part, write_shard
-from pipeline.training_batches import TrainingBatches
+from pipeline.clips.clip_rules import ClipRules
+from pipeline.clips.dataset import FeatureDataset
+from pipeline.core.files import write_json
+from pipeline.core.records import Caption, VideoFeatures, Words
+from pipeline.dataset.freeze import FreezeSettings
+from pipeline.dataset.freeze import run as freeze
+from pipeline.dataset.plans import hash_order, read_plan, write_plans
+from pipeline.dataset.shard_plans import make_receipt
+from pipeline.dataset.shard_reader import FeatureFile
+from pipeline.dataset.shard_writer import Origin, write_part, write_shard
+from pipeline.training.batches import TrainingBatches
 
 VIDEO_WIDTH, AUDIO_WIDTH, WORD_WIDTH = 2048, 1024, 300
 MEAN_SECONDS = 390.0

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from pipeline.evaluation.ranks import CANDIDATE_BLOCK, QUERY_BLOCK, Side, ranked
+from pipeline.metrics.ranking import CANDIDATE_BLOCK, QUERY_BLOCK, Side, ranked
 
 AIM, MEMORY_GIB = 2.0, 4.0
 

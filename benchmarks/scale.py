@@ -41,8 +41,8 @@ def make(folder: Folder, count: int, caption_bytes: int) -> None:
     """One video through a real extraction, whose data set then grows to `count` ids; and one more video, untouched."""
     from benchmarks.scale_folder import fill, video_id, write_captions, write_list
     from extractors.text import save_vectors, train_vectors
-    from pipeline.made_clip import write_made_clip
-    from pipeline.media_folder import media_path
+    from pipeline.download.media import media_path
+    from pipeline.sample.clip import write_made_clip
 
     root = folder.path
     first, new = video_id(count), video_id(count + 1)
@@ -66,7 +66,7 @@ def start_extract(folder: Folder) -> None:
     """All that `mcn extract` does before a worker takes up its first plan, which is to be the one new video's."""
     from beam_jobs.extract import ExtractSettings
     from pipeline.cli import parse
-    from pipeline.extraction_rounds import ExtractionRounds
+    from pipeline.extraction.driver import ExtractionRounds
 
     settings, _ = parse("extract", folder.flags)
     assert isinstance(settings, ExtractSettings)

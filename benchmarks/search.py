@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from pipeline.search.clip_embeddings import MadeOf
+    from pipeline.search.embeddings import MadeOf
 
 CLUSTERS = 2000
 CLIPS_A_VIDEO = 100
@@ -39,7 +39,7 @@ LIMIT_BYTES, LIMIT_MS, LEAST_RECALL = 1 << 30, 50.0, 0.95
 
 def made_of(width: int) -> "MadeOf":
     """What embeddings by a model with one space of video and text would say of themselves."""
-    from pipeline.search.clip_embeddings import MadeOf
+    from pipeline.search.embeddings import MadeOf
 
     pairs = {"name": "made", "modalities": {"video": "feature", "text": "feature"}, "pairs": ["video-text"]}
     return MadeOf(
@@ -82,8 +82,8 @@ def make(folder: Path, count: int, width: int, spread: float) -> None:
     """The embeddings file, and queries with their ten best rows by exact search."""
     import torch
 
-    from pipeline.search.clip_embeddings import EmbeddingsFile, join_parts, write_part
-    from pipeline.search.clip_spans import ClipSpan
+    from pipeline.clips.rules import ClipSpan
+    from pipeline.search.embeddings import EmbeddingsFile, join_parts, write_part
 
     clusters, parts = Clusters(width, spread), []
     for first in range(0, count, CLIPS_A_PART):
@@ -117,7 +117,7 @@ def make(folder: Path, count: int, width: int, spread: float) -> None:
 
 def build(folder: Path, memory: int) -> None:
     """`mcn index`, with what it keeps in hand for Python and the libraries."""
-    from pipeline.search.clip_embeddings import EmbeddingsFile
+    from pipeline.search.embeddings import EmbeddingsFile
     from pipeline.search.index import make_index
     from pipeline.search.vector_index import RESERVE
 

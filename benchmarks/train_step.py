@@ -33,7 +33,7 @@ from models import (
     first_half_of_each_video,
     mcn_losses,
 )
-from pipeline.train_settings import NORM_GROUP
+from pipeline.training.settings import NORM_GROUP
 
 GIB = 1 << 30
 LIMITS = {"plain": None, "ours": 10 * GIB, "logmel": 12 * GIB}

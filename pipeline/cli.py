@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline import config
-from pipeline.errors import InputError, suggest
-from pipeline.stopping import heed_signals
+from pipeline.core import config
+from pipeline.core.errors import InputError, suggest
+from pipeline.core.signals import heed_signals
 
 STOPPED = 75
 """Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, by which batch systems put a job back into their queue."""
@@ -66,35 +66,35 @@ COMMANDS = {
         heeds_signals=True,
     ),
     "freeze": Command(
-        "pipeline.freeze",
+        "pipeline.dataset.freeze",
         "FreezeSettings",
         "a manifest of what a data set holds now, with held-out videos and tasks",
         "mcn freeze runs/demo/dataset study --ids runs/demo/sample/HowTo100M_v1.csv",
         positional=("dataset", "name"),
     ),
     "forget": Command(
-        "pipeline.forget",
+        "pipeline.tools.forget.forget",
         "ForgetSettings",
         "take videos out of media, shards, manifests and reports, and keep them out",
         "mcn forget abcdefghijk --run runs/demo",
         positional=("ids",),
     ),
     "verify": Command(
-        "pipeline.verify",
+        "pipeline.tools.verify.verify",
         "VerifySettings",
         "read everything a data set holds and hold it against its digests; mend what is bad",
         "mcn verify runs/demo/dataset --ids runs/demo/sample/HowTo100M_v1.csv",
         positional=("dataset",),
     ),
     "train": Command(
-        "pipeline.train",
+        "pipeline.training.train",
         "TrainSettings",
         "train a Multimodal Clustering Network on a manifest",
         "mcn train --manifest runs/demo/dataset/manifests/run.json --preset sample --out runs/model",
         heeds_signals=True,
     ),
     "export": Command(
-        "pipeline.export",
+        "pipeline.training.export",
         "ExportSettings",
         "write a trained model's weights under the authors' names",
         "mcn export models/shared --out weights.pth --davenet dataset/weights/davenet-random-0.pt",
@@ -119,7 +119,7 @@ COMMANDS = {
         "mcn evaluate classification --checkpoint runs/model --clips classes.csv --out runs/model",
     ),
     "probe": Command(
-        "pipeline.probe.probe",
+        "pipeline.evaluation.probe.probe",
         "ProbeSettings",
         "what each space keeps of scene, sound and words: linear probes, context against content, dose curves",
         "mcn probe --checkpoint runs/model --ids HowTo100M_v1.csv --media media --out runs/model",
@@ -146,42 +146,42 @@ COMMANDS = {
         positional=("index", "query"),
     ),
     "report": Command(
-        "pipeline.study_report.report",
+        "pipeline.experiment.report.report",
         "ReportSettings",
         "a finished comparison as one HTML file, with its figures and tables as files for a paper",
         "mcn report runs/demo/study --media runs/demo/media",
         positional=("study",),
     ),
     "estimate": Command(
-        "pipeline.estimate",
+        "pipeline.tools.estimate.estimate",
         "EstimateSettings",
         "days, TB and GPU hours of each stage of a study, from a one-minute probe and cited rates",
         "mcn estimate configs/study-howto100m.yaml --workers 32",
         positional=("study",),
     ),
     "doctor": Command(
-        "pipeline.doctor",
+        "pipeline.tools.doctor.doctor",
         "DoctorSettings",
         "check this machine and, with PATH, a shared folder for all that the stages rely on",
         "mcn doctor /tmp",
         positional=("path",),
     ),
     "status": Command(
-        "pipeline.status",
+        "pipeline.tools.status.status",
         "StatusSettings",
         "where a data set, a media folder or a run stands: ids, shards, rates, time left, disk; only reads",
         "mcn status runs/demo",
         positional=("run",),
     ),
     "inspect": Command(
-        "pipeline.inspection",
+        "pipeline.tools.inspect.inspect",
         "InspectSettings",
         "what a file of a data set, a checkpoint or a pairing scheme is, holds and was made by",
         "mcn inspect shared",
         positional=("path",),
     ),
     "run": Command(
-        "pipeline.run",
+        "pipeline.experiment.run",
         "RunSettings",
         "drive the whole way from a YAML file, skipping what is done",
         "mcn run configs/sample.yaml",
@@ -190,7 +190,7 @@ COMMANDS = {
         experiment=True,
     ),
     "compare": Command(
-        "pipeline.study.compare",
+        "pipeline.experiment.compare",
         "StudySettings",
         "pairing schemes side by side: arms x seeds trained alike, and what their differences are worth",
         "mcn compare configs/study-sample.yaml",

@@ -1,1 +1,1 @@
-"""What a trained model is worth: retrieval, localization of steps, classification; each beside chance and intervals."""
+"""A checkpoint to scores: retrieval, localization, classification; `probe` holds linear probes."""

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.circumstance import circumstance
-from pipeline.clip_cutting import ClipFeatures
-from pipeline.config import as_plain
-from pipeline.errors import InputError
-from pipeline.evaluation.bootstrap import Interval, bootstrap
+from pipeline.clips.cutting import ClipFeatures
+from pipeline.core.config import as_plain
+from pipeline.core.errors import InputError
+from pipeline.core.provenance import circumstance
+from pipeline.core.report import StageReport
+from pipeline.core.tables import Table, percent
 from pipeline.evaluation.clip_list import LabelledClip, clips_digest, cut_out, of_split, read_clips
-from pipeline.evaluation.ranks import Positions, positions
 from pipeline.evaluation.results import digest_of, found_again, publish
-from pipeline.report import StageReport
-from pipeline.tables import Table, percent
-from pipeline.trained_model import TrainedModel, open_trained
+from pipeline.metrics.bootstrap import Interval, bootstrap
+from pipeline.metrics.ranking import Positions, positions
+from pipeline.training.trained_model import TrainedModel, open_trained
 
 FILE = "classification.json"
 CUTOFFS = (1, 5)

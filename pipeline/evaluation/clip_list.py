@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.clip_cutting import ClipFeatures, cut_clip
-from pipeline.clip_rules import ClipRules
-from pipeline.csv_lines import csv_lines
-from pipeline.errors import InputError
-from pipeline.files import digest_of_json
-from pipeline.records import Clip
-from pipeline.report import StageReport
-from pipeline.trained_model import TrainedModel
+from pipeline.clips.clip_rules import ClipRules
+from pipeline.clips.cutting import ClipFeatures, cut_clip
+from pipeline.core.csv_lines import csv_lines
+from pipeline.core.errors import InputError
+from pipeline.core.files import digest_of_json
+from pipeline.core.records import Clip
+from pipeline.core.report import StageReport
+from pipeline.training.trained_model import TrainedModel
 
 
 @dataclass(frozen=True)

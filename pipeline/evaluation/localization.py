@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.circumstance import circumstance
-from pipeline.clip_cutting import AUDIO_SECONDS
-from pipeline.config import as_plain
-from pipeline.errors import InputError
-from pipeline.evaluation.bootstrap import Interval
-from pipeline.evaluation.localization_metrics import (
+from pipeline.clips.cutting import AUDIO_SECONDS
+from pipeline.core.config import as_plain
+from pipeline.core.errors import InputError
+from pipeline.core.files import digest_of_json, read_json
+from pipeline.core.provenance import circumstance
+from pipeline.core.report import StageReport
+from pipeline.core.tables import Table, percent
+from pipeline.evaluation.lists import StepList, read_step_lists
+from pipeline.evaluation.results import digest_of, found_again, publish
+from pipeline.evaluation.step_scores import Fusion, StepScorer, StepScores, Windows, whole_seconds
+from pipeline.metrics.bootstrap import Interval
+from pipeline.metrics.localization import (
     FIGURES,
     Alignment,
     Found,
@@ -27,13 +33,7 @@ from pipeline.evaluation.localization_metrics import (
     true_seconds,
     video_figures,
 )
-from pipeline.evaluation.results import digest_of, found_again, publish
-from pipeline.evaluation.step_lists import StepList, read_step_lists
-from pipeline.evaluation.step_scores import Fusion, StepScorer, StepScores, Windows, whole_seconds
-from pipeline.files import digest_of_json, read_json
-from pipeline.report import StageReport
-from pipeline.tables import Table, percent
-from pipeline.trained_model import TrainedModel, open_trained
+from pipeline.training.trained_model import TrainedModel, open_trained
 
 FILE = "localization.json"
 DIRECTION = "steps -> seconds"

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
-from pipeline.files import read_json, sha256_of_file
-from pipeline.report import StageReport
-from pipeline.tables import Table, write_tables
+from pipeline.core.errors import InputError
+from pipeline.core.files import read_json, sha256_of_file
+from pipeline.core.report import StageReport
+from pipeline.core.tables import Table, write_tables
 
 
 def digest_of(path: Path | None, what: str) -> str:

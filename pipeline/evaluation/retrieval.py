@@ -10,18 +10,18 @@ import torch
 
 from extractors.text import words
 from models import Embeddings
-from pipeline.circumstance import circumstance
-from pipeline.config import as_plain
-from pipeline.errors import InputError
+from pipeline.core.config import as_plain
+from pipeline.core.errors import InputError
+from pipeline.core.provenance import circumstance
+from pipeline.core.report import StageReport
 from pipeline.evaluation.clip_list import LabelledClip, clips_digest, cut_out, of_split, read_clips
-from pipeline.evaluation.directions import Direction, directions, is_headline
-from pipeline.evaluation.full_video import MOST_VIDEOS, full_video
-from pipeline.evaluation.ranks import Positions, Side, ranked
 from pipeline.evaluation.results import digest_of, found_again, publish
-from pipeline.evaluation.retrieval_metrics import CUTOFFS, retrieval_metrics
 from pipeline.evaluation.retrieval_tables import headline_text, tables
-from pipeline.report import StageReport
-from pipeline.trained_model import TrainedModel, open_trained
+from pipeline.metrics.directions import Direction, directions, is_headline
+from pipeline.metrics.ranking import Positions, Side, ranked
+from pipeline.metrics.retrieval import MOST_VIDEOS, full_video
+from pipeline.metrics.retrieval_metrics import CUTOFFS, retrieval_metrics
+from pipeline.training.trained_model import TrainedModel, open_trained
 
 FILE = "retrieval.json"
 MOST_EXAMPLES = 64

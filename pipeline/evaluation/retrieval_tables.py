@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.evaluation.retrieval_metrics import CUTOFFS
-from pipeline.tables import Table, percent
+from pipeline.core.tables import Table, percent
+from pipeline.metrics.retrieval_metrics import CUTOFFS
 
 RECALLS = tuple(f"R@{k}" for k in CUTOFFS)
 

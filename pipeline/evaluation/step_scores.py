@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.clip_cutting import Cutter
-from pipeline.errors import InputError
-from pipeline.evaluation.step_lists import StepList
-from pipeline.records import VideoFeatures
-from pipeline.trained_model import TrainedModel
+from pipeline.clips.cutting import Cutter
+from pipeline.core.errors import InputError
+from pipeline.core.records import VideoFeatures
+from pipeline.evaluation.lists import StepList
+from pipeline.training.trained_model import TrainedModel
 
 Fusion = Literal["video", "video+audio"]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.records import Caption
+from pipeline.core.records import Caption
 from pipeline.sample.soundtrack import Utterance
 from pipeline.sample.story import VideoStory
 

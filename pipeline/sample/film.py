@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pipeline.files import write_aside
+from pipeline.core.files import write_aside
 from pipeline.sample.drawing import HOSTS, SegmentScene
 from pipeline.sample.sound import SOUND_RATE, Samples
 from pipeline.sample.soundtrack import Soundtrack

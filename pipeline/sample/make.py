@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.circumstance import usable_cores
-from pipeline.errors import InputError
-from pipeline.files import ASIDE, read_json, sha256_of_file, write_json, write_text
-from pipeline.progress import Progress
-from pipeline.records import Caption
-from pipeline.report import StageReport
+from pipeline.core.errors import InputError
+from pipeline.core.files import ASIDE, read_json, sha256_of_file, write_json, write_text
+from pipeline.core.provenance import usable_cores
+from pipeline.core.records import Caption
+from pipeline.core.report import StageReport
+from pipeline.core.reporting import Progress
 from pipeline.sample.captions import make_captions, permuted_texts
 from pipeline.sample.dead import DEAD_CLASSES, DeadVideo, dead_videos
 from pipeline.sample.film import write_film
+from pipeline.sample.lists import STEP_COLUMNS, TRUTH_COLUMNS, step_rows, truth_rows
 from pipeline.sample.procedures import PROCEDURES, Procedure
 from pipeline.sample.soundtrack import make_soundtrack, white_noise_instead
 from pipeline.sample.speech import check_speech
 from pipeline.sample.story import VideoStory, make_stories, video_ids
-from pipeline.sample.truth import STEP_COLUMNS, TRUTH_COLUMNS, step_rows, truth_rows
 
 FORMAT = 1
 """Raised when the same settings give other bytes."""

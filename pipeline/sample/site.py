@@ -16,8 +16,8 @@ from typing import Any, Literal, Self
 
 import av
 
-from pipeline.errors import InputError
-from pipeline.video_ids import is_video_id
+from pipeline.core.errors import InputError
+from pipeline.core.video_ids import is_video_id
 
 _LOGGER = logging.getLogger(__name__)
 

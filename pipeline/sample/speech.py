@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 _SYNCHRONOUS = 2
 _RATE, _PITCH, _RANGE = 1, 3, 4

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.search.clip_embeddings import EmbeddingsFile, FoundClip
+from pipeline.core.errors import InputError
+from pipeline.core.terminal_text import plain
+from pipeline.search.embeddings import EmbeddingsFile, FoundClip
 from pipeline.search.index import VECTORS, IndexDescription, read_description
 from pipeline.search.vector_index import Floats, IndexPlan, VectorIndex
-from pipeline.terminal_text import plain
 
 
 @dataclass(frozen=True)

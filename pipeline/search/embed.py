@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import scheme_to_dict
-from pipeline.circumstance import circumstance
-from pipeline.clip_cutting import ClipFeatures, Cutter, known_words
-from pipeline.clip_rules import ClipRules
-from pipeline.errors import InputError
-from pipeline.files import ASIDE
-from pipeline.lease import locked
-from pipeline.progress import Progress
-from pipeline.report import StageReport
-from pipeline.search.clip_embeddings import EmbeddingsFile, MadeOf, join_parts, vectors_name, write_part
-from pipeline.search.clip_spans import ClipSpan, caption_clips, window_clips
-from pipeline.shards import to_float16
-from pipeline.stopping import asked_to_stop
-from pipeline.trained_model import BATCH_CLIPS, TrainedModel, open_trained
+from pipeline.clips.clip_rules import ClipRules
+from pipeline.clips.cutting import ClipFeatures, Cutter, known_words
+from pipeline.clips.rules import ClipSpan, caption_clips, window_clips
+from pipeline.core.errors import InputError
+from pipeline.core.files import ASIDE
+from pipeline.core.lease import locked
+from pipeline.core.provenance import circumstance
+from pipeline.core.report import StageReport
+from pipeline.core.reporting import Progress
+from pipeline.core.signals import asked_to_stop
+from pipeline.dataset.shard_writer import to_float16
+from pipeline.search.embeddings import EmbeddingsFile, MadeOf, join_parts, vectors_name, write_part
+from pipeline.training.trained_model import BATCH_CLIPS, TrainedModel, open_trained
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InputError, suggest
-from pipeline.files import ASIDE, read_json, write_json
-from pipeline.lease import locked
-from pipeline.report import StageReport
-from pipeline.search.clip_embeddings import EmbeddingsFile, VectorRows
+from pipeline.core.errors import InputError, suggest
+from pipeline.core.files import ASIDE, read_json, write_json
+from pipeline.core.lease import locked
+from pipeline.core.report import StageReport
+from pipeline.search.embeddings import EmbeddingsFile, VectorRows
 from pipeline.search.vector_index import (
     AIM,
     QUERIES,

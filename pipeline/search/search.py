@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset_folder import read_description as read_dataset
-from pipeline.errors import InputError
-from pipeline.files import write_aside
-from pipeline.media_folder import MediaFinder
-from pipeline.report import StageReport
+from pipeline.core.errors import InputError
+from pipeline.core.files import write_aside
+from pipeline.core.report import StageReport
+from pipeline.core.terminal_text import plain
+from pipeline.core.thumbnails import frame_jpeg
+from pipeline.dataset.folder import read_description as read_dataset
+from pipeline.download.media import MediaFinder
 from pipeline.search.clip_search import ClipSearch, Found
-from pipeline.terminal_text import plain
-from pipeline.thumbnails import frame_jpeg
 
 _CAPTION = 72
 """Characters of a caption that a line shows."""

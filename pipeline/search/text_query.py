@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from extractors.text import words
-from pipeline.checkpoint import FILE
-from pipeline.errors import InputError
-from pipeline.files import sha256_of_file
+from pipeline.core.errors import InputError
+from pipeline.core.files import sha256_of_file
+from pipeline.core.terminal_text import plain
 from pipeline.search.index import IndexDescription
 from pipeline.search.vector_index import Floats
-from pipeline.terminal_text import plain
-from pipeline.trained_model import TrainedModel, open_trained
+from pipeline.training.checkpoint import FILE
+from pipeline.training.trained_model import TrainedModel, open_trained
 
 
 def check_checkpoint(folder: Path, description: IndexDescription, given: Path | None) -> Path:

@@ -15,9 +15,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
-from pipeline.files import write_aside
-from pipeline.search.clip_embeddings import BLOCK_BYTES, VectorRows
+from pipeline.core.errors import InputError
+from pipeline.core.files import write_aside
+from pipeline.search.embeddings import BLOCK_BYTES, VectorRows
 
 RESERVE = 192 << 20
 """Bytes that Python and the libraries take by themselves, without PyTorch."""

@@ -17,12 +17,12 @@ import psutil
 import pytest
 
 from beam_jobs.download import DownloadSettings, run
-from pipeline.errors import InputError
-from pipeline.files import sha256_of_file
-from pipeline.ledger import LedgerWriter, latest_states, read_ledger
-from pipeline.media_folder import find_media, media_path
-from pipeline.records import Outcome
-from pipeline.report import StageReport
+from pipeline.core.errors import InputError
+from pipeline.core.files import sha256_of_file
+from pipeline.core.ledger import LedgerWriter, latest_states, read_ledger
+from pipeline.core.records import Outcome
+from pipeline.core.report import StageReport
+from pipeline.download.media import find_media, media_path
 from pipeline.sample.site import SampleSite
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -18,10 +18,10 @@ import psutil
 import pytest
 
 from beam_jobs.extract import ExtractSettings, run
-from pipeline.errors import InputError
-from pipeline.lease import LeaseWatch
-from pipeline.ledger import latest_states
-from pipeline.shards import verify
+from pipeline.core.errors import InputError
+from pipeline.core.lease import LeaseWatch
+from pipeline.core.ledger import latest_states
+from pipeline.dataset.shard_writer import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

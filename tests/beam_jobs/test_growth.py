@@ -14,13 +14,13 @@ import h5py
 import pytest
 
 from beam_jobs.extract import ExtractSettings, run
-from pipeline.errors import InputError
-from pipeline.lease import locked
-from pipeline.ledger import LedgerWriter, latest_states
-from pipeline.media_budget import download_lock
-from pipeline.receipts import read_receipt
-from pipeline.records import Outcome
-from pipeline.tombstones import add_tombstones
+from pipeline.core.errors import InputError
+from pipeline.core.lease import locked
+from pipeline.core.ledger import LedgerWriter, latest_states
+from pipeline.core.records import Outcome
+from pipeline.dataset.shard_plans import read_receipt
+from pipeline.dataset.tombstones import add_tombstones
+from pipeline.download.budget import download_lock
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOOD = [f"video-{index:05d}" for index in range(4)]
@@ -179,7 +179,7 @@ def test_media_that_went_away_keep_their_plan_open_and_others_go_on(
 ) -> None:
     shutil.copytree(media, tmp_path / "media")
     growing = settings(out="growing", media=tmp_path / "media")
-    from pipeline.plans import write_plans
+    from pipeline.dataset.plans import write_plans
 
     write_plans(growing.out / "plans", [("video-00000", "video-00001"), ("video-00002", "video-00003")])
     (tmp_path / "media" / "video-00001.mp4").unlink()

@@ -4,7 +4,7 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, FlinkRunnerOptions, StandardOptions
 
 from beam_jobs.options import LOCAL_RUNNER, beam_options, check_beam_arguments
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 
 @pytest.mark.parametrize("arguments", [[], ["--runner=DirectRunner"], ["--runner", "direct"], ["--runner=FnApiRunner"]])

@@ -15,8 +15,8 @@ from extractors.decode import DecodeSettings
 from extractors.decoder_process import DecoderProcess
 from extractors.video import FrameNetwork
 from extractors.weights import load_weights, materialise
-from pipeline.ledger import latest_states
-from pipeline.shards import FeatureFile
+from pipeline.core.ledger import latest_states
+from pipeline.dataset.shard_writer import FeatureFile
 
 
 def ffmpeg_frames(path: Path, width: int, height: int, size: tuple[int, int]) -> NDArray[np.uint8]:

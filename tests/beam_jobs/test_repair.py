@@ -12,8 +12,8 @@ import h5py
 import pytest
 
 from pipeline.cli import main
-from pipeline.ledger import read_ledger
-from pipeline.tombstones import add_tombstones
+from pipeline.core.ledger import read_ledger
+from pipeline.dataset.tombstones import add_tombstones
 
 Datasets = Callable[[Path], dict[str, bytes]]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.extract import ExtractSettings, run
-from pipeline.ledger import read_ledger
+from pipeline.core.ledger import read_ledger
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Datasets = Callable[[Path], dict[str, bytes]]

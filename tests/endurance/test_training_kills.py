@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.checkpoint import load_checkpoint
+from pipeline.training.checkpoint import load_checkpoint
 
 pytestmark = [pytest.mark.endurance, pytest.mark.timeout(3000)]
 

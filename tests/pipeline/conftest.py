@@ -10,14 +10,14 @@ import pytest
 from gensim.models import KeyedVectors
 
 from extractors.text import save_vectors, vectors_digest
-from pipeline.files import write_json
-from pipeline.freeze import FreezeSettings
-from pipeline.freeze import run as freeze
-from pipeline.manifest import manifest_path
-from pipeline.plans import hash_order, read_plan, write_plans
-from pipeline.receipts import make_receipt
-from pipeline.records import Caption, VideoFeatures, Words
-from pipeline.shards import Origin, write_part, write_shard
+from pipeline.core.files import write_json
+from pipeline.core.records import Caption, VideoFeatures, Words
+from pipeline.dataset.freeze import FreezeSettings
+from pipeline.dataset.freeze import run as freeze
+from pipeline.dataset.manifest import manifest_path
+from pipeline.dataset.plans import hash_order, read_plan, write_plans
+from pipeline.dataset.shard_plans import make_receipt
+from pipeline.dataset.shard_writer import Origin, write_part, write_shard
 
 STREAMS = {"resnet152": 24, "efficientnet-lite0": 12}
 WORD_WIDTH = 16

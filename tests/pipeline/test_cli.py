@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from pipeline.cli import COMMANDS, main, parse
-from pipeline.errors import InputError
-from pipeline.report import StageReport
+from pipeline.core.errors import InputError
+from pipeline.core.report import StageReport
 
 ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]
@@ -57,7 +57,7 @@ def test_every_command_has_help_with_an_example_that_parses(
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.experiment])
 def test_every_flag_has_a_help_text(name: str) -> None:
-    from pipeline import config
+    from pipeline.core import config
 
     command = COMMANDS[name]
     settings_class = getattr(importlib.import_module(command.module), command.settings)
@@ -264,8 +264,8 @@ def test_a_broken_data_set_is_refused(
 def test_bad_clips_are_refused_with_their_line(
     refused: Refused, tmp_path: Path, planted: Any, text: bytes | None, named: str
 ) -> None:
-    from pipeline.train import run
-    from pipeline.train_settings import TrainSettings
+    from pipeline.training.settings import TrainSettings
+    from pipeline.training.train import run
 
     model = planted.folder.parent / "for-clips"
     if not model.exists():
@@ -292,7 +292,7 @@ def test_a_checkpoint_that_is_none_is_refused(refused: Refused, tmp_path: Path) 
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any]) -> list[str]:
-    monkeypatch.setattr(importlib.import_module("pipeline.train"), "run", answer)
+    monkeypatch.setattr(importlib.import_module("pipeline.training.train"), "run", answer)
     return ["train", "--manifest", "d", "--out", "o"]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import COMMANDS, parse
-from pipeline.config import from_mapping
-from pipeline.run import RunSettings
-from pipeline.train_settings import TrainSettings
+from pipeline.core.config import from_mapping
+from pipeline.experiment.run import RunSettings
+from pipeline.training.settings import TrainSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.y*ml"))

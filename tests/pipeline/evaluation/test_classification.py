@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from models import ClipInputs
-from pipeline.checkpoint import load_checkpoint, model_from
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation import classification
 from pipeline.evaluation.classification import ClassificationSettings, spoken
-from pipeline.train import run as train
-from pipeline.train_settings import TrainSettings
+from pipeline.training.checkpoint import load_checkpoint, model_from
+from pipeline.training.settings import TrainSettings
+from pipeline.training.train import run as train
 
 
 @pytest.fixture(scope="module")

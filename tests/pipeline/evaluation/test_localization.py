@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from models import ClipInputs
-from pipeline.checkpoint import load_checkpoint, model_from
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation import localization
 from pipeline.evaluation.localization import LocalizationSettings
-from pipeline.train import run
-from pipeline.train_settings import TrainSettings
+from pipeline.training.checkpoint import load_checkpoint, model_from
+from pipeline.training.settings import TrainSettings
+from pipeline.training.train import run
 
 SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2}
 HEAD = "video_id,task_id,step,start,end,text\n"

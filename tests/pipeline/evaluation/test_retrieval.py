@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from models import ClipInputs
-from pipeline.checkpoint import load_checkpoint, model_from
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation import retrieval as evaluate
 from pipeline.evaluation.clip_list import read_clips
 from pipeline.evaluation.retrieval import RetrievalSettings
-from pipeline.train import run
-from pipeline.train_settings import TrainSettings
+from pipeline.training.checkpoint import load_checkpoint, model_from
+from pipeline.training.settings import TrainSettings
+from pipeline.training.train import run
 
 
 @pytest.fixture(scope="module")

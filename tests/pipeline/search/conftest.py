@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.manifest import manifest_path
-from pipeline.search.clip_embeddings import MadeOf, join_parts, write_part
-from pipeline.search.clip_spans import ClipSpan
-from pipeline.train import run
-from pipeline.train_settings import TrainSettings
+from pipeline.clips.rules import ClipSpan
+from pipeline.dataset.manifest import manifest_path
+from pipeline.search.embeddings import MadeOf, join_parts, write_part
+from pipeline.training.settings import TrainSettings
+from pipeline.training.train import run
 
 SHARDS = 5
 SILENT, MUTE = "nocaption01", "nosound0001"

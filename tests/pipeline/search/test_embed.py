@@ -18,13 +18,13 @@ import torch
 
 from extractors.text import words
 from models import ClipInputs
-from pipeline import stopping
-from pipeline.checkpoint import load_checkpoint, model_from
 from pipeline.cli import main
-from pipeline.errors import InputError
+from pipeline.core import signals
+from pipeline.core.errors import InputError
 from pipeline.search import embed
-from pipeline.search.clip_embeddings import EmbeddingsFile, damage, join_parts
 from pipeline.search.embed import EmbedSettings, run
+from pipeline.search.embeddings import EmbeddingsFile, damage, join_parts
+from pipeline.training.checkpoint import load_checkpoint, model_from
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_signal_ends_it_after_the_part_in_hand(
         real(path, *rest)
         written.append(path.name)
         if len(written) == 2:
-            stopping.ask_to_stop()
+            signals.ask_to_stop()
 
     monkeypatch.setattr(embed, "write_part", asked_meanwhile)
     arguments = ["embed", "--checkpoint", str(trained.model), "--out", str(tmp_path / "c.h5")]
@@ -179,7 +179,7 @@ def test_a_signal_ends_it_after_the_part_in_hand(
 
 DOOMED = """
 import os, shutil, signal, sys
-from pipeline import hdf5_writing
+from pipeline.core import hdf5
 from pipeline.cli import main
 from pipeline.search import embed
 
@@ -197,11 +197,11 @@ def dies(name, call):
 for name in ("fsync", "replace"):
     setattr(os, name, dies(name, getattr(os, name)))
 shutil.rmtree = dies("rmtree", shutil.rmtree)
-hdf5_writing._Held.write = dies("write", hdf5_writing._Held.write)
+hdf5._Held.write = dies("write", hdf5._Held.write)
 join_parts = embed.join_parts
 
 def joining(*arguments):
-    hdf5_writing._Held.write = dies("joining", hdf5_writing._Held.write)
+    hdf5._Held.write = dies("joining", hdf5._Held.write)
     join_parts(*arguments)
 
 embed.join_parts = joining

@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import main
-from pipeline.errors import InputError
-from pipeline.files import read_json
-from pipeline.media_folder import media_path
-from pipeline.search.clip_embeddings import EmbeddingsFile
+from pipeline.core.errors import InputError
+from pipeline.core.files import read_json
+from pipeline.download.media import media_path
 from pipeline.search.embed import EmbedSettings
 from pipeline.search.embed import run as embed
+from pipeline.search.embeddings import EmbeddingsFile
 from pipeline.search.index import IndexSettings, make_index, memory_bytes, read_description
 from pipeline.search.index import run as index
 from pipeline.search.search import SearchSettings, run
-from pipeline.trained_model import open_trained
+from pipeline.training.trained_model import open_trained
 
 
 @dataclasses.dataclass(frozen=True)

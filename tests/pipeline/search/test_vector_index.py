@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
-from pipeline.search.clip_embeddings import EmbeddingsFile, damage
+from pipeline.core.errors import InputError
+from pipeline.search.embeddings import EmbeddingsFile, damage
 from pipeline.search.index import make_index
 from pipeline.search.vector_index import (
     FEWEST_CODED,

@@ -1,0 +1,1 @@
+"""Shards to the clips of a batch: rules, cutting, reading."""

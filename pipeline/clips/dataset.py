@@ -1,0 +1,170 @@
+"""A frozen data set as training and evaluation see it: videos by id, read from few open shards, and word vectors."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gensim.models import KeyedVectors
+
+from extractors.errors import WeightsError
+from extractors.text import load_vectors, vectors_digest
+from pipeline.clips.clip_rules import ClipRules
+from pipeline.clips.cutting import ClipFeatures, collate, cut_clip, is_finite
+from pipeline.core.errors import InputError
+from pipeline.core.files import digest_of_json
+from pipeline.core.records import VideoFeatures
+from pipeline.dataset.folder import read_description
+from pipeline.dataset.manifest import read_manifest
+from pipeline.dataset.shard_plans import shard_path
+from pipeline.dataset.shard_reader import FeatureFile
+
+__all__ = ["ClipFeatures", "FeatureDataset", "collate", "cut_clip"]
+
+KEPT_OPEN = 128
+"""Shards whose file, words and captions' times a process holds at a time: some 5 MB each where a shard is 1 GiB."""
+
+
+class FeatureDataset:
+    """Random access to a manifest's videos; the first `cache_bytes` read are kept in memory.
+
+    Raises InputError when the manifest is none, or a shard is gone, broken or not the one that was frozen. It may be
+    passed to other processes, which open the shards anew.
+    """
+
+    def __init__(self, manifest: Path, cache_bytes: int = 1 << 30) -> None:
+        self.path = manifest
+        self.manifest = read_manifest(manifest)
+        self.folder = manifest.resolve().parent.parent
+        self.description: dict[str, Any] = read_description(self.folder)
+        self.identity: dict[str, Any] = self.description["identity"]
+        if (digest_of_json(self.identity), self.description["words"]) != (self.manifest.identity, self.manifest.words):
+            raise InputError(f"{manifest}: frozen of another data set than {self.folder}; put it back where it was")
+        self._cure = f"see `mcn verify {self.folder} --repair`, or freeze another manifest"
+        self._files: list[FeatureFile] = []
+        self._number = {name: number for number, name in enumerate(self.manifest.shards)}
+        self._open: OrderedDict[int, tuple[str, ...]] = OrderedDict()
+        self._place: dict[str, tuple[int, int]] = {}
+        self._cache: dict[tuple[str, tuple[str, ...], str, bool], VideoFeatures] = {}
+        self._cache_room = cache_bytes
+        chosen = set(self.manifest.video_ids)
+        for name, frozen in self.manifest.shards.items():
+            path = shard_path(self.folder, name)
+            if not path.exists():
+                raise InputError(f"{manifest}: its shard {path} is gone; {self._cure}")
+            file = FeatureFile(path, self._cure)
+            if file.content_digest() != frozen["content"]:
+                raise InputError(f"{path}: not the shard that {manifest} froze; {self._cure}")
+            for index, video_id in enumerate(file.video_ids):
+                if video_id in chosen:
+                    self._place[video_id] = (len(self._files), index)
+            self._files.append(file)
+            file.close()
+        absent = chosen - self._place.keys()
+        if absent:
+            raise InputError(f"{manifest}: {len(absent)} of its videos are in none of its shards, e.g. {min(absent)}")
+
+    @property
+    def video_ids(self) -> list[str]:
+        """All ids, sorted."""
+        return sorted(self._place)
+
+    def without_captions(self) -> set[str]:
+        """Ids of the videos from which no clip can be drawn; reads no rows."""
+        found = set()
+        for file in self._files:
+            counts = file.caption_counts()
+            found |= {
+                video_id for video_id, count in zip(file.video_ids, counts, strict=True) if not count
+            } & self._place.keys()
+            file.close()
+        return found
+
+    def stream_width(self, stream: str) -> int:
+        """Values per row of a video stream; InputError names the streams there are."""
+        streams = self.identity["streams"]
+        if stream not in streams:
+            raise InputError(f"{self.folder}: no video stream {stream!r}; it has: {', '.join(streams)}")
+        return int(streams[stream]["width"])
+
+    def by_shard(self, video_ids: Iterable[str]) -> list[list[str]]:
+        """The ids, sorted, of each shard that holds one of them, in the manifest's order of shards."""
+        found: dict[int, list[str]] = {}
+        for video_id in sorted(video_ids):
+            found.setdefault(self._place[video_id][0], []).append(video_id)
+        return [found[shard] for shard in sorted(found)]
+
+    def video(self, video_id: str, rules: ClipRules, texts: bool = False) -> VideoFeatures:
+        """What `rules` need of one video: rows, DaveNet rows or log-mel or neither, captions with words.
+
+        The captions' texts are empty without `texts`.
+
+        InputError names the shard that is gone or broken, and the video whose rows hold NaN or infinity.
+        """
+        key = (video_id, rules.streams, rules.audio, texts)
+        if key in self._cache:
+            return self._cache[key]
+        shard, index = self._place[video_id]
+        file = self._files[shard]
+        try:
+            video = file.video(
+                index,
+                video_id,
+                self._table(shard),
+                rules.streams,
+                audio=rules.audio == "davenet",
+                logmel=rules.audio == "logmel",
+                texts=texts,
+            )
+        except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, MemoryError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"{file.path}: video {video_id} can't be read ({reason}); {self._cure}") from None
+        arrays = {**video.video, "davenet": video.audio, "logmel": video.logmel}
+        for name, rows in arrays.items():
+            if rows is not None and not is_finite(rows):
+                raise InputError(f"{file.path}: {name} of video {video_id} holds NaN or infinity; {self._cure}")
+        size = sum(rows.nbytes for rows in arrays.values() if rows is not None)
+        if 0 < size <= self._cache_room:
+            self._cache_room -= size
+            self._cache[key] = video
+        return video
+
+    def _table(self, shard: int) -> tuple[str, ...]:
+        """The shard's words; of the shards that are open, those used last stay so."""
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        while len(self._open) >= KEPT_OPEN:
+            self._files[self._open.popitem(last=False)[0]].close()
+        self._open[shard] = self._files[shard].table()
+        return self._open[shard]
+
+    def read_from(self, name: str, copy: Path) -> None:
+        """Read shard `name` from a copy, which holds what will be read of it, from now on."""
+        self._files[self._number[name]].close()
+        self._open.pop(self._number[name], None)
+        cure = f"begin again, and {self.folder / 'shards'} is copied anew"
+        self._files[self._number[name]] = FeatureFile(copy, cure)
+
+    def close(self) -> None:
+        """Close all shards; what is read next opens them again. To be called before a fork."""
+        for shard in self._open:
+            self._files[shard].close()
+        self._open.clear()
+
+    def keep_no_more(self) -> None:
+        """Keep no further videos in memory: for a process that reads each of them once."""
+        self._cache_room = 0
+
+    def word_vectors(self) -> KeyedVectors:
+        """The vectors frozen with this data set; InputError if they are missing or were changed."""
+        path = self.folder / "words.kv"
+        if not self.description.get("words"):
+            raise InputError(f"{self.folder}: no word vectors; extract with --captions, or give --word-vectors")
+        try:
+            vectors = load_vectors(path)
+        except WeightsError as error:
+            raise InputError(str(error)) from None
+        if vectors_digest(vectors) != self.description["words"]:
+            raise InputError(f"{path}: not the vectors this data set was made with; restore the file")
+        return vectors

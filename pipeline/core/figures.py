@@ -1,0 +1,116 @@
+"""Figures as vector drawings: SVG for a page, PDF for print; the same figure gives the same bytes."""
+
+import csv
+import io
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from pipeline.core.files import write_aside
+from pipeline.tools.forget.references import MADE_BY
+
+matplotlib.use("Agg")
+
+MODALITY_COLOURS = {"video": "#0072B2", "audio": "#D55E00", "text": "#009E73"}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which colour-blind readers can tell apart."""
+
+_METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
+_STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    # Ids of a drawing's parts are otherwise random.
+    "svg.hashsalt": "mcn",
+    # Text stays text: small, searchable, read out.
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    # A caption with two dollar signs is no formula.
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, and the numbers that it draws."""
+
+    figure: Figure
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
+
+
+@contextmanager
+def drawing_style() -> Iterator[None]:
+    """Within it figures are made and saved in the project's style."""
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # The reader's browser has the characters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text on one line, with an ellipsis where it has more than `longest` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def lay_out(figure: Figure) -> None:
+    """Place the figure's parts once for all, where it will be saved more than once: it takes as long as the saving."""
+    with drawing_style():
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def as_svg(figure: Figure, title: str) -> str:
+    """An `<svg>` element whose title is `title`; all text in it is escaped."""
+    buffer = io.StringIO()
+    with drawing_style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
+    text = buffer.getvalue()
+    # The title is given twice, once in RDF, which no browser reads.
+    text = _METADATA.sub("", text[text.index("<svg") :], count=1)
+    # Else a screen reader would spell every number of the axes.
+    return text.replace("<svg ", '<svg role="img" ', 1)
+
+
+def as_pdf(figure: Figure, title: str, command: str) -> bytes:
+    """A PDF whose subject is the command that made it."""
+    buffer = io.BytesIO()
+    with drawing_style():
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Title": title, "Subject": command})
+    return buffer.getvalue()
+
+
+def write_drawing(path: Path, drawing: Drawing, title: str, command: str, suffixes: Iterable[str]) -> None:
+    """Write the drawing as `path` with these suffixes, of .svg, .pdf and .csv; the last has its numbers.
+
+    Each but the SVG names the command that made it. InputError when they can't be written.
+    """
+    lay_out(drawing.figure)
+    for suffix in suffixes:
+        with write_aside(path.with_name(path.name + suffix)) as aside:
+            if suffix == ".pdf":
+                aside.write_bytes(as_pdf(drawing.figure, title, command))
+            elif suffix == ".svg":
+                aside.write_text(as_svg(drawing.figure, title), encoding="utf-8")
+            else:
+                aside.write_text(_as_csv(drawing, command), encoding="utf-8")
+
+
+def _as_csv(drawing: Drawing, command: str) -> str:
+    text = io.StringIO()
+    text.write(f"# {MADE_BY}{command}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(drawing.columns)
+    writer.writerows(drawing.rows)
+    return text.getvalue()

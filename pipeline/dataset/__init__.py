@@ -1,0 +1,1 @@
+"""The data set's folder: plans, shards, captions, words, manifests. No torch."""

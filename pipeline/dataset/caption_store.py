@@ -1,0 +1,256 @@
+"""`captions.h5`: all captions of a source in a compact file beside the data set, one video's at a time in memory.
+
+A caption file of 1.5 GB is read once, as a stream; workers then look up their videos' captions by id.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import InputError
+from pipeline.core.files import write_aside
+from pipeline.core.hdf5 import write_hdf5
+from pipeline.core.records import Caption
+from pipeline.core.reporting import Progress
+from pipeline.core.video_ids import is_media_name
+from pipeline.dataset.captions import caption_identity, drop_overlapping_repeats, read_caption_csv, read_caption_file
+from pipeline.dataset.tombstones import forgotten, is_forgotten
+
+FILE = "captions.h5"
+SCHEMA = 1
+_FLUSH_BYTES = 16 << 20
+
+
+class CaptionStore:
+    """Reads `captions.h5`. Opened at first use, again in each process. InputError when the file is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: h5py.File | None = None
+        self._process = -1
+        self._ids: NDArray[np.bytes_] = np.zeros(0, "S1")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_file": None, "_process": -1, "_ids": np.zeros(0, "S1")}
+
+    def _broken(self, reason: object) -> InputError:
+        text = (str(reason).splitlines() or ["damaged"])[0]
+        return InputError(f"{self.path}: {text}; delete it: the next extraction makes it anew from --captions")
+
+    @property
+    def _open(self) -> h5py.File:
+        if self._file is None or self._process != os.getpid():
+            try:
+                self._file = h5py.File(self.path, "r", locking=False)
+                if self._file.attrs["schema"] != SCHEMA:
+                    raise KeyError(f"schema {self._file.attrs['schema']}, this program reads {SCHEMA}")
+                self._ids = self._file["videos/id"][:]
+            except (OSError, KeyError, RuntimeError) as error:
+                raise self._broken(error) from None
+            self._process = os.getpid()
+        return self._file
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        if self._file is not None and self._process == os.getpid():
+            self._file.close()
+        self._file = None
+
+    def __len__(self) -> int:
+        return len(self._open["videos/id"])
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Which source, read how: the Identity's entry on captions."""
+        return dict(json.loads(self._open.attrs["identity"]))
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What of the source could not be used: reason -> how often."""
+        return dict(json.loads(self._open.attrs["left_out"]))
+
+    def of(self, video_id: str) -> tuple[Caption, ...]:
+        """The video's captions in time order; none if the source has none."""
+        _ = self._open
+        place = int(np.searchsorted(self._ids, video_id.encode()))
+        if place >= len(self._ids) or self._ids[place] != video_id.encode():
+            return ()
+        return self._at(place)
+
+    def items(self) -> Iterator[tuple[str, tuple[Caption, ...]]]:
+        """Every video's id and captions, ids ascending."""
+        _ = self._open
+        for place, video_id in enumerate(self._ids):
+            yield video_id.decode(), self._at(place)
+
+    def _at(self, place: int) -> tuple[Caption, ...]:
+        file = self._open
+        try:
+            first, count, text_first, text_bytes = (int(n) for n in file["videos/place"][place])
+            times = file["captions/times"][first : first + count]
+            lengths = file["captions/text_bytes"][first : first + count]
+            text = file["captions/text"][text_first : text_first + text_bytes].tobytes()
+            digest = file["videos/sha256"][place].tobytes()
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise self._broken(error) from None
+        if _digest(self._ids[place], times, lengths, text) != digest:
+            raise self._broken(f"the captions of {self._ids[place].decode()} don't match their sha256")
+        ends = np.cumsum(lengths)
+        return tuple(
+            Caption(float(start), float(end), text[last - length : last].decode())
+            for (start, end), length, last in zip(times, lengths, ends, strict=True)
+        )
+
+
+class CaptionFolder:
+    """A folder of ID.csv, which may grow; read when asked for, with the same methods as `CaptionStore`."""
+
+    def __init__(self, path: Path, drop_overlaps: bool) -> None:
+        self.path, self._drop = path, drop_overlaps
+        self._left_out: Counter[str] = Counter()
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What of the files read so far could not be used: reason -> how often."""
+        return dict(self._left_out)
+
+    def of(self, video_id: str) -> tuple[Caption, ...]:
+        """The video's captions in time order; none if it has no file."""
+        path = self.path / f"{video_id}.csv"
+        if not is_media_name(video_id) or not path.is_file():
+            return ()
+        captions = read_caption_csv(path, self._left_out)
+        return drop_overlapping_repeats(captions) if self._drop else captions
+
+    def items(self) -> Iterator[tuple[str, tuple[Caption, ...]]]:
+        """Every video's id and captions, ids ascending."""
+        for name in sorted(os.listdir(self.path)):
+            stem, suffix = os.path.splitext(name)
+            if suffix == ".csv" and is_media_name(stem):
+                yield stem, self.of(stem)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+Captions = CaptionStore | CaptionFolder
+
+
+def open_captions(dataset: Path, identity: Mapping[str, str], source: Path | None) -> Captions | None:
+    """The captions that a data set was made with: its store, or the folder `source`; None without captions.
+
+    `identity`: the Identity's entry on captions.
+    """
+    if not identity["format"]:
+        return None
+    if identity["format"] == "csv":
+        if source is None:
+            raise InputError(f"{dataset}: made with a folder of captions; give it as --captions again")
+        return CaptionFolder(source, identity["overlaps"] == "dropped")
+    return CaptionStore(dataset / FILE)
+
+
+def build_caption_store(
+    source: Path, out: Path, drop_overlaps: bool, identity: dict[str, str] | None = None
+) -> CaptionStore:
+    """Read `source` into `out`, unless that was made from the same bytes in the same way.
+
+    `identity`: of `caption_identity`, where it is known: the file isn't read for it again. Captions of videos that the
+    data set has forgotten are left out. InputError when `out` was made from others, or when `source` isn't a caption
+    file.
+    """
+    identity = identity or caption_identity(source, drop_overlaps)
+    if out.exists():
+        store = CaptionStore(out)
+        if store.identity != identity:
+            raise InputError(
+                f"{out}: made of {store.identity}, asked for {identity}; give those captions or another --out"
+            )
+        return store
+    left_out: Counter[str] = Counter()
+    with Progress("captions", source.stat().st_size, "byte") as progress:
+        entries = read_caption_file(source, left_out, progress.to)
+        if drop_overlaps:
+            entries = ((video_id, drop_overlapping_repeats(captions)) for video_id, captions in entries)
+        gone = forgotten(out.parent)
+        kept = ((video_id, captions) for video_id, captions in entries if not is_forgotten(video_id, gone))
+        _write(out, identity, kept, left_out)
+    return CaptionStore(out)
+
+
+def remove_from_store(path: Path, video_ids: Collection[str]) -> None:
+    """Write the store anew without these videos."""
+    store = CaptionStore(path)
+    kept = ((video_id, captions) for video_id, captions in store.items() if video_id not in video_ids)
+    _write(path, store.identity, kept, Counter(store.left_out))
+    store.close()
+
+
+def _digest(video_id: bytes, times: NDArray[np.float64], lengths: NDArray[np.int32], text: bytes) -> bytes:
+    return hashlib.sha256(video_id + b"\0" + times.tobytes() + lengths.tobytes() + text).digest()
+
+
+class _Column:
+    """A dataset of unknown length, written in blocks."""
+
+    def __init__(self, file: h5py.File, name: str, dtype: str, shape: tuple[int, ...] = ()) -> None:
+        self._dataset = file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(1 << 16, *shape))
+        self._held: list[NDArray[Any]] = []
+        self._bytes = 0
+
+    def append(self, values: NDArray[Any]) -> None:
+        self._held.append(values)
+        self._bytes += values.nbytes
+        if self._bytes > _FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._bytes:
+            values = np.concatenate(self._held)
+            self._dataset.resize(len(self._dataset) + len(values), 0)
+            self._dataset[-len(values) :] = values
+        self._held, self._bytes = [], 0
+
+
+def _write(
+    out: Path, identity: dict[str, str], entries: Iterable[tuple[str, tuple[Caption, ...]]], left_out: Counter[str]
+) -> None:
+    ids: list[bytes] = []
+    places: list[tuple[int, int, int, int]] = []
+    digests: list[bytes] = []
+    with write_aside(out) as aside, write_hdf5(aside, "w") as file:
+        columns = (
+            _Column(file, "captions/times", "<f8", (2,)),
+            _Column(file, "captions/text_bytes", "<i4"),
+            _Column(file, "captions/text", "u1"),
+        )
+        captions_before = bytes_before = 0
+        for video_id, captions in entries:
+            encoded = [caption.text.encode() for caption in captions]
+            times = np.array([(c.start, c.end) for c in captions], "<f8").reshape(-1, 2)
+            lengths = np.array([len(text) for text in encoded], "<i4")
+            text = b"".join(encoded)
+            for column, values in zip(columns, (times, lengths, np.frombuffer(text, np.uint8)), strict=True):
+                column.append(values)
+            ids.append(video_id.encode())
+            places.append((captions_before, len(captions), bytes_before, len(text)))
+            digests.append(_digest(ids[-1], times, lengths, text))
+            captions_before += len(captions)
+            bytes_before += len(text)
+        for column in columns:
+            column.flush()
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        file["videos/id"] = np.array([ids[i] for i in order], "S") if ids else np.zeros(0, "S1")
+        file["videos/place"] = np.array([places[i] for i in order], "<i8").reshape(-1, 4)
+        file["videos/sha256"] = np.frombuffer(b"".join(digests[i] for i in order), "V32")
+        file.attrs["schema"] = np.int64(SCHEMA)
+        file.attrs["identity"] = json.dumps(identity, sort_keys=True)
+        file.attrs["left_out"] = json.dumps({reason: count for reason, count in sorted(left_out.items()) if count})

@@ -1,0 +1,269 @@
+"""`mcn freeze DATASET NAME`: a manifest of what the data set holds now, with held-out splits."""
+
+import csv
+import hashlib
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import InputError
+from pipeline.core.files import AlreadyThereError, digest_of_json, sha256_of_file, write_json
+from pipeline.core.ledger import latest_states
+from pipeline.core.report import StageReport
+from pipeline.core.video_ids import is_media_name
+from pipeline.dataset.folder import read_description, refuse_half_forgotten
+from pipeline.dataset.manifest import HELD_OUT, TRAIN, Manifest, manifest_path, read_manifest
+from pipeline.dataset.shard_plans import Receipt, receipt_names, receipts, shard_path
+from pipeline.dataset.tombstones import forgotten, is_forgotten
+from pipeline.dataset.word_vectors import read_split
+from pipeline.download.video_list import read_video_list
+
+
+@dataclass(frozen=True)
+class FreezeSettings:
+    """What goes into a manifest, and on which side."""
+
+    dataset: Path
+    """Data set folder."""
+    name: str
+    """Name of the manifest: letters, digits, - _ ."""
+    ids: Path | None = None
+    """csv of the ids asked for: says which are missing, and gives the tasks (column task_id). Others are left out."""
+    media: Path | None = None
+    """Media folder: its ledger says why a video couldn't be downloaded."""
+    exclude: tuple[Path, ...] = ()
+    """Lists of benchmarks' ids, separated by commas: these videos are on no side. csv with a column video_id, or an id
+    a line."""
+    heldout_videos: float = 0.02
+    """Share of the videos held out."""
+    heldout_tasks: float = 0.02
+    """Share of the tasks held out, with all their videos; needs --ids with a column task_id."""
+    split: Path | None = None
+    """csv video_id,split with the sides given (train, heldout), in place of the two shares."""
+    seed: int = 0
+    """Of the choice, which depends on the id or task alone: a video never changes sides as the data set grows."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.heldout_videos < 1 and 0 <= self.heldout_tasks < 1):
+            raise ValueError("heldout_videos and heldout_tasks are shares from 0 to below 1")
+        manifest_path(self.dataset, self.name)
+
+
+def run(settings: FreezeSettings) -> StageReport:
+    """Write the manifest; one of this name that is there stays as it is, and what has changed since is told."""
+    report = StageReport("freeze")
+    path = manifest_path(settings.dataset, settings.name)
+    manifest, notes = _manifest(settings)
+    report.notes = notes
+    if not manifest.video_ids:
+        raise InputError(
+            f"{settings.dataset}: no video to freeze; finish `mcn extract`, check --ids, --split and --exclude"
+        )
+    try:
+        if path.exists():
+            raise AlreadyThereError
+        write_json(path, manifest.as_json() | {"digest": manifest.digest}, exclusive=True)
+        report.done = len(manifest.video_ids)
+    except AlreadyThereError:
+        before = read_manifest(path)
+        report.notes += _changes(path, before, manifest)
+        manifest = before
+        report.skipped = len(before.video_ids)
+    report.detail = {
+        "manifest": str(path),
+        "digest": manifest.digest,
+        "splits": {name: len(ids) for name, ids in manifest.splits.items()},
+        "missing": {reason: len(ids) for reason, ids in manifest.missing.items()},
+        "left out": {reason: len(ids) for reason, ids in manifest.left_out.items()},
+        "shards": len(manifest.shards),
+        "list": manifest.listed,
+    }
+    report.finish().publish(settings.dataset / "freeze.json")
+    sides = ", ".join(f"{len(ids)} {name}" for name, ids in manifest.splits.items())
+    print(f"manifest: {path}, {sides}, digest {manifest.digest[:12]}")
+    for what in ("missing", "left out"):
+        for reason, count in report.detail[what].items():
+            print(f"  {what}, {reason}: {count}")
+    return report
+
+
+def _changes(path: Path, before: Manifest, now: Manifest) -> list[str]:
+    """What differs from a manifest that is there; InputError if that was made by another rule."""
+    for name, wanted in now.rule.items():
+        if before.rule.get(name) != wanted:
+            raise InputError(
+                f"{path}: frozen with {name} {before.rule.get(name)!r}, asked for {wanted!r}; freeze another name"
+            )
+    if (before.identity, before.words) != (now.identity, now.words):
+        raise InputError(f"{path}: of another data set; freeze another name")
+    there, here = _sides_by_id(before), _sides_by_id(now)
+    more, fewer = len(here.keys() - there.keys()), len(there.keys() - here.keys())
+    moved = sum(here.get(video_id, side) != side for video_id, side in there.items())
+    counts = {"videos gained": more, "videos lost": fewer, "videos on another side (another --ids)": moved}
+    changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return [f"{path}: stays as it was; since then {changes}: freeze another name to use this"] if changes else []
+
+
+def _sides_by_id(manifest: Manifest) -> dict[str, str]:
+    return {video_id: side for side, ids in manifest.splits.items() for video_id in ids}
+
+
+def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
+    refuse_half_forgotten(settings.dataset)
+    description = read_description(settings.dataset)
+    # Before the shards: one that is closed meanwhile isn't taken for lost.
+    stated = receipt_names(settings.dataset)
+    found = list(receipts(settings.dataset, lambda: reasons_of(settings.dataset / "ledger", "extract")))
+    _refuse_lost(settings.dataset, stated, found)
+    gone = forgotten(settings.dataset)
+    stored = {video_id for video_id in _stored(found) if not is_forgotten(video_id, gone)}
+    # Of a million lines the ids and tasks alone are kept.
+    listed = {} if settings.ids is None else {r.video_id: sys.intern(r.task_id) for r in read_video_list(settings.ids)}
+    notes = []
+    excluded = {video_id for path in settings.exclude for video_id in _ids_in(path)}
+    left_out = {"benchmark": stored & excluded, "unlisted": set[str]()}
+    usable = stored - excluded
+    if settings.ids is not None:
+        left_out["unlisted"] = usable - listed.keys()
+        usable -= left_out["unlisted"]
+    if settings.split is not None:
+        splits = read_split(settings.split)
+        left_out["unlisted"] |= {video_id for video_id in usable if video_id not in splits}
+        sides = {name: [i for i in usable if splits.get(i) == name] for name in (TRAIN, HELD_OUT)}
+    else:
+        if settings.heldout_tasks and not any(listed.values()):
+            notes.append("no tasks are known (--ids with a column task_id gives them): none are held out as a whole")
+        sides = _sides(settings, usable, listed)
+    absent = listed.keys() - stored - excluded
+    # The manifest doesn't bring a forgotten id back, not even as a missing one.
+    remembered = {video_id for video_id in absent if not is_forgotten(video_id, gone)}
+    if len(remembered) < len(absent):
+        notes.append(f"{len(absent) - len(remembered)} listed videos were forgotten and are not in the manifest")
+    missing = _missing(settings, remembered, found)
+    chosen = {video_id for ids in sides.values() for video_id in ids}
+    needed = [receipt for receipt in found if not chosen.isdisjoint(receipt.video_ids)]
+    circumstances = circumstances_of(needed)
+    if len(circumstances) > 1:
+        notes.append(
+            f"its shards were made under {len(circumstances)} Circumstances (processor, device, libraries; the "
+            "manifest lists them): rows may differ slightly"
+        )
+    return (
+        Manifest(
+            name=settings.name,
+            identity=digest_of_json(description["identity"]),
+            words=description["words"],
+            listed={"source": settings.ids.name, "sha256": sha256_of_file(settings.ids), "ids": len(listed)}
+            if settings.ids is not None
+            else None,
+            splits={name: tuple(sorted(ids)) for name, ids in sides.items()},
+            left_out={reason: tuple(sorted(ids)) for reason, ids in left_out.items() if ids},
+            missing={reason: tuple(sorted(ids)) for reason, ids in sorted(missing.items())},
+            shards={r.name: {"content": r.content, "videos": len(r.video_ids)} for r in needed},
+            rule={
+                "seed": settings.seed,
+                "heldout_videos": settings.heldout_videos,
+                "heldout_tasks": settings.heldout_tasks,
+                "split": sha256_of_file(settings.split) if settings.split else None,
+                "exclude": {path.name: sha256_of_file(path) for path in settings.exclude},
+            },
+            circumstances=tuple(circumstances),
+        ),
+        notes,
+    )
+
+
+def _refuse_lost(dataset: Path, stated: Collection[str], found: Iterable[Receipt]) -> None:
+    """InputError when a shard isn't there, or not of the size, that its receipt states."""
+    sizes = {receipt.name: receipt.bytes for receipt in found}
+    for name in sorted({*stated, *sizes}):
+        path = shard_path(dataset, name)
+        size = path.stat().st_size if path.exists() else None
+        if name not in sizes or size != sizes[name]:
+            what = "is gone" if size is None else f"has {size} bytes, its receipt says {sizes.get(name)}"
+            raise InputError(f"{path}: {what}; repair first: mcn verify {dataset} --repair")
+
+
+def _stored(found: Iterable[Receipt]) -> set[str]:
+    stored: set[str] = set()
+    for receipt in found:
+        twice = stored.intersection(receipt.video_ids)
+        if twice:
+            raise InputError(f"shard {receipt.name}: video {min(twice)} is in another shard too; see `mcn verify`")
+        stored.update(receipt.video_ids)
+    return stored
+
+
+def _sides(settings: FreezeSettings, usable: Collection[str], tasks: Mapping[str, str]) -> dict[str, list[str]]:
+    sides: dict[str, list[str]] = {TRAIN: [], f"{HELD_OUT}-videos": [], f"{HELD_OUT}-tasks": []}
+    for video_id in usable:
+        task = tasks.get(video_id)
+        if task and _share("task", task, settings.seed) < settings.heldout_tasks:
+            sides[f"{HELD_OUT}-tasks"].append(video_id)
+        elif _share("video", video_id, settings.seed) < settings.heldout_videos:
+            sides[f"{HELD_OUT}-videos"].append(video_id)
+        else:
+            sides[TRAIN].append(video_id)
+    return sides
+
+
+def _share(kind: str, name: str, seed: int) -> float:
+    """A number from 0 to below 1 that follows from seed and name alone."""
+    digest = hashlib.sha256(f"{seed} {kind} {name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _missing(settings: FreezeSettings, absent: set[str], found: Iterable[Receipt]) -> dict[str, list[str]]:
+    """Why listed ids are in no shard: the extraction's reason, else the download's."""
+    left_out = {video_id: reason for receipt in found for video_id, reason in receipt.left_out.items()}
+    extracted = reasons_of(settings.dataset / "ledger", "extract", absent)
+    downloads = latest_states(settings.media / "ledger", "download", wanted=absent) if settings.media else {}
+    missing: dict[str, list[str]] = defaultdict(list)
+    for video_id in absent:
+        state = downloads.get(video_id)
+        if video_id in left_out or video_id in extracted:
+            reason = left_out.get(video_id) or extracted[video_id]
+        elif state is None:
+            reason = "not tried" if settings.media else "not in the data set"
+        elif state.latest.outcome == "done":
+            reason = "not extracted yet"
+        else:
+            reason = state.latest.reason or "waiting"
+        missing[reason].append(video_id)
+    return missing
+
+
+def reasons_of(ledger: Path, stage: str, wanted: Collection[str] | None = None) -> dict[str, str]:
+    """Why videos failed, by the ledger's latest word on each: id -> reason."""
+    states = latest_states(ledger, stage, wanted=wanted)
+    return {video_id: state.latest.reason for video_id, state in states.items() if state.latest.reason}
+
+
+def circumstances_of(found: Iterable[Receipt]) -> list[dict[str, Any]]:
+    """The distinct Circumstances of shards, each with its number of `videos`."""
+    videos: Counter[str] = Counter()
+    for receipt in found:
+        kept = {key: receipt.circumstance.get(key) for key in ("processor", "device", "libraries")}
+        videos[json.dumps(kept, sort_keys=True)] += len(receipt.video_ids)
+    return [json.loads(kept) | {"videos": count} for kept, count in sorted(videos.items())]
+
+
+def _ids_in(path: Path) -> set[str]:
+    """Ids of a csv with a column video_id, or of a text with one a line."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a list of ids is wanted") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: can't be read as a list of ids: {error}") from None
+    column = rows[0].index("video_id") if rows and "video_id" in rows[0] else None
+    ids = [row[column or 0].strip() for row in rows[column is not None :] if len(row) > (column or 0)]
+    wrong = [text for text in ids if not is_media_name(text)]
+    if wrong or not ids:
+        raise InputError(f"{path}: {f'{wrong[0][:40]!a} is no id' if wrong else 'lists no id'}; an id a line is wanted")
+    return set(ids)

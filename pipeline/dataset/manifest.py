@@ -1,0 +1,107 @@
+"""Manifests, `DATASET/manifests/NAME.json`: the videos of a study, frozen while the data set goes on growing."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import InputError
+from pipeline.core.files import digest_of_json, read_json
+
+SCHEMA = 1
+TRAIN = "train"
+HELD_OUT = "heldout"
+"""Splits whose names begin so are never trained on."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
+_RECORDED_ONLY = ("circumstances", "digest")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Which videos, in which shards, on which side."""
+
+    name: str
+    identity: str
+    """sha256 of the Identity's canonical JSON."""
+    words: str
+    """Digest of the word vectors; empty for none."""
+    listed: dict[str, Any] | None
+    """The list of ids: its file's name (`source`), `sha256` and number of `ids`; None where none was given."""
+    splits: dict[str, tuple[str, ...]]
+    """Split -> ids, ascending."""
+    left_out: dict[str, tuple[str, ...]]
+    """Reason -> ids that are in shards, but in no split: `benchmark`, `unlisted`."""
+    missing: dict[str, tuple[str, ...]]
+    """Reason -> listed ids that are in no shard."""
+    shards: dict[str, dict[str, Any]]
+    """Shard -> `content` (its content digest) and number of `videos`."""
+    rule: dict[str, Any]
+    """How the splits were chosen."""
+    circumstances: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    """Under which the shards were made: processor, device, libraries, number of `videos`. Only recorded."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON of all but the Circumstances: stands beside every score."""
+        return digest_of_json({key: value for key, value in self.as_json().items() if key not in _RECORDED_ONLY})
+
+    @property
+    def video_ids(self) -> list[str]:
+        """The ids of all splits, ascending."""
+        return sorted(video_id for ids in self.splits.values() for video_id in ids)
+
+    def ids(self, split: str) -> list[str]:
+        """The ids of a split; of all those whose name begins with `heldout`, for that; of every one, for `all`.
+
+        InputError names the splits there are.
+        """
+        if split == "all":
+            return self.video_ids
+        names = [name for name in self.splits if name == split or (split == HELD_OUT and name.startswith(HELD_OUT))]
+        if not names:
+            raise InputError(f"manifest {self.name}: no split {split!r}; it has: {', '.join(self.splits)}")
+        return sorted(video_id for name in names for video_id in self.splits[name])
+
+    def as_json(self) -> dict[str, Any]:
+        """What the file holds, its digest apart."""
+        content = {"schema": SCHEMA} | asdict(self)
+        return content | {"list": content.pop("listed")}
+
+
+def manifest_path(dataset: Path, name: str) -> Path:
+    """Where manifest `name` lies; InputError for a name that can't be one."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"manifest {name[:80]!a}: a name of 1 to 64 letters, digits, - _ . is wanted")
+    return dataset / "manifests" / f"{name}.json"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest; InputError if it is missing, isn't one, or was changed."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; make a manifest with `mcn freeze DATASET NAME`")
+    content = read_json(path)
+    try:
+        digest, schema = content.pop("digest"), content.pop("schema")
+        if schema != SCHEMA:
+            raise InputError(f"{path}: schema {schema}, this program reads {SCHEMA}")
+        content["listed"] = content.pop("list")
+        for key in ("splits", "left_out", "missing"):
+            content[key] = _tuples(content[key])
+        manifest = Manifest(**content | {"circumstances": tuple(content["circumstances"])})
+        found = manifest.digest
+        named = all(name.isdigit() and isinstance(shard["content"], str) for name, shard in manifest.shards.items())
+        if not (named and all(isinstance(video_id, str) for video_id in manifest.video_ids)):
+            raise ValueError
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise InputError(f"{path}: not a manifest; make one with `mcn freeze DATASET NAME`") from None
+    if found != digest:
+        raise InputError(
+            f"{path}: its digest doesn't match: the manifest was changed; restore it or freeze another name"
+        )
+    return manifest
+
+
+def _tuples(lists: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(ids) for name, ids in lists.items()}

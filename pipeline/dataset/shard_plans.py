@@ -1,0 +1,130 @@
+"""A closed shard's receipt, `shards/NAME.json`: what is in it, so that no one has to open the shard to know.
+
+A receipt follows from shard, plan and ledger: one that is missing (a kill came just after the shard was closed) is made
+anew.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import InputError
+from pipeline.core.files import digest_of_json, read_json, write_json
+from pipeline.dataset.plans import read_plan
+from pipeline.dataset.shard_writer import FeatureFile
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a closed shard holds."""
+
+    name: str
+    plan: str
+    """Digest of its plan."""
+    video_ids: tuple[str, ...]
+    """Videos in the shard, in its order."""
+    left_out: dict[str, str]
+    """Planned videos that gave no features: id -> reason, as in the ledger."""
+    content: str
+    """Content digest of the shard (docs/data-format.md): equal for equal datasets, whoever computed them."""
+    bytes: int
+    """Size of the shard's file."""
+    seconds: float
+    """Seconds of video in it."""
+    circumstance: dict[str, Any] = field(default_factory=dict)
+    """That of the process that closed the shard."""
+
+
+def receipt_path(dataset: Path, name: str) -> Path:
+    """Where shard `name`'s receipt lies."""
+    return dataset / "shards" / f"{name}.json"
+
+
+def shard_path(dataset: Path, name: str) -> Path:
+    """Where shard `name` lies."""
+    return dataset / "shards" / f"{name}.h5"
+
+
+def closed_names(dataset: Path) -> list[str]:
+    """Names of the closed shards, in order."""
+    folder = dataset / "shards"
+    if not folder.is_dir():
+        return []
+    return sorted(path.stem for path in folder.iterdir() if path.suffix == ".h5" and path.stem.isdigit())
+
+
+def receipt_names(dataset: Path) -> list[str]:
+    """Names of the receipts, in order; one without its shard stands for a shard that is gone."""
+    folder = dataset / "shards"
+    if not folder.is_dir():
+        return []
+    return sorted(path.stem for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdigit())
+
+
+def make_receipt(dataset: Path, name: str, reasons: Mapping[str, str]) -> Receipt:
+    """Write and return the receipt of a closed shard; `reasons`: id -> why it failed, for planned videos not in it."""
+    path = shard_path(dataset, name)
+    plan = read_plan(dataset / "plans", name)
+    with FeatureFile(path) as file:
+        if file.plan != plan.digest:
+            raise InputError(f"{path}: not the shard of plan {name}; see `mcn verify {dataset} --repair`")
+        video_ids = tuple(file.video_ids)
+        held = set(video_ids)
+        receipt = Receipt(
+            name,
+            plan.digest,
+            video_ids,
+            {i: reasons.get(i) or "unknown" for i in plan.video_ids if i not in held},
+            file.content_digest(),
+            path.stat().st_size,
+            round(sum(file.durations()), 3),
+            file.circumstance,
+        )
+    _write(dataset, receipt)
+    return receipt
+
+
+def write_receipt(dataset: Path, name: str, plan: str, left_out: dict[str, str]) -> None:
+    """A receipt of a shard that is to be made anew: says which videos stay out of it."""
+    _write(dataset, Receipt(name, plan, (), left_out, "", 0, 0.0))
+
+
+def _write(dataset: Path, receipt: Receipt) -> None:
+    content = {"schema": SCHEMA} | asdict(receipt)
+    write_json(receipt_path(dataset, receipt.name), content | {"digest": digest_of_json(content)})
+
+
+def read_receipt(dataset: Path, name: str) -> Receipt | None:
+    """The receipt of shard `name`, or None if there is none that is whole."""
+    try:
+        content = read_json(receipt_path(dataset, name))
+        digest = content.pop("digest")
+        schema = content.pop("schema")
+        if schema != SCHEMA or digest != digest_of_json({"schema": schema} | content):
+            return None
+        return Receipt(**content | {"video_ids": tuple(content["video_ids"])})
+    except (InputError, KeyError, TypeError, AttributeError, ValueError):
+        return None
+
+
+def receipts(
+    dataset: Path, reasons: Callable[[], Mapping[str, str]], unreadable: dict[str, str] | None = None
+) -> Iterator[Receipt]:
+    """The receipts of all closed shards in order; missing ones are made, with `reasons()` as in `make_receipt`.
+
+    A shard that can't be read is an InputError, or, with `unreadable`, is left out and its name -> error kept there.
+    """
+    for name in closed_names(dataset):
+        receipt = read_receipt(dataset, name)
+        if receipt is None:
+            try:
+                receipt = make_receipt(dataset, name, reasons())
+            except InputError as error:
+                if unreadable is None:
+                    raise
+                unreadable[name] = str(error)
+                continue
+        yield receipt

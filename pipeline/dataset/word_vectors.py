@@ -1,0 +1,97 @@
+"""The data set's word vectors: given, or trained on the training captions; frozen at the first run as words.kv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from extractors.errors import WeightsError
+from extractors.text import load_vectors, save_vectors, train_vectors, vectors_digest, words
+from pipeline.core.errors import InputError
+from pipeline.core.files import write_aside
+from pipeline.dataset.caption_store import Captions
+
+if TYPE_CHECKING:
+    from gensim.models import KeyedVectors
+
+
+def read_split(path: Path) -> dict[str, str]:
+    """Read a csv video_id,split; InputError names the file and line of what is wrong."""
+    splits: dict[str, str] = {}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if not {"video_id", "split"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{path} line 1: columns video_id,split are wanted")
+            for row in reader:
+                if not row["video_id"] or row["split"] not in ("train", "heldout"):
+                    raise InputError(
+                        f"{path} line {reader.line_num}: split must be train or heldout, not {row['split']!r}"
+                    )
+                splits[row["video_id"]] = row["split"]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a csv video_id,split is wanted") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: can't be read as csv: {error}") from None
+    return splits
+
+
+class _Sentences:
+    """The captions' words, a caption at a time, videos by id; may be gone through again and again."""
+
+    def __init__(self, captions: Captions, chosen: frozenset[str] | None) -> None:
+        self._captions, self._chosen = captions, chosen
+        self.captions = self.videos = 0
+
+    def __iter__(self) -> Iterator[list[str]]:
+        self.captions = self.videos = 0
+        for video_id, lines in self._captions.items():
+            if self._chosen is None or video_id in self._chosen:
+                self.videos += 1
+                for line in lines:
+                    if found := words(line.text):
+                        self.captions += 1
+                        yield found
+
+
+def freeze_words(path: Path, captions: Captions | None, given: Path | None, split: Path | None) -> tuple[str, str]:
+    """Write word vectors to `path`; returns their digest and an announcement ("" for none).
+
+    `given`: a file of vectors; else they are trained on all captions of the source, or of `split`'s training videos,
+    whether these videos are at hand or not: a data set that grows needs no others later.
+    """
+    try:
+        vectors = load_vectors(given) if given is not None else None
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    if vectors is not None:
+        _save(vectors, path)
+        return vectors_digest(vectors), ""
+    chosen = None
+    if split is not None:
+        chosen = frozenset(video_id for video_id, side in read_split(split).items() if side == "train")
+    sentences = _Sentences(captions, chosen) if captions is not None else None
+    if sentences is None or not any(sentences):
+        return "", "no captions to train word vectors on: the data set has no words.kv, text can't be trained on"
+    vectors = train_vectors(sentences)
+    _save(vectors, path)
+    source = f"{sentences.captions} captions of {sentences.videos} videos"
+    kind = "the training split" if split is not None else "all videos: give --split to leave held-out videos out"
+    return vectors_digest(vectors), f"word vectors were trained on {source} ({kind}), {len(vectors)} words"
+
+
+def _save(vectors: KeyedVectors, path: Path) -> None:
+    with write_aside(path) as aside:
+        save_vectors(vectors, aside)
+
+
+def check_given(given: Path, frozen: str, folder: Path) -> None:
+    """InputError unless the vectors in `given` are those frozen with the data set (`frozen`: their digest)."""
+    try:
+        digest = vectors_digest(load_vectors(given))
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    if digest != frozen:
+        raise InputError(f"{given}: not the word vectors that {folder} was made with; leave out --word-vectors")

@@ -1,0 +1,1 @@
+"""Ids to media files: yt-dlp, failures and their classes, the budget of disk."""

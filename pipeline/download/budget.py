@@ -1,0 +1,125 @@
+"""A bound on the disk that media take, without a deadlock between a full disk and a shard that isn't full yet.
+
+`mcn download --media-budget` takes up no video while the media weigh more, and waits as long as an `mcn extract
+--follow --delete-media` is at work to free room; that one plans what is there, full shard or not, as soon as the
+download waits or has ended, and says so when nothing of what fills the budget is its to delete. Both are told of each
+other by leases in the media folder.
+"""
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.core.lease import LeaseWatch, locked
+
+SCRATCH = ".part"
+"""Folder in the media folder of what isn't media: unfinished files, locks, marks."""
+
+FULL = "full"
+"""Mark in that folder while a download waits for room; holds its budget in bytes."""
+
+_MEASURED_EVERY_S = 10.0
+_SAID_EVERY_S = 300.0
+
+
+def download_lock(media: Path, part: str) -> Path:
+    """The lock of the download of one part: `1/1` for the whole."""
+    return media / SCRATCH / f"download-{part.replace('/', '-of-')}.json"
+
+
+@contextmanager
+def freeing(media: Path) -> Iterator[None]:
+    """Tell downloads, while the block runs, that room will be made."""
+    with locked(media / SCRATCH / f"freeing-{uuid.uuid4().hex[:8]}.json", f"freeing {media}"):
+        yield
+
+
+class DownloadWatch:
+    """Sees whether a download is at work and able to go on."""
+
+    def __init__(self, media: Path) -> None:
+        self._media, self._folder = media, media / SCRATCH
+        self._watch = LeaseWatch()
+        self._weighed = -1
+
+    def goes_on(self) -> bool:
+        """Whether a live download has room for more videos."""
+        if (self._folder / FULL).exists():
+            return False
+        return any(not self._watch.is_dead(path) for path in self._folder.glob("download-*.json"))
+
+    def is_stuck(self) -> bool:
+        """Whether a download waits for room, and the media weigh what they did at the last call, its budget or more.
+
+        Once alone it may be about to see what room was made, or to finish a video.
+        """
+        try:
+            budget = float((self._folder / FULL).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            self._weighed = -1
+            return False
+        before, self._weighed = self._weighed, _weight(self._media)
+        return before == self._weighed >= budget
+
+
+class MediaBudget:
+    """How much the media in a folder may weigh, in bytes; 0: no bound."""
+
+    def __init__(self, media: Path, budget: float) -> None:
+        self._media, self._budget = media, budget
+        self._watch = LeaseWatch()
+        self._measured = -_MEASURED_EVERY_S
+        self._full = False
+
+    def has_room(self) -> bool:
+        """Whether one more video may be fetched; measured anew every ten seconds."""
+        if not self._budget:
+            return True
+        now = time.monotonic()
+        if self._full or now - self._measured >= _MEASURED_EVERY_S:
+            self._measured = now
+            self._full = _weight(self._media) >= self._budget
+        return not self._full
+
+    def wait_for_room(self, wait: Callable[[float], bool]) -> bool:
+        """Wait while the budget is used up and somebody frees it; returns whether there is room now.
+
+        `wait(seconds)` returns True to give up.
+        """
+        said = 0.0
+        mark = self._media / SCRATCH / FULL
+        try:
+            while not self.has_room():
+                if not self._somebody_frees():
+                    return False
+                # A disk that is full to the last byte costs the mark, not the wait.
+                with suppress(OSError):
+                    mark.write_text(str(self._budget), encoding="ascii")
+                if time.monotonic() - said > _SAID_EVERY_S:
+                    said = time.monotonic()
+                    print(
+                        "download: the media budget is used up: waiting for the extraction to free it", file=sys.stderr
+                    )
+                if wait(1.0):
+                    return False
+            return True
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def _somebody_frees(self) -> bool:
+        folder = self._media / SCRATCH
+        return any(not self._watch.is_dead(path) for path in folder.glob("freeing-*.json"))
+
+
+def _weight(folder: Path) -> int:
+    """Bytes of all files under `folder`; those that vanish meanwhile count nothing."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
+    return total

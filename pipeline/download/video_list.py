@@ -1,0 +1,69 @@
+"""Which videos there are: the published `HowTo100M_v1.csv` or any csv with a `video_id` column."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import InputError
+from pipeline.core.records import VideoRecord
+from pipeline.core.video_ids import check_video_id, is_video_id
+
+DETAILS = ("category_1", "category_2", "rank", "task_id")
+
+csv.field_size_limit(1 << 20)
+
+
+def read_video_list(path: Path) -> list[VideoRecord]:
+    """Read the list in its own order; a repeated id keeps its first line.
+
+    Columns: `video_id`, and where present `category_1`, `category_2`, `rank`, `task_id`. Raises InputError that names
+    the file and line of what is wrong.
+    """
+    records: dict[str, VideoRecord] = {}
+    for row in _rows(path):
+        details: dict[str, Any] = {name: row[name] for name in DETAILS if name in row}
+        records.setdefault(row["video_id"], VideoRecord(row["video_id"], **details))
+    return list(records.values())
+
+
+def read_video_ids(path: Path) -> list[str]:
+    """The ids alone, each once, in the list's order; InputError as for `read_video_list`."""
+    return list(dict.fromkeys(row["video_id"] for row in _rows(path)))
+
+
+def each_video_id(path: Path) -> Iterator[str]:
+    """The ids one by one, repeated where the list repeats them; InputError as for `read_video_list`."""
+    return (row["video_id"] for row in _rows(path))
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """The list's lines by column, ids checked."""
+    empty = True
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            names = next(reader, [])
+            if "video_id" not in names:
+                raise InputError(f"{path} line 1: no column video_id among its names")
+            for fields in reader:
+                if not fields:
+                    continue
+                if len(fields) != len(names):
+                    raise InputError(f"{path} line {reader.line_num}: not the {len(names)} fields that line 1 names")
+                row = dict(zip(names, fields, strict=True))
+                # What would say where is put together for the one line that is wrong, not for a million.
+                if not is_video_id(row["video_id"]):
+                    check_video_id(row["video_id"], f"{path} line {reader.line_num}")
+                empty = False
+                yield row
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a csv with a column video_id is wanted") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{path} line {reader.line_num}: not a csv line: {error}") from None
+    if empty:
+        raise InputError(f"{path}: lists no video; wanted: a line per video below the header")

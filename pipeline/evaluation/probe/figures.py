@@ -1,0 +1,120 @@
+"""Factor x scheme x space: how well each factor is told from each space, one panel a space and modality."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from pipeline.core.figures import Drawing, drawing_style
+from pipeline.evaluation.probe.clip_vectors import INPUT
+from pipeline.evaluation.probe.tables import MODALITIES, probes
+
+COLUMNS = (
+    *("result", "model", "space", "modality", "factor", "accuracy", "low", "high", "unseen", "unseen_low"),
+    *("unseen_high", "chance", "chance_low", "chance_high", "input"),
+)
+"""Of the numbers: accuracies as fractions; `unseen` over videos that the model wasn't trained on, if there are such."""
+
+_COLOUR, _UNSEEN, _INPUT, _CHANCE = "#0072B2", "#D55E00", "#222222", "#DDDDDD"
+
+Point = dict[str, Any]
+Result = tuple[str, Mapping[str, Any]]
+"""What a model is called, and the `detail` of its probe.json."""
+
+
+def probe_drawing(results: Sequence[Result]) -> Drawing:
+    """The probes of one or several models.
+
+    Panels stand side by side for each name and space, below one another for each modality; models of one name share
+    panels. Filled dots: accuracy with its 95 % interval; hollow ones: over videos that the model hasn't seen; strokes:
+    the input features; grey: chance's interval.
+    """
+    points = list(_points(results))
+    with drawing_style():
+        figure = _figure(points)
+    return Drawing(figure, COLUMNS, [[point[column] for column in COLUMNS] for point in points])
+
+
+def _points(results: Sequence[Result]) -> Iterator[Point]:
+    for number, (name, detail) in enumerate(results):
+        entries = probes(detail)
+        inputs = {(e["factor"], e["modality"]): e["accuracy"]["value"] for e in entries if e["space"] == INPUT}
+        for entry in entries:
+            if entry["space"] == INPUT:
+                continue
+            unseen = entry["unseen"]["accuracy"] if entry["unseen"] else None
+            yield {
+                "result": number,
+                "model": name,
+                **{key: entry[key] for key in ("space", "modality", "factor")},
+                "accuracy": entry["accuracy"]["value"],
+                **{key: entry["accuracy"][key] for key in ("low", "high")},
+                "unseen": unseen and unseen["value"],
+                "unseen_low": unseen and unseen["low"],
+                "unseen_high": unseen and unseen["high"],
+                "chance": entry["chance"]["value"],
+                "chance_low": entry["chance"]["low"],
+                "chance_high": entry["chance"]["high"],
+                "input": inputs[entry["factor"], entry["modality"]],
+            }
+
+
+def _figure(points: Sequence[Point]) -> Figure:
+    factors = list(dict.fromkeys(point["factor"] for point in points))
+    columns = list(dict.fromkeys((point["model"], point["space"]) for point in points))
+    rows = [modality for modality in MODALITIES if any(point["modality"] == modality for point in points)]
+    size = (1.6 + 1.9 * max(1, len(columns)), 1.3 + max(1, len(rows)) * (0.45 + 0.2 * len(factors)))
+    figure = Figure(figsize=size, layout="constrained")
+    if not points:
+        return figure
+    panels = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
+    for line, modality in zip(panels, rows, strict=True):
+        for axes, (name, space) in zip(line, columns, strict=True):
+            held = [p for p in points if (p["model"], p["space"], p["modality"]) == (name, space, modality)]
+            _panel(axes, held, factors)
+            axes.set_title(f"{name}: {space}, {modality}" if held else "", fontsize=8)
+    for column in panels.T:
+        lowest = [axes for axes in column if axes.axison][-1]
+        lowest.tick_params(labelbottom=True)
+        lowest.set_xlabel("balanced accuracy, %")
+    figure.legend(handles=_legend(points), loc="outside lower center", frameon=False)
+    return figure
+
+
+def _legend(points: Sequence[Point]) -> list[Artist]:
+    def line(label: str, **style: Any) -> Line2D:
+        return Line2D([], [], label=label, markersize=4, **style)
+
+    handles: list[Artist] = [line("all videos", color=_COLOUR, marker="o", linewidth=0.8)]
+    if any(point["unseen"] is not None for point in points):
+        label = "videos that the model has not seen"
+        handles.append(line(label, color=_UNSEEN, marker="o", markerfacecolor="white", linewidth=0.8))
+    handles.append(line("input features, all videos", color=_INPUT, marker="|", linestyle="none"))
+    return [*handles, Patch(color=_CHANCE, label="chance, 95 %")]
+
+
+def _panel(axes: Axes, points: Sequence[Point], factors: Sequence[str]) -> None:
+    if not points:
+        axes.set_axis_off()
+        return
+    results = sorted({point["result"] for point in points})
+    for point in points:
+        place = factors.index(point["factor"])
+        # Models of one name stand a little below one another.
+        y = place + 0.5 * ((results.index(point["result"]) + 1) / (len(results) + 1) - 0.5)
+        chance = [100 * point["chance_low"], 100 * point["chance_high"]]
+        axes.fill_betweenx([place - 0.38, place + 0.38], *chance, color=_CHANCE, linewidth=0)
+        if point["unseen"] is not None:
+            unseen = [100 * point["unseen_low"], 100 * point["unseen_high"]]
+            axes.plot(unseen, [y + 0.2] * 2, color=_UNSEEN, linewidth=0.8)
+            axes.plot(100 * point["unseen"], y + 0.2, "o", color=_UNSEEN, markersize=3, markerfacecolor="white")
+        axes.plot([100 * point["low"], 100 * point["high"]], [y, y], color=_COLOUR, linewidth=0.8)
+        axes.plot(100 * point["accuracy"], y, "o", color=_COLOUR, markersize=3)
+        axes.plot(100 * point["input"], place, "|", color=_INPUT, markersize=8)
+    axes.set_yticks(range(len(factors)), factors)
+    axes.set_ylim(len(factors) - 0.5, -0.5)
+    axes.set_xlim(0, 101)

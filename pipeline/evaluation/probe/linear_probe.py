@@ -1,0 +1,343 @@
+"""Linear probes: what a logistic regression tells of clips from their vectors, trained on other videos.
+
+Shapes: N rows (clips), Q questions asked of each row, K levels of a question, D width.
+"""
+
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from pipeline.metrics.bootstrap import Interval, bootstrap
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strengths of the L2 penalty that are tried; the largest mean score within the training folds decides."""
+WIDEST = 128
+"""Vectors wider than this are reduced to so many principal components of the training folds."""
+FOLDS, INNER_FOLDS = 5, 3
+MOST_LEVELS = 100
+CHANCE_DRAWS = 500
+
+Labels = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of N rows: one factor with many levels (Q = 1), or Q words that are there or not."""
+
+    labels: Labels
+    """[N, Q], levels from 0 on."""
+    levels: tuple[int, ...]
+    """For each of the Q questions, how many levels there are."""
+    videos: NDArray[Any]
+    """[N]: the video of each row. No video is ever on both sides of a split."""
+    folds: Labels | None = None
+    """[N]: published folds, from 0 on; None to make five."""
+
+    @property
+    def chance(self) -> float:
+        """Balanced accuracy of a guess that doesn't look: the mean of 1 / levels."""
+        return float(np.mean([1 / levels for levels in self.levels]))
+
+    def of(self, rows: NDArray[Any]) -> "Question":
+        """The same asked of some of the rows."""
+        folds = None if self.folds is None else self.folds[rows]
+        return Question(self.labels[rows], self.levels, self.videos[rows], folds)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that can be put: which of the rows it is put to, and what was left out."""
+
+    question: Question
+    rows: NDArray[np.int64]
+    """Indices of the rows given."""
+    left_out: int
+    """Levels in fewer than two videos, or beyond the `MOST_LEVELS` that most videos have."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How well a question is answered, over all rows or over some."""
+
+    accuracy: Interval
+    """Balanced: the mean over levels of the share of a level's rows that are told rightly."""
+    gain: Interval | None
+    """Accuracy beyond that of other vectors of the same rows, paired; None where there were none to compare."""
+    chance: Interval
+    """1 / levels, and where the accuracy of probes that could learn nothing lies, 95 %."""
+    rows: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return {
+            "accuracy": self.accuracy.as_json(),
+            "gain": None if self.gain is None else self.gain.as_json(),
+            "chance": self.chance.as_json(),
+            "rows": self.rows,
+        }
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """How well a question is answered from one kind of vectors."""
+
+    overall: Standing
+    unseen: Standing | None
+    """Over the videos that the model wasn't trained on, where there are two such and others beside them."""
+    permuted: tuple[float, ...]
+    """Accuracies over all rows of probes trained and scored on permuted labels."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The scores as JSON values."""
+        chance = self.overall.chance
+        return {
+            **self.overall.as_json(),
+            "unseen": None if self.unseen is None else self.unseen.as_json(),
+            "permuted": list(self.permuted),
+            "permuted within chance": sum(chance.low <= value <= chance.high for value in self.permuted),
+        }
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How often what is random is drawn, and from which seed."""
+
+    bootstrap: int
+    permutations: int
+    """Probes on permuted labels, one at least."""
+    seed: int
+
+
+def question_of(names: Sequence[str], videos: Sequence[str], folds: Sequence[int] | None = None) -> Asked | None:
+    """The question which level each row has, an empty name meaning that the row is not asked.
+
+    Levels in fewer than two videos are left out: no probe could learn them from other videos. So are those beyond the
+    hundred that most videos have. None where fewer than two levels or videos are left.
+    """
+    name, video = np.asarray(names), np.asarray(videos)
+    known = [level for level in np.unique(name).tolist() if level]
+    spread = {level: len(np.unique(video[name == level])) for level in known}
+    kept = sorted(level for level in known if spread[level] > 1)
+    if len(kept) > MOST_LEVELS:
+        kept = sorted(sorted(kept, key=lambda level: (-spread[level], level))[:MOST_LEVELS])
+    if len(kept) < 2:
+        return None
+    rows = np.flatnonzero(np.isin(name, kept))
+    labels = np.searchsorted(np.array(kept), name[rows]).astype(np.int64)[:, None]
+    given = None if folds is None else np.asarray(folds, np.int64)[rows]
+    return Asked(Question(labels, (len(kept),), video[rows], given), rows, len(known) - len(kept))
+
+
+def balanced_accuracy(labels: Labels, told: Labels, levels: int) -> float:
+    """Mean over questions of the mean over levels of the share of a level's rows `[N, Q]` that are told rightly.
+
+    Levels without a row are left out of their question's mean. `levels`: the largest number of them.
+    """
+    questions = labels.shape[1]
+    code = (labels + levels * np.arange(questions)).ravel()
+    counts = np.bincount(code, minlength=questions * levels).reshape(questions, levels)
+    right = np.bincount(code, weights=(labels == told).ravel(), minlength=questions * levels).reshape(counts.shape)
+    shares = right / np.maximum(counts, 1)
+    return float((shares.sum(axis=1) / (counts > 0).sum(axis=1)).mean())
+
+
+class LinearProbe:
+    """Answers one question from several kinds of vectors of the same rows, by the same folds.
+
+    Five folds by video, or the published ones; rows of all levels are spread over them as evenly as videos allow. In
+    each the vectors are standardised, reduced to 128 principal components where they are wider, and told apart by a
+    multinomial logistic regression in which every level weighs the same. The strength of its penalty is chosen among
+    `STRENGTHS` by three folds within the training videos, again by video.
+    """
+
+    def __init__(self, question: Question, draws: Draws, trained_on: Collection[str] = ()) -> None:
+        """`trained_on`: videos that the model has seen. ValueError where there are fewer than two videos."""
+        self.question, self.draws = question, draws
+        self._most = max(question.levels)
+        self._splits = _splits(_folds(question, FOLDS, draws.seed) if question.folds is None else question.folds)
+        self._permutations = _Permutations(question.videos)
+        unseen = ~np.isin(question.videos, list(trained_on))
+        enough = not unseen.all() and len(np.unique(question.videos[unseen])) > 1
+        self._unseen = np.flatnonzero(unseen) if enough else None
+        if len(self._splits) < 2:
+            raise ValueError("a probe needs rows of two videos at least, on two sides of a split")
+
+    def answers(self, vectors: Vectors) -> tuple[Labels, list[float]]:
+        """What is told of each row [N, Q] by the fold that hasn't seen its video; and each fold's strength."""
+        told, strengths = np.zeros_like(self.question.labels), []
+        for train, test in self._splits:
+            seen, unseen = _projected(vectors[train], vectors[test], self.draws.seed)
+            asked = self.question.of(train)
+            strengths.append(self._strength(seen, asked))
+            told[test] = _fit(seen, asked.labels, unseen, strengths[-1])
+        return told, strengths
+
+    def scores(self, vectors: Vectors, than: Labels | None = None) -> tuple[ProbeScores, Labels]:
+        """Scores from vectors (N, D) with intervals over videos, and what was told; `than`: told from other vectors."""
+        told, strengths = self.answers(vectors)
+        permuted = list(self._permuted(vectors, strengths))
+        blind = [answers for _, answers in permuted]
+        scores = ProbeScores(
+            overall=self._standing(told, than, blind, np.arange(len(told))),
+            unseen=None if self._unseen is None else self._standing(told, than, blind, self._unseen),
+            permuted=tuple(balanced_accuracy(labels, answers, self._most) for labels, answers in permuted),
+        )
+        return scores, told
+
+    def _standing(
+        self, told: Labels, than: Labels | None, blind: Sequence[Labels], rows: NDArray[np.int64]
+    ) -> Standing:
+        labels, most = self.question.labels, self._most
+
+        def statistics(drawn: NDArray[np.int64]) -> list[float]:
+            at = rows[drawn]
+            accuracy = balanced_accuracy(labels[at], told[at], most)
+            return [accuracy] if than is None else [accuracy, accuracy - balanced_accuracy(labels[at], than[at], most)]
+
+        found = bootstrap(statistics, self.question.videos[rows].tolist(), self.draws.bootstrap, self.draws.seed)
+        low, high = self._by_chance(blind, rows)
+        return Standing(
+            accuracy=found[0],
+            gain=None if than is None else found[1],
+            chance=Interval(self.question.chance, low, high),
+            rows=len(rows),
+        )
+
+    def _by_chance(self, blind: Sequence[Labels], rows: NDArray[np.int64]) -> tuple[float, float]:
+        """Where the accuracy of such answers as a probe without anything to learn gives lies, 95 %, over `rows`.
+
+        The answers of probes that were trained on permuted labels are held against labels permuted anew. What row i
+        learns from row j, j learns from i: where labels and answers go together in cross-validation hits come in pairs,
+        so the variance is twice that of answers which don't know these labels.
+        """
+        random = np.random.default_rng([self.draws.seed, 1])
+        labels = self.question.labels
+        found = np.array(
+            [
+                balanced_accuracy(
+                    labels[self._permutations.draw(random)[rows]], blind[draw % len(blind)][rows], self._most
+                )
+                for draw in range(CHANCE_DRAWS)
+            ]
+        )
+        low, high = np.percentile(found.mean() + np.sqrt(2) * (found - found.mean()), [2.5, 97.5])
+        return max(0.0, float(low)), min(1.0, float(high))
+
+    def _permuted(self, vectors: Vectors, strengths: Sequence[float]) -> Iterator[tuple[Labels, Labels]]:
+        """Permuted labels, and what a probe that is trained on them tells, in folds of its own unless published.
+
+        The penalty is the true labels' most frequent choice, which these labels don't know.
+        """
+        random = np.random.default_rng([self.draws.seed, 2])
+        strength = max(STRENGTHS, key=strengths.count)
+        for _ in range(self.draws.permutations):
+            labels = self.question.labels[self._permutations.draw(random)]
+            asked = replace(self.question, labels=labels)
+            folds = _folds(asked, FOLDS, self.draws.seed) if asked.folds is None else asked.folds
+            told = np.zeros_like(labels)
+            for train, test in _splits(folds):
+                seen, unseen = _projected(vectors[train], vectors[test], self.draws.seed)
+                told[test] = _fit(seen, labels[train], unseen, strength)
+            yield labels, told
+
+    def _strength(self, vectors: Vectors, asked: Question) -> float:
+        if len(np.unique(asked.videos)) < 2:
+            return STRENGTHS[0]
+        score = dict.fromkeys(STRENGTHS, 0.0)
+        for train, test in _splits(_folds(asked, INNER_FOLDS, self.draws.seed)):
+            for strength in STRENGTHS:
+                told = _fit(vectors[train], asked.labels[train], vectors[test], strength)
+                score[strength] += balanced_accuracy(asked.labels[test], told, self._most)
+        return max(STRENGTHS, key=score.__getitem__)
+
+
+class _Permutations:
+    """Draws of labels permuted between videos, as indices of rows: what neighbouring rows share stays shared.
+
+    Each video gets another's labels in their order, stretched to its own length and turned by a random number of rows,
+    so that nothing follows from a row's place in its video either.
+    """
+
+    def __init__(self, videos: NDArray[Any]) -> None:
+        _, self._video = np.unique(videos, return_inverse=True)
+        order = np.argsort(self._video, kind="stable")
+        self._order, self._lengths = order, np.bincount(self._video)
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        self._place = np.empty(len(order), np.int64)
+        self._place[order] = np.arange(len(order)) - self._starts[self._video[order]]
+
+    def draw(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """[N]: for each row, the row whose labels it gets."""
+        source = random.permutation(len(self._lengths))[self._video]
+        turned = random.integers(0, self._lengths)[source]
+        length = self._lengths[source]
+        place = (self._place * length // self._lengths[self._video] + turned) % length
+        return self._order[self._starts[source] + place]
+
+
+def _folds(question: Question, wanted: int, seed: int) -> Labels:
+    """[N]: a fold for each row, all rows of a video in one, every level spread over the folds as evenly as that allows.
+
+    Videos with the least even levels choose first, each the fold in which it leaves the shares of levels most alike.
+    """
+    _, video = np.unique(question.videos, return_inverse=True)
+    videos, most = int(video.max()) + 1, max(question.levels)
+    code = question.labels + most * np.arange(question.labels.shape[1])
+    counts = np.zeros((videos, most * code.shape[1]))
+    np.add.at(counts, (video[:, None], code), 1)
+    counts = counts[:, counts.any(axis=0)]
+    shares = counts / counts.sum(axis=0)
+    folds, held = np.zeros(videos, np.int64), np.zeros((min(wanted, videos), shares.shape[1]))
+    order = np.random.default_rng([seed, 6]).permutation(videos)
+    for place in order[np.argsort(-shares[order].std(axis=1), kind="stable")]:
+        # Of the sum of squares only what the choice of a fold adds differs: 2 held * share.
+        cost = held @ shares[place]
+        emptiest = held.sum(axis=1)
+        folds[place] = np.lexsort((emptiest, cost))[0]
+        held[folds[place]] += shares[place]
+    return folds[video]
+
+
+def _splits(folds: Labels) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """For each fold the rows that are trained on, and its own: [N] each."""
+    return [(folds != fold, folds == fold) for fold in np.unique(folds)]
+
+
+def _projected(train: Vectors, test: Vectors, seed: int) -> tuple[Vectors, Vectors]:
+    """Both sides standardised and reduced by what the training side is like."""
+    mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+    scale = np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-30), deviation, 1.0)
+    seen, unseen = (((side - mean) / scale).astype(np.float32) for side in (train, test))
+    parts = min(WIDEST, len(seen) - 1)
+    if seen.shape[1] <= WIDEST or parts < 1:
+        return seen, unseen
+    reduction = PCA(parts, svd_solver="randomized", random_state=seed).fit(seen)
+    seen, unseen = reduction.transform(seen), reduction.transform(unseen)
+    # One scale for all, so that a strength means the same however wide the vectors were.
+    spread = max(float(np.sqrt(seen.var(axis=0).mean())), 1e-12)
+    return (seen / spread).astype(np.float32), (unseen / spread).astype(np.float32)
+
+
+def _fit(train: Vectors, labels: Labels, test: Vectors, strength: float) -> Labels:
+    """What is told of the test rows (M, Q)."""
+    told = np.zeros((len(test), labels.shape[1]), np.int64)
+    for question, asked in enumerate(labels.T):
+        if len(np.unique(asked)) < 2:
+            told[:, question] = asked[0]
+            continue
+        # Newton's steps are the fastest for two levels, and their Hessian too large for many.
+        solver = "newton-cholesky" if len(np.unique(asked)) == 2 else "lbfgs"
+        regression = LogisticRegression(C=strength, class_weight="balanced", tol=1e-3, max_iter=100, solver=solver)
+        with warnings.catch_warnings():
+            # Where levels are told apart perfectly a weak penalty never converges; the answers don't change any more.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            told[:, question] = regression.fit(train, asked).predict(test)
+    return told

@@ -1,0 +1,351 @@
+"""`mcn probe`: what each space of a trained model keeps: scene and sound, task and step, context and content."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extractors.text import words
+from pipeline.clips.cutting import ClipFeatures, cut_clip
+from pipeline.core.config import as_plain
+from pipeline.core.errors import InputError
+from pipeline.core.figures import write_drawing
+from pipeline.core.files import read_json, sha256_of_file
+from pipeline.core.provenance import circumstance
+from pipeline.core.records import VideoRecord
+from pipeline.core.report import StageReport
+from pipeline.core.reporting import Progress
+from pipeline.download.media import MediaFinder
+from pipeline.download.video_list import read_video_list
+from pipeline.evaluation.lists import read_step_lists
+from pipeline.evaluation.probe import context, dose_curves, factors, ladder, sounds
+from pipeline.evaluation.probe.clip_vectors import ClipVectors, embed_clips
+from pipeline.evaluation.probe.clips import Window, chosen_videos, embed_windows, probed_rules, read_windows
+from pipeline.evaluation.probe.dose_figure import dose_drawing
+from pipeline.evaluation.probe.factor_probes import probe_everywhere, unasked
+from pipeline.evaluation.probe.factors import FACTORS, WORDS, Factor, TrueSecond
+from pipeline.evaluation.probe.figures import Result, probe_drawing
+from pipeline.evaluation.probe.linear_probe import Asked, Draws
+from pipeline.evaluation.probe.media_features import MediaFeatures
+from pipeline.evaluation.probe.tables import PROBED, probes, tables
+from pipeline.evaluation.results import found_again, publish
+from pipeline.tools.verify.recompute import settings_of
+from pipeline.training.trained_model import TrainedModel, open_trained
+
+FILE = "probe.json"
+LEAST_AGREEMENT = 0.999
+"""Cosine of a clip's vector as stored and as made anew from media; less means other media or another machine."""
+MOST_NOTES = 3
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """What `mcn probe` can be told."""
+
+    checkpoint: Path
+    """Trained model: a checkpoint file or the folder it lies in."""
+    out: Path
+    """Folder for probe.json, its tables (.md, .tex), and its figures, probe and probe-doses (.svg, .pdf), with their
+    numbers (.csv)."""
+    manifest: Path | None = None
+    """Manifest of `mcn freeze`; default: the one the model was trained on."""
+    truth: Path | None = None
+    """truth.csv of `mcn sample`: probes of all that is planted in each second."""
+    ids: Path | None = None
+    """csv video_id,category_1,category_2,task_id: the ladder's rungs, and tasks for context against content."""
+    steps: Path | None = None
+    """csv video_id,task_id,step,start,end,text: the ladder's last rung."""
+    sounds: Path | None = None
+    """Folder as ESC-50 is, meta/esc50.csv and audio/: a probe of environmental sounds."""
+    media: Path | None = None
+    """Folder of the videos' files: dose curves."""
+    davenet_weights: str = ""
+    """DaveNet's weights, where the data set's own settings don't find them any more."""
+    beside: tuple[Path, ...] = ()
+    """probe.json of other models, separated by commas: drawn in the same figures."""
+    split: str = "all"
+    """Which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
+    videos: int = 2000
+    """So many of them at most, by chance."""
+    window_seconds: float = 10.0
+    """Length of the clips of the ladder, of context against content and of dose curves."""
+    windows_per_video: int = 6
+    """Clips of each video at most, spread evenly over it."""
+    neighbour_seconds: float = 10.0
+    """Clips of one video nearer to each other than this are not compared."""
+    dose_clips: int = 64
+    """Clips of dose curves at most, each of another video."""
+    permutations: int = 3
+    """Probes on permuted labels, for each probe."""
+    bootstrap: int = 1000
+    """Draws of the 95 % interval over videos."""
+    seed: int = 0
+    """Of folds, permutations, bootstrap and the choice of videos and clips."""
+
+    def __post_init__(self) -> None:
+        if min(self.bootstrap, self.permutations, self.videos, self.windows_per_video) < 1 or self.seed < 0:
+            raise ValueError(
+                "bootstrap, permutations, videos and windows_per_video must be at least 1, seed at least 0"
+            )
+        if not self.window_seconds > 0 or self.neighbour_seconds < 0 or self.dose_clips < 2:
+            raise ValueError("window_seconds must be above 0, neighbour_seconds at least 0, dose_clips at least 2")
+
+    @property
+    def draws(self) -> Draws:
+        """How often what is random is drawn."""
+        return Draws(self.bootstrap, self.permutations, self.seed)
+
+    def command(self) -> str:
+        """The command line that these settings stand for."""
+        parts = ["mcn", "probe"]
+        for field in fields(self):
+            value, plain = getattr(self, field.name), as_plain(self)[field.name]
+            if value != field.default:
+                flag = f"--{field.name.replace('_', '-')}"
+                parts += [flag, ",".join(plain) if isinstance(plain, list) else str(plain)]
+        return shlex.join(parts)
+
+
+def run(settings: ProbeSettings) -> StageReport:
+    """Run every part that what is given suffices for; what is left out is told in a line each."""
+    report = StageReport("probe", unit="part")
+    model = open_trained(settings.checkpoint, settings.manifest)
+    inputs = _inputs(settings, model)
+    if found_again(report, settings.out / FILE, inputs):
+        _print(report.detail)
+        return report
+    others = [_read_other(path) for path in settings.beside]
+    found = _Parts(settings, model, report).run()
+    entries = [entry for part in PROBED for entry in found[part]]
+    report.detail = {
+        **found,
+        **model.provenance(),
+        "permuted": {
+            "within": sum(entry["permuted within chance"] for entry in entries),
+            "of": sum(len(entry["permuted"]) for entry in entries),
+        },
+        "command": settings.command(),
+        "inputs": inputs,
+        "circumstance": circumstance("cpu"),
+        "settings": as_plain(settings),
+    }
+    _draw([(detail["scheme"], detail) for detail in (report.detail, *others)], settings)
+    publish(report, settings.out / FILE, tables(report.detail))
+    _print(report.detail)
+    return report
+
+
+def _draw(results: Sequence[Result], settings: ProbeSettings) -> None:
+    path, suffixes = settings.out / FILE.removesuffix(".json"), (".svg", ".pdf", ".csv")
+    doses = path.with_name(f"{path.name}-doses")
+    if any(probes(detail) for _, detail in results):
+        write_drawing(path, probe_drawing(results), "Linear probes", settings.command(), suffixes)
+    else:
+        _remove(path, suffixes)
+    if any(detail["doses"] for _, detail in results):
+        write_drawing(doses, dose_drawing(results), "Dose curves", settings.command(), suffixes)
+    else:
+        _remove(doses, suffixes)
+
+
+def _remove(path: Path, suffixes: Sequence[str]) -> None:
+    # What an earlier call with more to draw has left would pass for this one's.
+    for suffix in suffixes:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+class _Parts:
+    """The parts of one call; what several need is read once."""
+
+    def __init__(self, settings: ProbeSettings, model: TrainedModel, report: StageReport) -> None:
+        self._settings, self._model, self._report = settings, model, report
+        self._videos = chosen_videos(model.dataset.manifest.ids(settings.split), settings.videos, settings.seed)
+        if not self._videos:
+            raise InputError(f"{model.dataset.path}: split {settings.split} has no video; choose another --split")
+        seen = model.seen(self._videos)
+        if seen:
+            report.notes.append(f"{seen}; what is scored as unseen leaves them out")
+        self._records: dict[str, VideoRecord] = {}
+        if settings.ids is not None:
+            self._records = {record.video_id: record for record in read_video_list(settings.ids)}
+
+    def run(self) -> dict[str, Any]:
+        """Results by part; empty where a part was not run."""
+        settings = self._settings
+        windows = read_windows(self._model, self._videos, settings.window_seconds, settings.windows_per_video)
+        clips = embed_windows(self._model, windows)
+        parts: dict[str, tuple[bool, str, Callable[[], list[dict[str, Any]]]]] = {
+            "factors": (settings.truth is not None, "planted factors: needs --truth", self._factors),
+            "ladder": (
+                settings.ids is not None or settings.steps is not None,
+                "ladder from category to step: needs --ids, and --steps for its last rung",
+                lambda: self._ladder(windows, clips),
+            ),
+            "context": (True, "", lambda: self._context(windows, clips)),
+            "doses": (settings.media is not None, "dose curves: need --media", lambda: self._doses(windows, clips)),
+            "sounds": (settings.sounds is not None, "environmental sounds: need --sounds", self._sounds),
+        }
+        found: dict[str, Any] = {"windows": len(windows), "videos": len(self._videos)}
+        with Progress("probe", len(parts), "part") as progress:
+            for number, (name, (given, lacking, make)) in enumerate(parts.items()):
+                found[name] = make() if given else []
+                self._report.done += given
+                self._report.notes += [] if given else [f"not run, {lacking}"]
+                progress.to(number + 1)
+        return found | {"carried by": factors.carried_by()}
+
+    def _factors(self) -> list[dict[str, Any]]:
+        assert self._settings.truth is not None
+        model, rules = self._model, probed_rules(self._model)
+        seconds = factors.read_truth(self._settings.truth, self._videos)
+        late = [s for s in seconds if s.second >= model.dataset.video(s.video_id, rules).duration]
+        if late:
+            raise InputError(
+                f"{self._settings.truth}: second {late[0].second} of {late[0].video_id} lies past its video's end: "
+                "the truth of another sample"
+            )
+
+        def cut(second: TrueSecond) -> ClipFeatures:
+            video = model.dataset.video(second.video_id, rules)
+            said = words(" ".join(second.words))
+            return cut_clip(video, second.second, second.second + 1, said, model.vectors, rules)
+
+        clips = embed_clips(model, map(cut, seconds), rules)
+        frequent = factors.frequent_words(seconds)
+        self._report.notes.append(f"words asked for: {', '.join(frequent) or 'none is frequent enough'}")
+
+        def ask_factor(factor: Factor) -> Callable[[NDArray[np.int64]], Asked | None]:
+            return lambda rows: factors.ask_factor(factor, seconds, rows)
+
+        asks = {factor.name: ask_factor(factor) for factor in FACTORS}
+        asks[WORDS] = lambda rows: factors.ask_words(frequent, seconds, rows)
+        found = []
+        for name, ask in asks.items():
+            results = list(probe_everywhere(name, ask, clips, self._settings.draws, model.training_videos))
+            self._note([unasked(name, results, clips)])
+            found += results
+        return found
+
+    def _ladder(self, windows: Sequence[Window], clips: ClipVectors) -> list[dict[str, Any]]:
+        settings = self._settings
+        found: list[dict[str, Any]] = []
+        if settings.ids is not None:
+            found, notes = ladder.climb(windows, clips, self._records, settings.draws, self._model.training_videos)
+            self._note(notes)
+        if settings.steps is not None:
+            chosen = set(self._videos)
+            lists = [one for one in read_step_lists(settings.steps) if one.video_id in chosen]
+            results, notes = ladder.climb_steps(self._model, lists, settings.draws)
+            self._note(notes)
+            found += results
+        else:
+            self._report.notes.append("not run, the ladder's last rung: needs --steps")
+        return found
+
+    def _context(self, windows: Sequence[Window], clips: ClipVectors) -> list[dict[str, Any]]:
+        tasks = [getattr(self._records.get(window.clip.video_id), "task_id", "") for window in windows]
+        if not any(tasks):
+            self._report.notes.append("not run, same task against same video: needs --ids with a task_id")
+        among = context.neighbourhood([window.clip for window in windows], tasks, self._settings.neighbour_seconds)
+        found = list(context.context_scores(clips, among, self._settings.draws))
+        if not any("same video" in entry for entry in found):
+            self._report.notes.append(
+                "same video: no two clips of one are --neighbour-seconds apart; choose shorter --window-seconds"
+            )
+        return found
+
+    def _doses(self, windows: Sequence[Window], clips: ClipVectors) -> list[dict[str, Any]]:
+        settings, model = self._settings, self._model
+        assert settings.media is not None
+        finder = MediaFinder(settings.media)
+        there = {video_id: finder.find(video_id) for video_id in self._videos}
+        paths = {video_id: path for video_id, path in there.items() if path is not None}
+        chosen = dose_curves.dose_windows(windows, clips, paths, settings.dose_clips, settings.seed)
+        if len(chosen) < 2:
+            self._report.notes.append(
+                f"dose curves are left out: {settings.media} holds fewer than two videos that have all modalities"
+            )
+            return []
+        place = {window: row for row, window in enumerate(windows)}
+        curves = []
+        with MediaFeatures(model, self._extraction()) as media:
+            for dose, modality in ((dose_curves.dose_sound, "audio"), (dose_curves.dose_surround, "video")):
+                if modality not in clips.modalities:
+                    continue
+                dosed, used, notes = dose(model, media, chosen, paths)
+                self._note(notes)
+                if dosed is None:
+                    continue
+                rows = np.array([place[window] for window in used])
+                least = dose_curves.agreement(dosed, clips, rows)
+                if least < LEAST_AGREEMENT:
+                    self._report.notes.append(
+                        f"{modality} made anew from {settings.media} differs from the data set's, least cosine "
+                        f"{least:.4f}: other media, or another machine"
+                    )
+                curves += [curve | {"agreement": least} for curve in dose_curves.curves(dosed, settings.draws)]
+        return curves
+
+    def _sounds(self) -> list[dict[str, Any]]:
+        assert self._settings.sounds is not None
+        if not self._model.network.settings.scheme.holding("audio"):
+            self._report.notes.append("environmental sounds: no space of this scheme holds audio")
+            return []
+        with MediaFeatures(self._model, self._extraction()) as media:
+            found, notes = sounds.probe_sounds(
+                self._model, media, sounds.read_sounds(self._settings.sounds), self._settings.draws
+            )
+        self._note(notes)
+        return found
+
+    def _extraction(self) -> Any:
+        """The settings that the data set was made with, on this machine's device."""
+        made = replace(settings_of(self._model.dataset.folder, self._settings.media), device="auto")
+        given = self._settings.davenet_weights
+        return replace(made, davenet_weights=given) if given else made
+
+    def _note(self, notes: Sequence[str]) -> None:
+        """The first few of many lines of a kind, and how many more there are."""
+        said = [note for note in notes if note]
+        self._report.notes += said[:MOST_NOTES]
+        if len(said) > MOST_NOTES:
+            self._report.notes.append(f"and {len(said) - MOST_NOTES} more of these")
+
+
+def _read_other(path: Path) -> Mapping[str, Any]:
+    content = read_json(path)
+    detail = content.get("detail") if isinstance(content, dict) and content.get("stage") == "probe" else None
+    if not isinstance(detail, dict) or not set(PROBED) <= set(detail):
+        raise InputError(f"{path}: not a {FILE} of `mcn probe`")
+    return detail
+
+
+def _print(detail: Mapping[str, Any]) -> None:
+    print("\n".join(table.text() for table in tables(detail)))
+
+
+def _inputs(settings: ProbeSettings, model: TrainedModel) -> dict[str, Any]:
+    """What the figures follow from: equal inputs need no second call. Media are known by the data set made of them."""
+    listed = {
+        "truth": settings.truth,
+        "ids": settings.ids,
+        "steps": settings.steps,
+        "sounds": None if settings.sounds is None else settings.sounds / sounds.LIST,
+    }
+    left_out = {"checkpoint", "out", "manifest", "beside", *listed}
+    return {
+        "checkpoint": model.digest,
+        "manifest": model.dataset.manifest.digest,
+        **{name: "" if path is None else _digest(path) for name, path in listed.items()},
+        "beside": [_digest(path) for path in settings.beside],
+        **{name: value for name, value in as_plain(settings).items() if name not in left_out},
+    }
+
+
+def _digest(path: Path) -> str:
+    # What is missing must not equal what was not given: it is an error that reading it tells.
+    return sha256_of_file(path) if path.is_file() else "missing"

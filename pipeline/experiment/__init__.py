@@ -1,0 +1,1 @@
+"""Whole studies: all stages from one file, arms compared, the report."""

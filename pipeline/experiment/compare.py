@@ -1,0 +1,191 @@
+"""`mcn compare STUDY.yaml`: arms x seeds on one manifest, trained alike, and what their differences are worth."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli import STOPPED
+from pipeline.clips.dataset import FeatureDataset
+from pipeline.core.config import as_plain
+from pipeline.core.errors import InputError, suggest
+from pipeline.core.provenance import circumstance
+from pipeline.core.report import StageReport
+from pipeline.core.signals import asked_to_stop
+from pipeline.core.tables import write_tables
+from pipeline.dataset.manifest import TRAIN
+from pipeline.experiment.comparison import Measured, compare, read_runs
+from pipeline.experiment.comparison_tables import about_the_data, comparison_tables
+from pipeline.experiment.plan import plan_table
+from pipeline.experiment.report.report import ReportSettings
+from pipeline.experiment.report.report import run as write_report
+from pipeline.experiment.run import run_stages, stage_settings
+from pipeline.experiment.settings import StudySettings
+from pipeline.experiment.training_runs import (
+    ARRAY_FILE,
+    COMMANDS_FILE,
+    Pool,
+    Run,
+    processes_at_once,
+    runs_of,
+    write_commands,
+)
+from pipeline.sample.make import SUMMARY
+
+FILE = "compare.json"
+
+
+def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> StageReport:
+    """The data's stages, then every model, then the tables and the report; what is done is skipped, what was stopped
+    goes on.
+
+    Complete when all models are trained and evaluated, and the report is written. With `plan` or `only` the data must
+    be there, and nothing or one model is trained.
+    """
+    report = StageReport("compare", unit="model")
+    if not settings.plan and not settings.only:
+        stages = StageReport("data", unit="stage")
+        run_stages(settings.experiment.data_plan(), settings.experiment.source, stages, beam_arguments)
+        if not stages.complete:
+            report.complete, report.stopped = False, stages.stopped
+            report.notes += stages.notes
+            return report.finish()
+    dataset = FeatureDataset(settings.experiment.manifest)
+    runs = runs_of(settings, dataset, dataset.word_vectors().vector_size)
+    if settings.only:
+        model = _named(settings, runs)
+        model.write_settings()
+        _train(settings, [model], report)
+        report.finish().publish()
+        return report
+    write_commands(settings, runs)
+    if settings.plan:
+        videos = len(set(dataset.manifest.ids(TRAIN)) - dataset.without_captions())
+        print(plan_table(settings, runs, videos, int(dataset.identity["feature_fps"])).text())
+        print(
+            f"  a command for each model: {settings.out / COMMANDS_FILE}; as a SLURM array: {settings.out / ARRAY_FILE}"
+        )
+        report.detail = {"runs": [{"run": run.name, "command": settings.command(run.name)} for run in runs]}
+        report.waiting = len(runs)
+        report.finish().publish()
+        return report
+    _train(settings, runs, report)
+    if report.complete:
+        _conclude(settings, runs, dataset, report)
+    report.finish().publish(settings.out / FILE)
+    if report.complete:
+        print("\n".join(table.text() for table in comparison_tables(report.detail)))
+        report.complete = _write_report(settings)
+    return report
+
+
+def _named(settings: StudySettings, runs: Sequence[Run]) -> Run:
+    for run in runs:
+        if run.name == settings.only:
+            return run
+    names = [run.name for run in runs]
+    raise InputError(f"{settings.experiment.source}: no model {settings.only!r}; {suggest(settings.only, names)}")
+
+
+def _refuse_absent(settings: StudySettings, runs: Sequence[Run]) -> None:
+    """InputError names a file or folder that isn't there, and that a model still to be trained will be asked about."""
+    source = settings.experiment.source
+    for run in runs:
+        evaluations = () if (run.folder / "train.json").exists() else run.stages[1:]
+        for stage, values in evaluations:
+            asked = stage_settings(stage, values, source)
+            for name in (setting.name for setting in fields(asked) if setting.name not in ("checkpoint", "out")):
+                value = getattr(asked, name)
+                for path in value if isinstance(value, tuple) else (value,):
+                    if isinstance(path, Path) and not path.exists():
+                        raise InputError(f"{source}: {stage}: {name} {path}: no such file or folder")
+
+
+def _train(settings: StudySettings, runs: Sequence[Run], report: StageReport) -> None:
+    _refuse_absent(settings, runs)
+    pool = Pool(min(processes_at_once(settings), len(runs)))
+    print(f"== {len(runs)} models, {pool.at_once} at once", flush=True)
+    began = time.monotonic()
+    pool.work(runs)
+    print(f"   models took {time.monotonic() - began:.1f} s", flush=True)
+    for name, status in pool.statuses.items():
+        if status == 0:
+            report.done += 1
+        elif status != STOPPED:
+            report.failed[f"model {name}, status {status}"] += 1
+    report.waiting = len(runs) - len(pool.statuses) + sum(status == STOPPED for status in pool.statuses.values())
+    report.stopped = asked_to_stop() and bool(report.waiting)
+    report.complete = report.done == len(runs)
+
+
+def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureDataset, report: StageReport) -> None:
+    measured = read_runs(runs)
+    headline = next(one for one in measured if one.run.arm.name == settings.reference)
+    if len(headline.retrieval["videos"]) < 2:
+        raise InputError(
+            f"{settings.experiment.source}: clips of one video have no interval over videos; evaluate more"
+        )
+    manifest = dataset.manifest
+    report.detail = {
+        "tables": compare(settings, measured),
+        # Files sort names: these two say in which order tables and arms stand.
+        "equal": list(settings.equal),
+        "arms": [arm.name for arm in settings.arms],
+        "chance": _chance(headline, measured),
+        "reference": settings.reference,
+        "seeds": list(settings.seeds),
+        "manifest": {"name": manifest.name, "digest": manifest.digest},
+        "data": {
+            "made": "sample" in settings.experiment.stages or _is_of_sample(headline),
+            "training videos": headline.retrieval["trained on"]["videos"],
+            "streams": sorted(dataset.identity["streams"]),
+        },
+        "runs": [_summary(one) for one in measured],
+        "circumstance": circumstance("cpu"),
+    }
+    report.notes.append(about_the_data(report.detail))
+    if len(settings.seeds) == 1:
+        report.notes.append("one seed: the intervals know nothing of how much another seed would differ")
+    write_tables(settings.out / FILE, comparison_tables(report.detail))
+
+
+def _is_of_sample(measured: Measured) -> bool:
+    # A study may also name the sample's files; beside its list of clips lies what `mcn sample` says of itself.
+    return (Path(measured.retrieval["settings"]["clips"]).parent / SUMMARY).exists()
+
+
+def _write_report(settings: StudySettings) -> bool:
+    """Whether the report is whole. The comparison stands, whatever the report has met."""
+    media = settings.experiment.out / "media"
+    asked = ReportSettings(settings.out, media if media.is_dir() else None)
+    try:
+        page = write_report(asked)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"mcn compare: no report ({reason}); `mcn report {settings.out}` writes it", file=sys.stderr)
+        return False
+    print(f"report: {asked.file.resolve()}")
+    return page.complete
+
+
+def _chance(headline: Measured, measured: Sequence[Measured]) -> dict[str, float]:
+    metrics = headline.retrieval["metrics"]
+    chance = dict(metrics["chance"]) | {"median rank": metrics["chance_median_rank"]}
+    localized = [one.localization for one in measured if one.localization is not None]
+    return chance | ({"recall": localized[0]["metrics"]["chance"]["recall"]} if localized else {})
+
+
+def _summary(one: Measured) -> dict[str, Any]:
+    return {
+        "run": one.run.name,
+        "folder": str(one.run.folder),
+        "arm": one.run.arm.name,
+        "seed": one.run.seed,
+        "equal": list(one.run.equal),
+        "settings": as_plain(one.run.train),
+        "parameters": one.run.parameters,
+        "seconds": one.seconds,
+        "precision": one.training["detail"]["precision"],
+    }

@@ -1,0 +1,108 @@
+"""The methods paragraph of a study, from what its files say: counts, dates, versions."""
+
+from importlib import metadata
+
+from pipeline.core.tables import signed_percent
+from pipeline.dataset.manifest import Manifest
+from pipeline.experiment.comparison_tables import TITLES, probability
+from pipeline.experiment.report.results import Study
+from pipeline.experiment.settings import ENDPOINT
+
+
+def question(study: Study) -> str:
+    """What the study asks, in a sentence."""
+    others = [arm for arm in study.arms if arm != study.detail["reference"]]
+    return (
+        f"Does it matter which of video, audio and text are contrasted with each other, and in which space? Compared "
+        f"with {study.detail['reference']}: {', '.join(others) or 'nothing'}. Primary endpoint, fixed beforehand: "
+        f"{ENDPOINT} of text -> video, video alone."
+    )
+
+
+def answers(study: Study) -> list[str]:
+    """For each table and arm how it differs from the reference in the primary endpoint, in a sentence each.
+
+    A difference is called one only where the corrected p is below 5 %.
+    """
+    found, reference = [], study.detail["reference"]
+    for equal, arms in study.detail["tables"].items():
+        for name in study.arms:
+            difference = arms.get(name, {}).get("differences", {}).get(ENDPOINT)
+            if difference is None:
+                continue
+            value, interval = signed_percent(difference)
+            p = arms[name]["corrected p"]
+            shown = f"95 % interval {interval}; p {probability(p, '= ')}, corrected"
+            if p < 0.05:
+                more = "more" if difference["value"] >= 0 else "less"
+                sentence = f"{name} has {value[1:]} points {more} {ENDPOINT} than {reference} ({shown})."
+            else:
+                sentence = f"no difference in {ENDPOINT} between {name} and {reference} is shown ({value}, {shown})."
+            found.append(f"{TITLES[equal]}: {sentence}")
+    return found
+
+
+def methods_paragraph(study: Study, manifest: Manifest | None) -> str:
+    """Text for a paper; every number in it is of a file of the study."""
+    return " ".join([_data(study, manifest), _training(study), _measures(study), _versions(study)])
+
+
+def _data(study: Study, manifest: Manifest | None) -> str:
+    detail = study.detail
+    made = ", made by mcn sample" if detail["data"]["made"] else ""
+    named = f"{detail['manifest']['name']} (digest {detail['manifest']['digest'][:12]})"
+    text = f"Models were trained on {detail['data']['training videos']:,} videos of the manifest {named}{made}"
+    if manifest is not None:
+        if manifest.listed is not None:
+            missing = sum(len(ids) for ids in manifest.missing.values())
+            text += f", frozen from a list of {manifest.listed['ids']:,} ids of which {missing:,} are missing"
+        held = len(manifest.video_ids) - len(manifest.ids("train"))
+        text += f"; {held:,} videos were held out"
+    return f"{text}. Video features are of {', '.join(detail['data']['streams'])}."
+
+
+def _training(study: Study) -> str:
+    models = study.models
+    first = models[0].training["detail"]["settings"]
+    steps = sorted({model.steps for model in models})
+    shown = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    seeds = study.detail["seeds"]
+    return (
+        f"Each of {len(study.arms)} arms ({', '.join(study.arms)}) was trained with {len(seeds)} "
+        f"seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), {len(models)} models in all, for {shown} "
+        f"steps (reference arm: {first['epochs']} epochs of batches of {first['batch_videos']} videos x "
+        f"{first['clips_per_video']} clips, Adam at {first['learning_rate']:g}, width {first['width']}). All arms saw "
+        "the same clips in the same order and began with equal weights where shapes agree."
+    )
+
+
+def _measures(study: Study) -> str:
+    metrics = next(model for model in study.models if model.has_headline).retrieval["detail"]["metrics"]
+    text = f"Text -> video retrieval was measured on {metrics['queries']:,} clips of {metrics['videos']:,} videos"
+    localized = next((model.localization for model in study.models if model.localization is not None), None)
+    if localized is not None:
+        found = localized["detail"]["metrics"]
+        text += f", localization on {found['steps']:,} steps of {found['videos']:,} videos in {found['tasks']:,} tasks"
+    seeds = len(study.detail["seeds"])
+    over = "seeds and videos as crossed random effects" if seeds > 1 else "videos alone, since there is one seed"
+    return (
+        f"{text}. Intervals are 95 %, over {over}; differences are paired by video and seed; p-values of the primary "
+        "endpoint are Holm's over the arms of a table."
+    )
+
+
+def _versions(study: Study) -> str:
+    every = [model.training["detail"]["circumstance"] for model in study.models]
+    days = sorted({one["time"][:10] for one in every})
+    when = f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
+    machines = ", ".join(sorted({f"{one['processor']} ({one['device']})" for one in every}))
+    torch = ", ".join(sorted({one["libraries"]["torch"] for one in every}))
+    python = ", ".join(sorted({one["libraries"]["python"] for one in every}))
+    return f"Training ended {when} on {machines}, with PyTorch {torch}, Python {python} and mcn {_version()}."
+
+
+def _version() -> str:
+    try:
+        return metadata.version("mcn")
+    except metadata.PackageNotFoundError:  # run from a folder that was not installed
+        return "of no known version"

@@ -1,0 +1,338 @@
+"""`mcn report STUDY`: a study as one HTML file that needs no network, its figures and tables as files beside it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pipeline.core.errors import InputError
+from pipeline.core.figure_files import FigureFiles, Shown
+from pipeline.core.figures import Drawing
+from pipeline.core.files import read_json, write_text
+from pipeline.core.report import StageReport
+from pipeline.evaluation import localization
+from pipeline.evaluation.probe.dose_figure import dose_drawing
+from pipeline.evaluation.probe.figures import probe_drawing
+from pipeline.evaluation.probe.tables import probes
+from pipeline.evaluation.probe.tables import tables as probe_tables
+from pipeline.evaluation.retrieval_tables import tables as retrieval_tables
+from pipeline.evaluation.timeline import COLUMNS, spread, timeline_figure, timeline_rows
+from pipeline.experiment.comparison_tables import about_the_data, comparison_tables
+from pipeline.experiment.report.clusters import cluster_contents, cluster_table
+from pipeline.experiment.report.embedded_clips import EmbeddedClips, embed_evaluated
+from pipeline.experiment.report.examples import ARMS, retrieval_examples
+from pipeline.experiment.report.frames import Frames
+from pipeline.experiment.report.learning_curve_figures import kinds_of, learning_curve_figure, read_curves
+from pipeline.experiment.report.methods import answers, methods_paragraph, question
+from pipeline.experiment.report.results import Model, Study, read_study
+from pipeline.experiment.report.score_figures import difference_figure, has_scores, score_figure
+from pipeline.experiment.report.shown_names import ShownNames
+from pipeline.experiment.report.spaces import (
+    MOST_DRAWN,
+    Gap,
+    gap_figure,
+    gap_table,
+    map_figure,
+    modality_gaps,
+    space_map,
+)
+from pipeline.experiment.report.tables import (
+    arms_table,
+    circumstance_table,
+    cost_table,
+    data_table,
+    manifest_of,
+    settings_table,
+)
+
+TIMELINES = 2
+"""Videos whose steps are drawn."""
+_OF_PROBES = ("not run, ", "words asked for: ")
+"""How notes begin that say what a probe was and wasn't asked: its tables show that."""
+_MEASURES = {"R@5": "R@5, text -> video", "recall": "localization recall"}
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What `mcn report` can be told."""
+
+    study: Path
+    """Folder that `mcn compare` has filled: it holds compare.json and runs/."""
+    media: Path | None = None
+    """Folder of the videos' files, for frames; default: media beside the study, where stages put it, if it is there."""
+    public: bool = False
+    """Leave out frames, captions, what is made of their words, ids of videos and names of machines."""
+    out: Path | None = None
+    """The HTML file; default: report.html, or report-public.html, in the study's folder. Figures and tables go into a
+    folder beside it, STEM-figures."""
+    seed: int = 0
+    """Of the maps, and of the choice of clips where there are many."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; a number from 0 to 2^32 - 1 is wanted")
+        if self.file.suffix != ".html":
+            raise ValueError(f"out is {self.out}; a file whose name ends in .html is wanted")
+
+    @property
+    def file(self) -> Path:
+        """The HTML file."""
+        return self.out or self.study / ("report-public.html" if self.public else "report.html")
+
+    @property
+    def figures(self) -> Path:
+        """The folder beside it. A name of its own: a public report's must hold nothing of another's."""
+        return self.file.with_name(f"{self.file.stem}-figures")
+
+    def command(self) -> str:
+        """The command line that these settings stand for."""
+        parts = ["mcn", "report", str(self.study)]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                parts += [f"--{field.name}"] if value is True else [f"--{field.name}", str(value)]
+        return shlex.join(parts)
+
+
+def run(settings: ReportSettings) -> StageReport:
+    """Write the report and say what it lacks; complete when it lacks nothing that the study's files should give."""
+    summary = settings.file.with_suffix(".json")
+    if summary.exists() and not _is_summary(summary):
+        raise InputError(f"{summary}: isn't a report's, which would take its place; choose another --out")
+    report = write_report(settings)
+    report.publish(summary)
+    return report
+
+
+def write_report(settings: ReportSettings) -> StageReport:
+    """Write the HTML file, its figures and tables. Equal studies and settings give equal bytes.
+
+    InputError when the folder holds no finished comparison, or can't be written to.
+    """
+    report = StageReport("report", unit="file")
+    study = read_study(settings.study)
+    media = _media(settings)
+    content = _Sections(study, settings, media, report).all()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.experiment"),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    write_text(settings.file, environment.get_template("report.html").render(content))
+    report.done = content["files"] + 1
+    report.complete = not report.failed
+    report.detail = {
+        "page": str(settings.file),
+        "figures": str(settings.figures),
+        "command": settings.command(),
+        "public": settings.public,
+        "manifest": study.detail["manifest"],
+    }
+    return report.finish()
+
+
+def _is_summary(path: Path) -> bool:
+    content = read_json(path)
+    return isinstance(content, dict) and content.get("stage") == "report"
+
+
+def _media(settings: ReportSettings) -> Path | None:
+    if settings.media is not None and not settings.media.is_dir():
+        raise InputError(f"{settings.media}: no such folder; give the videos' folder as --media, or leave it out")
+    if settings.public:
+        return None
+    beside = settings.study.resolve().parent / "media"
+    return settings.media or (beside if beside.is_dir() else None)
+
+
+class _Sections:
+    """Makes what the page shows, section by section."""
+
+    def __init__(self, study: Study, settings: ReportSettings, media: Path | None, report: StageReport) -> None:
+        self._study, self._settings, self._report = study, settings, report
+        self._names, self._frames = ShownNames(settings.public), Frames(media)
+        self._files = FigureFiles(settings.figures, settings.command())
+        self._manifest = manifest_of(study)
+
+    def all(self) -> dict[str, Any]:
+        """All that the template wants."""
+        study = self._study
+        found: dict[str, Any] = {
+            "about": about_the_data(study.detail),
+            "made": study.detail["data"]["made"],
+            "question": question(study),
+            "answers": answers(study),
+            "public": self._settings.public,
+            "command": self._settings.command(),
+            "reference": study.detail["reference"],
+            "comparison": [self._files.table(table.title, table) for table in comparison_tables(study.detail)],
+            "scores": self._scores(),
+            "data": self._files.table("data", data_table(study, self._manifest)),
+            "arms": self._files.table("arms", arms_table(study)),
+            "settings": self._files.table("settings", settings_table(study)),
+            "costs": self._files.table("time and memory", cost_table(study)),
+            "circumstance": self._files.table("circumstance", circumstance_table(study, self._settings.public)),
+            "methods": methods_paragraph(study, self._manifest),
+            "curves": [(arm, self._curves(arm)) for arm in study.arms],
+            # Before the clusters' frames: what is found matters more.
+            "examples": [] if self._settings.public else retrieval_examples(study.examples(), self._frames),
+            "timelines": self._timelines(),
+            "directions": [(model.arm, self._directions(model)) for model in study.examples()],
+            "probe": self._probe(),
+            "drawn": MOST_DRAWN,
+            "folder": self._settings.figures.name,
+        }
+        found |= self._spaces()
+        found |= {"frames": self._frames, "notes": self._notes(), "files": self._files.count}
+        self._files.remove_others()
+        return found
+
+    def _scores(self) -> list[Shown]:
+        found = []
+        for equal, arms in self._study.detail["tables"].items():
+            for measure, title in _MEASURES.items():
+                if not has_scores(self._study, equal, measure):
+                    continue
+                drawing = score_figure(self._study, equal, measure, title)
+                found.append(self._files.figure(f"scores {measure} equal {equal}", f"{title}, equal {equal}", drawing))
+                if any(measure in arm["differences"] for arm in arms.values()):
+                    drawing = difference_figure(self._study, equal, measure, title)
+                    name = f"differences {measure} equal {equal}"
+                    found.append(self._files.figure(name, f"{title}: differences, equal {equal}", drawing))
+        return found
+
+    def _curves(self, arm: str) -> list[Shown]:
+        paths = [model.folder / "metrics.csv" for model in self._study.of_arm(arm)]
+        lacking = [path for path in paths if not path.exists()]
+        if lacking:
+            self._lacks(f"learning curves of {arm}", f"{lacking[0]} is gone")
+            return []
+        curves = read_curves(paths)
+        return [
+            self._files.figure(f"learning curve {arm} {kind}", f"{arm}: {kind}", learning_curve_figure(curves, kind))
+            for kind in kinds_of(curves)
+        ]
+
+    def _timelines(self) -> list[tuple[str, list[tuple[str, Shown]]]]:
+        asked = [model for model in self._study.examples() if model.localization is not None][:ARMS]
+        lists = [spread(model.localization["detail"]["videos"], TIMELINES) for model in asked if model.localization]
+        found: list[tuple[str, list[tuple[str, Shown]]]] = []
+        for videos in zip(*lists, strict=True):
+            drawn = []
+            for model, video in zip(asked, videos, strict=True):
+                shown = self._names.localized(video)
+                name, title = f"steps {len(found) + 1} {model.arm}", f"{model.arm}: video {shown['video_id']}"
+                drawing = Drawing(timeline_figure(shown), COLUMNS, timeline_rows(shown))
+                drawn.append((model.arm, self._files.figure(name, title, drawing)))
+            found.append((self._names.localized(videos[0])["video_id"], drawn))
+        return found
+
+    def _directions(self, model: Model) -> list[Shown]:
+        tables = retrieval_tables(model.retrieval["detail"])
+        if model.localization is not None:
+            tables += localization.tables(model.localization["detail"])
+        return [self._files.table(f"all scores {model.arm}", table) for table in tables]
+
+    def _spaces(self) -> dict[str, Any]:
+        maps, clusters = [], []
+        gaps: list[Gap] = []
+        for model in self._study.examples():
+            try:
+                clips = embed_evaluated(model, self._settings.seed)
+            except InputError as error:
+                self._lacks(f"spaces of {model.arm}", str(error))
+                continue
+            maps.append((model, clips, self._maps(model.arm, clips)))
+            gaps += modality_gaps(model.arm, clips)
+            clusters.append((model.arm, self._clusters(model.arm, clips)))
+        found: dict[str, Any] = {"maps": maps, "clusters": clusters, "gap": [], "gap_table": None}
+        if gaps:
+            found["gap"] = [self._files.figure("modality gap", "Modality gap", gap_figure(gaps))]
+            found["gap_table"] = self._files.table("modality gap table", gap_table(gaps))
+        return found
+
+    def _maps(self, arm: str, clips: EmbeddedClips) -> list[Shown]:
+        found = []
+        classes = self._names.step_classes(clips.drawn_classes())
+        for space in clips.spaces:
+            place = space_map(space, clips.present, self._settings.seed)
+            if place is None:
+                self._report.notes.append(f"{arm}, space {space.name}: too few vectors that differ for a map")
+                continue
+            for by, names in (("modality", None), ("step", classes)):
+                title = f"{arm}, space {space.name}: clips by {by}"
+                drawing = map_figure(place, clips, names)
+                found.append(self._files.figure(f"map {arm} {space.name} {by}", title, drawing))
+        return found
+
+    def _clusters(self, arm: str, clips: EmbeddedClips) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for number, space in enumerate(clips.spaces):
+            contents = cluster_contents(space, clips)
+            if contents is None:
+                found.append({"space": space.name, "table": None, "frames": []})
+                continue
+            table = cluster_table(arm, contents, self._names)
+            frames = []
+            # In its first space an arm's largest clusters are shown; frames are few.
+            for cluster in contents.largest[:4] if number == 0 and self._frames.any else ():
+                nearest = [asdict(clip.clip) for clip in cluster.nearest]
+                pictured = [clip | {"picture": self._frames.of(clip)} for clip in nearest]
+                frames.append((cluster.number, [clip for clip in pictured if clip["picture"]]))
+            shown = self._files.table(f"clusters {arm} {space.name}", table)
+            found.append({"space": space.name, "table": shown, "frames": frames})
+        return found
+
+    def _probe(self) -> dict[str, Any]:
+        probed = self._study.probed()
+        results = [(model.arm, model.probe["detail"]) for model in probed if model.probe is not None]
+        found: dict[str, Any] = {
+            "lacking": [arm for arm in self._study.arms if arm not in {model.arm for model in probed}],
+            "figures": [],
+            "tables": [],
+        }
+        if any(probes(detail) for _, detail in results):
+            found["figures"].append(self._files.figure("probes", "Linear probes", probe_drawing(results)))
+        if any(detail["doses"] for _, detail in results):
+            found["figures"].append(self._files.figure("dose curves", "Dose curves", dose_drawing(results)))
+        for model, (_, detail) in zip(probed, results, strict=True):
+            shown = [self._files.table(f"probe {model.name}", table) for table in probe_tables(detail)]
+            found["tables"].append((model.name, shown))
+        return found
+
+    def _lacks(self, what: str, why: str) -> None:
+        self._report.failed[f"{what}: left out"] += 1
+        self._report.notes.append(self._names.note(f"{what} are left out: {why}", self._ids))
+
+    def _notes(self) -> list[str]:
+        """What a reader must not miss: of this report, of the comparison and of every model's stages."""
+        said: list[str] = list(self._report.notes)
+        if len(self._study.detail["seeds"]) == 1:
+            said.append("one seed: the intervals know nothing of how much another seed would differ")
+        arms_of: dict[str, dict[str, None]] = {}
+        for model in self._study.models:
+            reports: Sequence[Mapping[str, Any] | None] = (model.training, model.retrieval, model.localization)
+            for stage in (*reports, model.probe):
+                for note in () if stage is None else stage["notes"]:
+                    if not note.startswith(_OF_PROBES):
+                        arms_of.setdefault(self._names.note(note, self._ids), {})[model.arm] = None
+        own = dict.fromkeys(self._names.note(note, self._ids) for note in said)
+        return [*own, *(f"{', '.join(arms)}: {note}" for note, arms in arms_of.items())]
+
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        """All videos that a note may name."""
+        found: set[str] = set()
+        if self._manifest is not None:
+            groups = (self._manifest.splits, self._manifest.left_out, self._manifest.missing)
+            found.update(video_id for group in groups for ids in group.values() for video_id in ids)
+        for model in self._study.models:
+            found.update(model.retrieval["detail"]["videos"])
+            if model.localization is not None:
+                found.update(video["video_id"] for video in model.localization["detail"]["videos"])
+        return frozenset(found)

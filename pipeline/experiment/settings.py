@@ -1,0 +1,121 @@
+"""A study: the experiment of an `mcn run` file, and in its section `compare` what is set side by side."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.core.config import convert, from_mapping
+from pipeline.core.errors import InputError, suggest
+from pipeline.experiment.arms import Arm, arms_from
+from pipeline.experiment.run import RunSettings
+from pipeline.training.settings import TrainSettings, find_scheme
+
+SHARED = ("manifest", "out", "seed", "epochs", "batch_videos", "clips_per_video", "share_initial_weights")
+"""Training settings that no arm may have of its own: all arms see the same clips for as many steps."""
+KEYS = ("arms", "reference", "seeds", "equal", "at_once", "probed_seeds")
+EQUAL = ("width", "parameters")
+"""What arms may have in common: the width of every space, or the number of parameters."""
+ENDPOINT = "R@5"
+"""The primary endpoint, fixed beforehand: of text -> video, video alone, in the space that contrasts the two."""
+
+
+def _value(value: Any) -> Any:
+    """A setting as YAML gives it; by `--set` it comes as text."""
+    if not isinstance(value, str):
+        return value
+    read = yaml.safe_load(value)
+    return value.split(",") if isinstance(read, str) and "," in read else read
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Arms x seeds on one manifest."""
+
+    experiment: RunSettings
+    """The data, and what training and evaluations of all arms have in common."""
+    arms: tuple[Arm, ...]
+    reference: str
+    """The arm that the others are compared with."""
+    seeds: tuple[int, ...]
+    equal: tuple[str, ...]
+    """A table for each."""
+    at_once: int
+    """Models trained side by side; 0: one for each GPU, or for each core of a machine without."""
+    probed_seeds: int = 1
+    """Where the experiment has a section `probe`: the first so many seeds of each arm are probed, at the width of the
+    first table."""
+    overrides: tuple[str, ...] = ()
+    """What was given by `--set`."""
+    plan: bool = False
+    """Say what would be done, and write the commands, but train nothing."""
+    only: str = ""
+    """Train and evaluate this one model, on data that are there: a task of a job array."""
+
+    @classmethod
+    def load(
+        cls, path: Path, overrides: Sequence[str] = (), plan: bool = False, only: str | None = None
+    ) -> "StudySettings":
+        """Read and check the whole study; InputError says what is wrong. Without a section `compare` it has an arm for
+        each of the experiment's schemes."""
+        experiment = RunSettings.load(path, overrides)
+        where = f"{path}: compare"
+        given = {key: _value(value) for key, value in experiment.compare.items()}
+        for key in given:
+            if key not in KEYS:
+                raise InputError(f"{where}: unknown setting {key!r}; {suggest(str(key), KEYS)}")
+        schemes = [{"name": Path(scheme).stem, "scheme": scheme} for scheme in experiment.schemes]
+        arms = arms_from(given.get("arms", schemes), f"{where}: arms")
+        for arm, name in ((arm, name) for arm in arms for name in SHARED if name in arm.train):
+            raise InputError(f"{where}: arm {arm.name}: {name} is the same for all arms; give it under `train`")
+        names = [arm.name for arm in arms]
+        reference = given.get("reference", names[0])
+        if reference not in names:
+            raise InputError(f"{where}: reference {reference!r} is none of the arms; {suggest(str(reference), names)}")
+        seeds = convert(given.get("seeds", experiment.seeds), tuple[int, ...], f"{where}: seeds")
+        equal = convert(given.get("equal", ["width"]), tuple[str, ...], f"{where}: equal")
+        if not seeds or len(set(seeds)) < len(seeds) or not equal or set(equal) - set(EQUAL):
+            raise InputError(f"{where}: seeds, each once, and equal: [width, parameters] or one of these are wanted")
+        at_once = convert(given.get("at_once", 0), int, f"{where}: at_once")
+        probed_seeds = convert(given.get("probed_seeds", 1), int, f"{where}: probed_seeds")
+        for name, number in (("at_once", at_once), ("probed_seeds", probed_seeds)):
+            if number < 0:
+                raise InputError(f"{where}: {name} is {number}; a number from 0 on is wanted")
+        if "evaluate" not in experiment.stages:
+            raise InputError(f"{path}: section `evaluate` is needed: the endpoint is {ENDPOINT} of its clips")
+        asked = (probed_seeds, tuple(overrides), plan, only or "")
+        study = cls(experiment, arms, reference, seeds, equal, at_once, *asked)
+        for arm in arms:
+            scheme = find_scheme(study.train_settings(arm, seeds[0], experiment.out / "study").scheme)
+            if arm.name == reference and not scheme.contrasting("text", "video"):
+                raise InputError(
+                    f"{where}: reference {reference} never contrasts text with video: it has no {ENDPOINT} to compare"
+                )
+        return study
+
+    @property
+    def out(self) -> Path:
+        """Folder of the study: its runs, tables and report."""
+        return self.experiment.out / "study"
+
+    def command(self, model: str) -> str:
+        """The command line that trains and evaluates one model."""
+        given = [word for override in self.overrides for word in ("--set", override)]
+        return shlex.join(["mcn", "compare", self.experiment.source, *given, "--only", model])
+
+    def train_settings(self, arm: Arm, seed: int, out: Path, width: int | None = None) -> TrainSettings:
+        """What a model of the arm is trained with: the experiment's settings, then the arm's own."""
+        common: dict[str, Any] = {
+            "manifest": str(self.experiment.manifest),
+            "out": str(out),
+            "seed": seed,
+            "share_initial_weights": True,
+        }
+        own = {} if width is None else {"width": width}
+        values = common | self.experiment.stages.get("train", {}) | arm.train | own
+        settings = from_mapping(TrainSettings, values, f"{self.experiment.source}: arm {arm.name}")
+        assert isinstance(settings, TrainSettings)
+        return settings

@@ -1,0 +1,1 @@
+"""Media to shards: settings, preparation, planning, driver, worker, features, cleanup, speed."""

@@ -1,0 +1,216 @@
+"""Videos to features: decoder and networks of one process; knows no plan, part or shard.
+
+Frames of several videos share fixed-size batches, so a row doesn't depend on which other videos went through with it.
+"""
+
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from extractors.audio import AudioNetwork, feature_rows, step_times
+from extractors.audio_track import extract_audio
+from extractors.decoder_process import DecoderProcess
+from extractors.errors import MediaError, WeightsError
+from extractors.frame_batcher import FrameBatcher
+from extractors.logmel import log_mel
+from extractors.precision import resolve_device
+from extractors.text import words
+from extractors.video import FrameNetwork
+from extractors.weights import Weights, load_weights
+from pipeline.core.errors import InputError
+from pipeline.core.provenance import circumstance
+from pipeline.core.records import Caption, VideoFeatures, Words
+from pipeline.dataset.shard_writer import to_float16
+from pipeline.extraction.settings import ExtractSettings
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """One finished video."""
+
+    features: VideoFeatures
+    notes: tuple[str, ...]
+    """Remarks of the decoder; empty for a video without fault."""
+
+
+Result = Extracted | MediaError | ValueError
+"""A video's features, or why it has none: its media's fault, or values that can't be stored."""
+
+
+@dataclass
+class _VideoInWork:
+    path: Path
+    duration: float
+    rows: int
+    streams: dict[str, NDArray[np.float32]]
+    mask: NDArray[np.bool_] | None = None
+    decoder: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class FeatureExtractor:
+    """Owns the networks and the decoder of one process. Use as a context manager.
+
+    Raises InputError when the Identity can't be met here (other weights, other precision).
+    """
+
+    def __init__(self, settings: ExtractSettings, identity: dict[str, Any], weight_files: dict[str, Path]) -> None:
+        # With a worker a core, one thread each is fastest.
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        self.settings, self.identity = settings, identity
+        device = str(resolve_device(settings.device))
+        self.networks = {
+            name: FrameNetwork(
+                self._weights(name, weight_files, stream["weights"]), stream["view"], stream["precision"], device
+            )
+            for name, stream in identity["streams"].items()
+        }
+        davenet = self._weights("davenet", weight_files, identity["audio"]["weights"])
+        self.audio_network = AudioNetwork(davenet, device)
+        self.batchers: dict[str, FrameBatcher[str]] = {
+            name: FrameBatcher(network) for name, network in self.networks.items()
+        }
+        self.circumstance = circumstance(device)
+        self.decoder = DecoderProcess(settings.decoding())
+        self._in_work: dict[str, _VideoInWork] = {}
+
+    def _weights(self, network: str, files: dict[str, Path], digest: str) -> Weights:
+        try:
+            weights = load_weights(network, files[network])
+        except WeightsError as error:
+            raise InputError(str(error)) from None
+        if weights.digest != digest:
+            raise InputError(f"{files[network]}: sha256 of its tensors is {weights.digest}, the data set's is {digest}")
+        return weights
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decoder's process."""
+        self.decoder.close()
+        torch.set_num_threads(self._threads)
+
+    def extract(
+        self, videos: Iterable[tuple[str, Path]], captions_of: Callable[[str], tuple[Caption, ...]]
+    ) -> Iterator[tuple[str, Result]]:
+        """Each video's id with its result, as soon as it is finished: not always in the order given.
+
+        `videos`: (id, file); taken one by one, so that a generator may end the work between two videos, and may give a
+        video again whose first result was an error.
+        """
+        self._in_work.clear()
+        with tempfile.TemporaryDirectory(prefix="mcn-audio-") as scratch:
+
+            def finished(video_id: str) -> tuple[str, Result]:
+                work = self._in_work.pop(video_id)
+                try:
+                    features = self._features(video_id, work, captions_of(video_id), Path(scratch))
+                    return video_id, Extracted(features, work.notes)
+                except (MediaError, ValueError) as error:
+                    return video_id, error
+
+            for video_id, path in videos:
+                try:
+                    self._decode(video_id, path)
+                except MediaError as error:
+                    self._discard(video_id)
+                    yield video_id, error
+                for ready in [i for i, work in self._in_work.items() if work.mask is not None and not self._pending(i)]:
+                    yield finished(ready)
+            for name, batcher in self.batchers.items():
+                self._keep(name, batcher.flush())
+            for video_id in deque(self._in_work):
+                yield finished(video_id)
+
+    def _discard(self, video_id: str) -> None:
+        self._in_work.pop(video_id, None)
+        for batcher in self.batchers.values():
+            batcher.discard(video_id)
+
+    def _pending(self, video_id: str) -> int:
+        return sum(batcher.pending(video_id) for batcher in self.batchers.values())
+
+    def _keep(self, stream: str, results: list[Any]) -> None:
+        for key, rows, values in results:
+            self._in_work[key].streams[stream][rows] = values
+
+    def _decode(self, video_id: str, path: Path) -> None:
+        info = self.decoder.open(path)
+        streams = {name: np.zeros((info.rows, network.width), np.float32) for name, network in self.networks.items()}
+        work = self._in_work[video_id] = _VideoInWork(path, info.duration, info.rows, streams)
+        for batch in self.decoder.batches():
+            for name, batcher in self.batchers.items():
+                self._keep(name, batcher.push(video_id, batch.rows, batch.frames))
+        summary = self.decoder.summary
+        work.mask, work.decoder, work.notes = summary.mask, summary.decoder, summary.notes
+
+    def _features(
+        self, video_id: str, work: _VideoInWork, captions: tuple[Caption, ...], scratch: Path
+    ) -> VideoFeatures:
+        assert work.mask is not None
+        audio_settings, fps = self.identity["audio"], self.identity["feature_fps"]
+        store, native = audio_settings["store"], audio_settings["rate"] == "native"
+        audio = np.zeros((0 if native else work.rows, self.audio_network.width), np.float32)
+        audio_mask = np.zeros(len(audio), bool)
+        logmel, start = np.zeros((0, 40), np.float16), 0.0
+        track = extract_audio(work.path, scratch, self.settings.time_limit)
+        if track is not None:
+            work.notes += track.notes
+        if track is not None and len(track.samples):
+            start = track.start
+            logmel = to_float16(log_mel(track.samples), "log-mel")
+            if store != "logmel":
+                steps = self.audio_network.steps(logmel)
+                if native:
+                    audio, audio_mask = steps, np.ones(len(steps), bool)
+                else:
+                    audio, audio_mask = feature_rows(steps, start, work.rows, fps)
+            else:
+                audio_mask = _heard(len(logmel), start, work.rows, fps)
+        for leftover in scratch.iterdir():
+            leftover.unlink()
+        table, ids, offsets = _index_words(captions)
+        return VideoFeatures(
+            video_id=video_id,
+            duration=work.duration,
+            feature_fps=fps,
+            video={name: to_float16(rows, name) for name, rows in work.streams.items()},
+            video_mask=work.mask,
+            audio=None if store == "logmel" else to_float16(audio, "davenet"),
+            audio_mask=audio_mask,
+            logmel=None if store == "davenet" else logmel,
+            logmel_start=start,
+            captions=captions,
+            words=Words(table, ids, offsets),
+            decoder=work.decoder,
+        )
+
+
+def _heard(frames: int, start: float, rows: int, fps: int) -> NDArray[np.bool_]:
+    """Which rows have sound, where only the log-mel is kept: the same rule as DaveNet's rows."""
+    outputs = step_times(-(-frames // 16), start)
+    return feature_rows(np.zeros((len(outputs), 1), np.float32), start, rows, fps)[1]
+
+
+def _index_words(captions: tuple[Caption, ...]) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.int64]]:
+    """Table of words (sorted), ids into it, offsets per caption."""
+    lines = [words(caption.text) for caption in captions]
+    table = sorted({word for line in lines for word in line})
+    position = {word: index for index, word in enumerate(table)}
+    ids = np.array([position[word] for line in lines for word in line], np.int32)
+    return tuple(table), ids, np.cumsum([0, *map(len, lines)]).astype(np.int64)

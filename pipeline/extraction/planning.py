@@ -1,0 +1,126 @@
+"""From ids and media at hand to new plans: what is planned already stays as it is."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.core.errors import InputError
+from pipeline.core.ledger import latest_states, read_ledger
+from pipeline.dataset.plans import cut_into_shards, hash_order, plan_names, read_plan, write_plans
+from pipeline.dataset.shard_plans import closed_names, read_receipt
+from pipeline.dataset.tombstones import forgotten, is_forgotten
+from pipeline.download.downloader import settled
+from pipeline.download.media import find_media
+from pipeline.download.media_check import stated_seconds
+from pipeline.download.video_list import each_video_id
+from pipeline.extraction.id_set import IdSet
+from pipeline.extraction.settings import ExtractSettings
+
+ATTEMPTS, RECHECK_H = 3, 24.0
+"""What `mcn download` does by default: after that many failures a video isn't waited for."""
+
+
+@dataclass
+class Stock:
+    """What there is to plan."""
+
+    new: dict[str, float]
+    """Videos with media that no plan has: id -> seconds."""
+    absent: int
+    """Listed videos that have neither media nor a plan."""
+    unsettled: int
+    """Those of them that a download may still bring."""
+    notes: list[str] = field(default_factory=list)
+    """Remarks on odd files."""
+
+
+def planned_ids(dataset: Path, ask_again: Collection[str] = ()) -> IdSet:
+    """Ids that are not to be planned (again): those in plans, save those left out of closed shards for `ask_again`."""
+    closed = set(closed_names(dataset)) if ask_again else set()
+    again: set[str] = set()
+
+    def plans() -> Iterator[tuple[str, ...]]:
+        for name in plan_names(dataset / "plans"):
+            ids = read_plan(dataset / "plans", name).video_ids
+            # A later plan may have taken up what an earlier shard left out.
+            again.difference_update(ids)
+            if name in closed and (receipt := read_receipt(dataset, name)) is not None:
+                again.update(video_id for video_id, reason in receipt.left_out.items() if reason in ask_again)
+            yield ids
+
+    return IdSet(plans(), but=again)
+
+
+def check_inputs(settings: ExtractSettings) -> None:
+    """InputError when list or media can't be used."""
+    if not settings.media.exists():
+        raise InputError(f"{settings.media}: no such folder; --media wants the folder of downloaded videos")
+    if settings.ids is not None:
+        for _ in each_video_id(settings.ids):
+            pass
+    elif not plan_names(settings.out / "plans") and not find_media(settings.media).paths:
+        raise InputError(f"{settings.media}: holds no video file named by an id; see `mcn download`")
+
+
+def take_stock(settings: ExtractSettings) -> Stock:
+    """Compare list, media and plans. Of a million planned videos nothing but their ids is held."""
+    planned = planned_ids(settings.out, settings.ask_again)
+    gone = forgotten(settings.out)
+    found = find_media(settings.media, passed_over=planned)
+    asked = found.paths if settings.ids is None else each_video_id(settings.ids)
+    open_ids = dict.fromkeys(video_id for video_id in asked if video_id not in planned)
+    kept_out = [video_id for video_id in open_ids if is_forgotten(video_id, gone)]
+    for video_id in kept_out:
+        del open_ids[video_id]
+    absent = {video_id for video_id in open_ids if video_id not in found.paths}
+    downloads = settings.media / "ledger"
+    stated = _durations(downloads, open_ids.keys() - absent)
+    new = {i: stated.get(i) or stated_seconds(found.paths[i]) for i in open_ids if i not in absent}
+    states = latest_states(downloads, "download", wanted=absent) if absent else {}
+    unsettled = sum(not settled(states.get(video_id), ATTEMPTS, RECHECK_H, ()) for video_id in absent)
+    notes = []
+    if found.misnamed:
+        notes.append(
+            f"{len(found.misnamed)} media files are left out, their names can't be ids (letters, digits, - and _), "
+            f"e.g. {found.misnamed[0].name}"
+        )
+    if found.duplicates:
+        twice = next(iter(found.duplicates))
+        notes.append(f"{len(found.duplicates)} videos are there twice, e.g. {twice}: the first is used")
+    if kept_out:
+        notes.append(f"{len(kept_out)} videos were forgotten and stay out")
+    return Stock(new, len(absent), unsettled, notes)
+
+
+def _durations(ledger: Path, wanted: Collection[str]) -> dict[str, float]:
+    """Seconds of video that downloads have measured."""
+    if not wanted:
+        return {}
+    outcomes = read_ledger(ledger, "download", wanted=wanted)
+    # An attempt that failed has measured nothing, and takes nothing from one that didn't.
+    return {o.video_id: float(seconds) for o in outcomes if (seconds := o.detail.get("duration"))}
+
+
+def plan_videos(settings: ExtractSettings, new: Mapping[str, float], full_only: bool = False) -> list[str]:
+    """Write plans for the `new` videos (id -> seconds); returns the plans' names.
+
+    With `full_only` only as many as fill shards are planned: the others wait until more are there.
+    """
+    shard_seconds = settings.shard_size * 2**20 / settings.bytes_per_second()
+    if full_only:
+        new = _filling(new, shard_seconds)
+    return write_plans(settings.out / "plans", cut_into_shards(new, shard_seconds))
+
+
+def _filling(new: Mapping[str, float], shard_seconds: float) -> dict[str, float]:
+    """As many of the videos, in hash order, as fill a whole number of shards."""
+    chosen: dict[str, float] = {}
+    full: dict[str, float] = {}
+    seconds = 0.0
+    for video_id in sorted(new, key=hash_order):
+        chosen[video_id] = new[video_id]
+        seconds += new[video_id]
+        if seconds >= shard_seconds:
+            full.update(chosen)
+            chosen, seconds = {}, 0.0
+    return full

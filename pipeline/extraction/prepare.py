@@ -1,0 +1,116 @@
+"""The networks of a data set before the first video: weights fetched, made or found; digests; precision.
+
+PyTorch with ResNet152's weights takes most of a GiB. `prepare_networks` looks at them in a process of its own, so that
+the one that plans for a million ids, and waits for workers, is spared.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extractors.errors import WeightsError
+from pipeline.core.errors import InputError
+from pipeline.dataset.shard_check import environment
+from pipeline.extraction.settings import ExtractSettings
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What the networks are on this machine."""
+
+    files: dict[str, Path]
+    """Network -> a file that `extractors.weights.load_weights` reads."""
+    digests: dict[str, str]
+    """Network -> sha256 of its weights."""
+    precision: str
+    """`bf16` or `fp32`."""
+
+
+def prepare_weights(settings: ExtractSettings) -> dict[str, Path]:
+    """Fetch, make or find each network's weights; InputError says which can't be had."""
+    try:
+        return _weight_files(weight_specs(settings), settings.out / "weights")
+    except (WeightsError, ValueError) as error:
+        raise InputError(str(error)) from None
+
+
+def prepare_networks(settings: ExtractSettings, precision: str) -> Networks:
+    """Weights and their digests, and what `precision` (bf16, fp32 or auto) is here; all of it by another process.
+
+    InputError says what can't be had.
+    """
+    asked = {
+        "specs": weight_specs(settings),
+        "folder": str(settings.out / "weights"),
+        "precision": precision,
+        "device": settings.device,
+    }
+    command = [sys.executable, "-m", "pipeline.extraction.prepare"]
+    # What holds a weights file goes back to the system with it; glibc would keep 100 MB to 200 MB for the next.
+    system = environment() | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=system) as process:
+        assert process.stdin is not None and process.stdout is not None
+        # Left open: its end is this process's, and the other's too.
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.flush()
+        lines = process.stdout.read().splitlines()
+    if process.returncode or not lines:
+        raise InputError(
+            f"the networks' weights: the process that looked at them ended with status {process.returncode}; "
+            "if nothing above says why, see whether this machine has 2 GB of memory to spare"
+        )
+    answer = json.loads(lines[-1])
+    if "error" in answer:
+        raise InputError(answer["error"])
+    files = {network: Path(path) for network, path in answer["files"].items()}
+    return Networks(files, answer["digests"], answer["precision"])
+
+
+def weight_specs(settings: ExtractSettings) -> dict[str, str]:
+    """Network -> which weights."""
+    specs = dict.fromkeys(settings.streams, "IMAGENET1K") | {"davenet": settings.davenet_weights}
+    return specs | ({"resnet152": settings.weights} if "resnet152" in specs else {})
+
+
+def _weight_files(specs: Mapping[str, str], folder: Path) -> dict[str, Path]:
+    from extractors.weights import materialise
+
+    return {network: materialise(network, spec, folder).resolve() for network, spec in specs.items()}
+
+
+def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from extractors.precision import resolve_device, resolve_precision
+    from extractors.weights import load_weights
+
+    try:
+        files = _weight_files(asked["specs"], Path(asked["folder"]))
+        return {
+            "files": {network: str(path) for network, path in files.items()},
+            "digests": {network: load_weights(network, path).digest for network, path in files.items()},
+            "precision": resolve_precision(asked["precision"], resolve_device(asked["device"])),
+        }
+    except (WeightsError, ValueError) as error:
+        return {"error": str(error)}
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def main() -> None:
+    """Read what is asked, a line of JSON, from standard input; print the answer as the last line."""
+    asked = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    print(json.dumps(_answer(asked)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Settings of `mcn extract`, and the Identity that follows from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from extractors.decode import DecodeSettings
+from extractors.weight_names import DEFAULT_WEIGHTS
+from pipeline.dataset.shard_writer import SCHEMA
+
+STAGE = "extract"
+
+STREAMS = {"resnet152": 2048, "efficientnet-lite0": 1280}
+"""Video streams there are, and their widths."""
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """What `mcn extract` can be told. Raises ValueError on a combination that makes no sense."""
+
+    media: Path
+    """Folder of video files named by their ids (nested or flat), or one video file."""
+    out: Path
+    """Data set folder; an existing one with the same settings grows."""
+    captions: Path | None = None
+    """caption.json or raw_caption.json, {video_id: {"start": [s], "end": [s], "text": [str]}}, or a folder of ID.csv
+    with columns start,end,text. Without it no words are stored."""
+    drop_overlaps: bool = False
+    """Leave out captions that repeat an earlier one's text and overlap it in time."""
+    ids: Path | None = None
+    """csv with a column video_id: only these videos are taken. Default: all there are in --media."""
+    streams: tuple[str, ...] = ("resnet152",)
+    """Video networks, separated by commas: resnet152, efficientnet-lite0."""
+    weights: str = DEFAULT_WEIGHTS["resnet152"]
+    """ResNet152's: IMAGENET1K_V1 or IMAGENET1K_V2 (torchvision; needs the internet once), a file, or random:SEED."""
+    davenet_weights: str = DEFAULT_WEIGHTS["davenet"]
+    """DaveNet's weights: a file (AVLnet, MCN or DAVEnet state dict) or random:SEED, which proves plumbing alone."""
+    view: Literal["full", "center"] = "full"
+    """What a network sees of a frame: all of it with short side 224, or the middle 224x224."""
+    feature_fps: int = 1
+    """Rows a second; a divisor of 30."""
+    frame_size: str = "short-256"
+    """short-256 (aspect kept; 454x256 for 16:9) or WxH."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the video networks; auto is bf16 where the processor has it. Resolved once per data set."""
+    audio_rate: Literal["rows", "native"] = "rows"
+    """DaveNet rows averaged to the video's rows, or every 160 ms."""
+    audio_store: Literal["both", "davenet", "logmel"] = "both"
+    """What is kept of the sound: DaveNet rows, the log-mel (8 kB a second), or both."""
+    word_vectors: Path | None = None
+    """word2vec .bin, .txt or .kv, e.g. GoogleNews. Default: trained on the captions by gensim."""
+    split: Path | None = None
+    """csv video_id,split: vectors trained here see only the captions of split `train`."""
+    shard_size: float = 1024.0
+    """MiB a shard aims at; small sets are cut into up to 8 shards."""
+    time_limit: float = 600.0
+    """Seconds of decoding one video may take before its decoder is killed."""
+    part: str = ""
+    """I/N: take only part I of N of the plans, one process each, no cluster software; default: SLURM's array task."""
+    follow: bool = False
+    """Go on while a download fills --media, until every id of --ids is extracted or given up; shards are filled
+    first."""
+    delete_media: bool = False
+    """Delete a video's media once its shard is closed and verified."""
+    ask_again: tuple[str, ...] = ()
+    """Failures of closed shards to try anew in new shards, e.g. timeout,crashed."""
+    poll: float = 30.0
+    """Seconds between looks at media and other processes' work, with --follow or several processes."""
+    workers: int = 0
+    """Local worker processes; 0: one a core. Ignored by cluster runners."""
+    device: str = "auto"
+    """cpu, cuda, cuda:N, or auto."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.streams) - set(STREAMS)
+        if unknown or not self.streams:
+            raise ValueError(f"streams: {', '.join(sorted(unknown)) or 'none'} is unknown; known: {', '.join(STREAMS)}")
+        if min(self.shard_size, self.time_limit, self.poll) <= 0 or self.workers < 0:
+            raise ValueError("shard_size, time_limit and poll must be above 0, workers at least 0")
+        if self.follow and self.ids is None:
+            raise ValueError("follow needs ids: without a list there is no knowing when all are there")
+        self.decoding()
+
+    def decoding(self) -> DecodeSettings:
+        """What the decoder is told."""
+        return DecodeSettings(feature_fps=self.feature_fps, frame_size=self.frame_size, time_limit_s=self.time_limit)
+
+    def bytes_per_second(self) -> float:
+        """Size of one second of video in a shard, captions aside."""
+        video = 2 * sum(STREAMS[stream] for stream in self.streams) * self.feature_fps
+        davenet = 2 * 1024 * (self.feature_fps if self.audio_rate == "rows" else 6.25)
+        return video + (davenet if self.audio_store != "logmel" else 0) + (8000 if self.audio_store != "davenet" else 0)
+
+
+def identity(
+    settings: ExtractSettings, digests: dict[str, str], precision: str, captions: dict[str, str]
+) -> dict[str, Any]:
+    """The Identity of docs/data-format.md.
+
+    `digests`: network -> sha256 of its weights; `precision`: bf16 or fp32; `captions`: of `caption_identity`.
+    """
+    return {
+        "schema": SCHEMA,
+        "feature_fps": settings.feature_fps,
+        "frame_size": settings.frame_size,
+        "streams": {
+            stream: {
+                "network": stream,
+                "weights": digests[stream],
+                "view": settings.view,
+                "precision": precision,
+                "width": STREAMS[stream],
+            }
+            for stream in settings.streams
+        },
+        "audio": {
+            "sample_rate": 16000,
+            "rate": settings.audio_rate,
+            "store": settings.audio_store,
+            "weights": digests["davenet"],
+            "precision": "fp32",
+        },
+        "captions": captions,
+    }

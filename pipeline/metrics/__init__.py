@@ -1,0 +1,1 @@
+"""Arithmetic alone, arrays in and numbers out: ranking, retrieval, localization, alignment, intervals."""

@@ -1,0 +1,124 @@
+"""Segments of steps in time: the best alignment of a transcript with background, under a model of the steps' lengths.
+
+R matrices, T seconds, K steps. The published evaluation hands log-probabilities to the aligner of Mining YouTube
+(Kuehne et al., 2019), a Viterbi search along a transcript with a Poisson model of lengths; this is such a search.
+"""
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, log_softmax
+
+from pipeline.metrics.step_assignment import assign_steps
+
+_MOST_SUMS = 1 << 21
+"""Sums held at a time: 16 MiB."""
+
+
+def frame_log_probabilities(scores: NDArray[np.floating], background: float) -> NDArray[np.float64]:
+    """Log-probabilities [..., T, K + 1] of each second's steps and, last, the background, of `scores` [..., T, K].
+
+    They are the log-softmax of standardised scores: those of a matrix less their mean, over their standard deviation,
+    since dot products have no scale of their own. `background` is the background's score on that scale. Scores that
+    are all equal are standardised to 0. Raises ValueError on NaN or infinity.
+    """
+    if not np.isfinite(scores).all():
+        raise ValueError("scores hold NaN or infinity: they have no scale")
+    if not scores.size:
+        return np.zeros((*scores.shape[:-1], scores.shape[-1] + 1))
+    exact = scores.astype(np.float64)
+    # The mean of equal numbers may differ from them in its last digit.
+    level = np.ptp(exact, axis=(-2, -1), keepdims=True) == 0
+    centred = np.where(level, 0.0, exact - exact.mean(axis=(-2, -1), keepdims=True))
+    standard = centred / np.where(level, 1.0, centred.std(axis=(-2, -1), keepdims=True))
+    with_background = np.concatenate([standard, np.full((*standard.shape[:-1], 1), background)], axis=-1)
+    found: NDArray[np.float64] = log_softmax(with_background, axis=-1)
+    return found
+
+
+def log_poisson(lengths: NDArray[np.integer], mean: float) -> NDArray[np.float64]:
+    """Log-probability of each length in seconds under a Poisson distribution of `mean` > 0 seconds."""
+    found: NDArray[np.float64] = lengths * np.log(mean) - mean - gammaln(lengths + 1.0)
+    return found
+
+
+def segment_steps(log_probabilities: NDArray[np.floating], step_seconds: float) -> NDArray[np.int64]:
+    """Half-open spans [..., K, 2] in whole seconds, of `log_probabilities` [..., T, K + 1], the background's last.
+
+    They make up the most probable sequence background, step 1, background, ..., step K, background. A background may
+    be empty; a step lasts a second at least, and its length has Poisson's probability with mean `step_seconds`, in
+    place of 0. Exact. Where T < K, the T steps of the best order-keeping choice get a second each, as in
+    `assign_steps`, and the others [-1, -1). Raises ValueError on NaN or infinity, and for a mean that isn't positive.
+    """
+    if not np.isfinite(log_probabilities).all() or not 0 < step_seconds < np.inf:
+        raise ValueError("finite log-probabilities and a positive mean length are wanted")
+    *lead, seconds, labels = log_probabilities.shape
+    steps = labels - 1
+    exact = log_probabilities.astype(np.float64)
+    if seconds < steps:
+        # All lengths are 1: what is left is the choice of steps.
+        first = assign_steps(exact[..., :-1])
+        return np.stack([first, np.where(first < 0, -1, first + 1)], axis=-1)
+    gain_RTK = (exact[..., :-1] - exact[..., -1:]).reshape(prod(lead), seconds, steps)
+    return _align(gain_RTK, step_seconds).reshape(*lead, steps, 2)
+
+
+def _align(gain_RTK: NDArray[np.float64], step_seconds: float) -> NDArray[np.int64]:
+    """The alignment by what each second gains, in log-probability, as a step in place of the background."""
+    count, seconds, steps = gain_RTK.shape
+    ends_KRT = np.empty((steps, count, seconds + 1), np.int64)
+    starts_KRT = np.empty((steps, count, seconds + 1), np.int64)
+    places = np.arange(seconds + 1)
+    # The best sum with the steps so far done by second t, t included.
+    done_RT = np.zeros((count, seconds + 1))
+    for step in range(steps):
+        gain_RT = gain_RTK[:, :, step]
+        summed_RT = np.concatenate([np.zeros((count, 1)), np.cumsum(gain_RT, axis=1)], axis=1)
+        lengths = log_poisson(np.arange(1, _longest(gain_RT, step_seconds) + 1), step_seconds)
+        best_RT, starts_KRT[step] = _best_starts(done_RT - summed_RT, lengths)
+        ending_RT = best_RT + summed_RT
+        done_RT = np.maximum.accumulate(ending_RT, axis=1)
+        rises_RT = ending_RT[:, 1:] > done_RT[:, :-1]
+        ends_KRT[step, :, 0] = 0
+        ends_KRT[step, :, 1:] = np.where(rises_RT, places[1:], 0)
+        np.maximum.accumulate(ends_KRT[step], axis=1, out=ends_KRT[step])
+    found_RK2 = np.empty((count, steps, 2), np.int64)
+    rows, last = np.arange(count), np.full(count, seconds)
+    for step in reversed(range(steps)):
+        end = ends_KRT[step, rows, last]
+        last = starts_KRT[step, rows, end]
+        found_RK2[:, step, 0], found_RK2[:, step, 1] = last, end
+    return found_RK2
+
+
+def _longest(gain_RT: NDArray[np.float64], step_seconds: float) -> int:
+    """The longest a step can be in a best alignment.
+
+    Length l is log(l / mean) less probable than l - 1: beyond the length at which this is more than any second gains,
+    a step is better off with a second less.
+    """
+    seconds = gain_RT.shape[1]
+    largest = min(float(gain_RT.max()), np.log(seconds + 1.0) + abs(np.log(step_seconds)))
+    return min(seconds, int(step_seconds * np.exp(largest)) + 2)
+
+
+def _best_starts(
+    before_RT: NDArray[np.float64], lengths_L: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """For each end t the largest `before[t - l] + lengths[l - 1]` over the lengths l, and its start; the longest of
+    equal ones. -inf and 0 where there is none."""
+    count, places = before_RT.shape
+    longest = len(lengths_L)
+    padded = np.concatenate([np.full((count, longest), -np.inf), before_RT], axis=1)
+    # Window t ends just before t: its columns are the starts t - longest, ..., t - 1.
+    windows_RTL = np.lib.stride_tricks.sliding_window_view(padded, longest, axis=1)[:, :places]
+    best_RT = np.empty((count, places))
+    starts_RT = np.empty((count, places), np.int64)
+    rows = max(1, _MOST_SUMS // max(1, count * longest))
+    for first in range(0, places, rows):
+        sums = windows_RTL[:, first : first + rows] + lengths_L[::-1]
+        place = sums.argmax(axis=-1)
+        best_RT[:, first : first + rows] = np.take_along_axis(sums, place[..., None], axis=-1)[..., 0]
+        starts_RT[:, first : first + rows] = place + np.arange(first, first + sums.shape[1]) - longest
+    return best_RT, np.maximum(starts_RT, 0)

@@ -1,0 +1,97 @@
+"""Finding a whole video by its captions: their average score, and their votes (Chen et al.'s video_evaluation.py).
+
+The published counts of votes settle ties by position and give a hit to any video with a vote where fewer than k have
+one. Here a tie in a vote or between votes is worth the average over its orders, as everywhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.metrics.ranking import Positions, Side, positions, products
+from pipeline.metrics.retrieval_metrics import CUTOFFS
+
+MOST_VIDEOS = 5000
+"""With more, the matrices of votes would take gigabytes."""
+
+_ASKED_AT_A_TIME = 256
+
+
+@dataclass(frozen=True)
+class FullVideo:
+    """Where the right videos stand, by several rules. V videos, N captions."""
+
+    video_ids: tuple[str, ...]
+    """[V], ascending."""
+    caption: Positions
+    """[N]: one caption asks; a video scores what its best clip does."""
+    caption_average: Positions
+    """[V]: all captions of a video ask; a video scores the mean over them of what its best clip does."""
+    video_votes: dict[int, Positions]
+    """Cutoff k -> [V]: each caption votes for its k best videos."""
+    clip_votes: dict[int, Positions]
+    """Cutoff k -> [V]: each caption gives its k best clips' videos a vote a clip."""
+
+
+def full_video(queries: Side, candidates: Side, owners: Sequence[str]) -> FullVideo:
+    """Rank whole videos by their captions; caption and clip i belong to video `owners[i]`.
+
+    A caption that isn't there says nothing: alone it finds its video last of all, and it casts no vote. A clip that
+    isn't there is never found. Raises ValueError when a score is NaN or overflows.
+    """
+    names, owner = np.unique(np.asarray(owners), return_inverse=True)
+    videos, clips = len(names), len(owner)
+    owner_of = torch.from_numpy(owner)
+    means = torch.zeros(videos, videos, dtype=torch.float64)
+    votes = {kind: {k: torch.zeros(videos, videos, dtype=torch.float64) for k in CUTOFFS} for kind in ("video", "clip")}
+    higher, equal = np.full(clips, videos - 1, np.int64), np.zeros(clips, np.int64)
+    there = queries.present.nonzero().squeeze(1)
+    for asked in there.split(_ASKED_AT_A_TIME):
+        scores = products(queries.vectors[asked], candidates.vectors)
+        if not torch.isfinite(scores.sum()):
+            raise ValueError("scores hold NaN or overflow: no rank can be given")
+        scores[:, ~candidates.present] = -torch.inf
+        best = torch.full((len(asked), videos), -torch.inf)
+        best.scatter_reduce_(1, owner_of.expand(len(asked), -1), scores, "amax")
+        own = owner_of[asked]
+        right = best.gather(1, own.unsqueeze(1))
+        higher[asked.numpy()] = (best > right).sum(dim=1).numpy()
+        equal[asked.numpy()] = (best == right).sum(dim=1).numpy() - 1
+        # A video without a clip that is there has no score; the worst there is keeps sums finite, and it last.
+        means.index_add_(0, own, best.clamp(min=torch.finfo(torch.float32).min).double())
+        for k in CUTOFFS:
+            votes["video"][k].index_add_(0, own, _among_best(best, k))
+            chosen = torch.zeros(len(asked), videos, dtype=torch.float64)
+            chosen.index_add_(1, owner_of, _among_best(scores, k))
+            votes["clip"][k].index_add_(0, own, chosen)
+    heard = torch.zeros(videos, dtype=torch.bool)
+    heard[owner_of[there]] = True
+    return FullVideo(
+        tuple(names.tolist()),
+        Positions(higher, equal).without(~queries.present.numpy(), videos),
+        _standing(means, heard),
+        {k: _standing(votes["video"][k], heard) for k in CUTOFFS},
+        {k: _standing(votes["clip"][k], heard) for k in CUTOFFS},
+    )
+
+
+def _among_best(scores: Tensor, k: int) -> Tensor:
+    """Probability (N, M), float64, that each is among the `k` best of its row, equal scores in random order."""
+    k = min(k, scores.shape[1])
+    edge = scores.topk(k, dim=1).values[:, -1:]
+    above, level = scores > edge, scores == edge
+    left = (k - above.sum(dim=1, keepdim=True)).double() / level.sum(dim=1, keepdim=True)
+    return torch.where(above, 1.0, torch.where(level & (scores > -torch.inf), left, 0.0)).double()
+
+
+def _standing(scores: Tensor, heard: Tensor) -> Positions:
+    """Positions of the diagonal; a video of which no caption is there comes last."""
+    standing: NDArray[np.float64] = scores.numpy()
+    # Votes are sums of fractions, in an order of their own: what differs by rounding alone is equal.
+    standing = np.round(standing, 9)
+    where = positions(standing)
+    return where.without(~heard.numpy(), len(standing))

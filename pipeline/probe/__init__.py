@@ -1,1 +1,0 @@
-"""`mcn probe`: what each space of a trained model keeps of a clip."""

@@ -1,0 +1,1 @@
+"""What an operator asks: status, inspect, doctor, estimate, verify, forget."""

@@ -1,0 +1,50 @@
+"""`mcn doctor [PATH]`: is this machine, and a shared folder, fit for all stages? One line a check, with its cure."""
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.core.report import StageReport
+from pipeline.tools.doctor.finding import Finding, examine
+from pipeline.tools.doctor.folder import shared_folder_checks, trial_folder
+from pipeline.tools.doctor.machine import machine_checks
+from pipeline.tools.doctor.software import software_checks
+
+
+@dataclass(frozen=True)
+class DoctorSettings:
+    """What `mcn doctor` can be told."""
+
+    path: Path | None = None
+    """A folder for data sets or media, such as a mounted NAS: it is checked too, and left as it was."""
+    out: Path | None = None
+    """File to write the findings to as JSON."""
+
+
+def run(settings: DoctorSettings) -> StageReport:
+    """Make all checks, print each as it ends. Complete when none found a problem; warnings are told and let pass.
+
+    InputError when the folder is missing or can't be written to.
+    """
+    report = StageReport("doctor", unit="check")
+    findings: list[Finding] = []
+    with ExitStack() as stack:
+        checks = machine_checks() | software_checks()
+        if settings.path is not None:
+            checks |= shared_folder_checks(stack.enter_context(trial_folder(settings.path)))
+        for name, check in checks.items():
+            findings.append(examine(name, check))
+            print(findings[-1].line(), flush=True)
+    report.failed = Counter(finding.check for finding in findings if finding.state == "problem")
+    report.done = len(findings) - report.failed.total()
+    report.complete = not report.failed
+    warnings = sum(finding.state == "warning" for finding in findings)
+    report.detail = {
+        "path": str(settings.path) if settings.path is not None else None,
+        "warnings": warnings,
+        "findings": [asdict(finding) for finding in findings],
+    }
+    report.notes = [f"{warnings} of them with a warning"] if warnings else []
+    report.finish().publish(settings.out)
+    return report

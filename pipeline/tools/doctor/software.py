@@ -1,0 +1,219 @@
+"""`mcn doctor`'s look at the software: our packages, libraries, FFmpeg, decoders, yt-dlp and its runtime."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+from pipeline.core.provenance import library_versions
+from pipeline.tools.doctor.finding import Check, Finding
+
+OURS = ("pipeline", "extractors", "models", "beam_jobs")
+ROOT = Path(__file__).resolve().parents[1]
+"""Folder of this project's four packages."""
+DISTRIBUTION = "mcn"
+
+OLD_YT_DLP_DAYS = 90
+"""yt-dlp itself warns from this age on: sites change faster than that."""
+UPGRADE = 'pip install -U "yt-dlp[default,deno]"'
+_CHILD_LIMIT_S = 60.0
+_CLIP_S = 2
+_WHERE = """
+import importlib.util, json, sys
+specs = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
+places = {name: s and (s.origin or next(iter(s.submodule_search_locations or ()), None)) for name, s in specs.items()}
+print(json.dumps(places))
+"""
+
+
+def software_checks() -> dict[str, Check]:
+    """Name -> check."""
+    return {
+        "packages": check_packages,
+        "libraries": check_libraries,
+        "ffmpeg": check_ffmpeg,
+        "decord": check_decord,
+        "pyav": check_pyav,
+        "yt-dlp": check_yt_dlp,
+        "javascript": check_javascript,
+    }
+
+
+def _place(name: str) -> str | None:
+    """Where an import of `name` leads in this process; None for nowhere."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return None
+    return spec.origin or next(iter(spec.submodule_search_locations or ()), None)
+
+
+def _strangers(places: dict[str, str | None]) -> dict[str, str]:
+    """Package -> where it was found, for those that aren't this project's own."""
+    return {
+        name: place or "nowhere"
+        for name, place in places.items()
+        if place is None or not Path(place).resolve().is_relative_to(ROOT / name)
+    }
+
+
+def check_packages() -> Finding:
+    """That `models`, `pipeline` and the others are ours, here and in a process that is started in this folder."""
+    strangers = _strangers({name: _place(name) for name in OURS})
+    if not strangers:
+        # Workers and fetchers are such processes: the working directory comes first on their path.
+        path = os.pathsep.join(place for place in sys.path if place)
+        child = subprocess.run(
+            [sys.executable, "-c", _WHERE, *OURS],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_CHILD_LIMIT_S,
+            check=True,
+        )
+        strangers = _strangers(json.loads(child.stdout))
+    if strangers:
+        found = ", ".join(f"{name} is {place}" for name, place in strangers.items())
+        mend = f"work in another folder, or rename it or take it off the path; ours are in {ROOT}"
+        return Finding("packages", "problem", f"not this project's own: {found}", mend)
+    return Finding("packages", "ok", f"{', '.join(OURS)} are those in {ROOT}")
+
+
+def unmet_requirements() -> list[str]:
+    """What the installed package asks for and doesn't find, e.g. `torch==2.11.* (2.12.0 is here)`.
+
+    PackageNotFoundError when this project runs from its source without being installed.
+    """
+    from packaging.requirements import Requirement
+
+    unmet = []
+    for text in metadata.requires(DISTRIBUTION) or ():
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        named = f"{wanted.name}{wanted.specifier}"
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            unmet.append(f"{named} (missing)")
+            continue
+        if not wanted.specifier.contains(version, prereleases=True):
+            unmet.append(f"{named} ({version} is here)")
+    return unmet
+
+
+def check_libraries() -> Finding:
+    """Versions of the libraries that touch the numbers, and whether they are those asked for."""
+    import torch
+    import torchaudio
+    import torchvision
+
+    # torchvision and torchaudio are compiled against one torch, and may be installed beside another.
+    torchvision.ops.nms(torch.zeros(0, 4), torch.zeros(0), 0.5)
+    torchaudio.functional.melscale_fbanks(201, 20.0, 8000.0, 40, 16000)
+    told = ", ".join(f"{name} {version}" for name, version in library_versions().items())
+    try:
+        unmet = unmet_requirements()
+    except metadata.PackageNotFoundError:
+        return Finding("libraries", "ok", f"{told} (run from the source: no list of wanted versions to compare with)")
+    if unmet:
+        return Finding(
+            "libraries", "problem", f"wanted: {', '.join(unmet)}", "pip install -e . installs what is wanted"
+        )
+    return Finding("libraries", "ok", told)
+
+
+def check_ffmpeg() -> Finding:
+    """That the FFmpeg program of imageio-ffmpeg runs."""
+    import imageio_ffmpeg
+
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    told = subprocess.run(
+        [program, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHILD_LIMIT_S, check=False
+    )
+    version = re.match(rb"ffmpeg version (\S+)", told.stdout)
+    if told.returncode or version is None:
+        mend = "pip install --force-reinstall imageio-ffmpeg, and unset IMAGEIO_FFMPEG_EXE"
+        return Finding("ffmpeg", "problem", f"{program} ended with status {told.returncode}", mend)
+    return Finding("ffmpeg", "ok", f"{version[1].decode()} ({program})")
+
+
+def check_decord() -> Finding:
+    """That a made video goes through the decoder's process, and that decord is what decodes it."""
+    from extractors.decode import DecodeSettings
+    from extractors.decoder_process import DecoderProcess
+    from pipeline.sample.clip import write_made_clip
+
+    with tempfile.TemporaryDirectory(prefix="mcn-doctor-") as folder:
+        clip = Path(folder) / "clip.mp4"
+        write_made_clip(clip, _CLIP_S)
+        with DecoderProcess(DecodeSettings(time_limit_s=_CHILD_LIMIT_S)) as decoder:
+            info = decoder.open(clip)
+            frames = sum(len(batch.rows) for batch in decoder.batches())
+            summary = decoder.summary
+    if frames != _CLIP_S or (info.width, info.height) != (454, 256):
+        text = f"{frames} rows of {info.width}x{info.height} from a made video of {_CLIP_S} s at 454x256"
+        return Finding("decord", "problem", text, "install decord 0.6.0 again (macOS: eva-decord)")
+    if summary.decoder != "decord":
+        mend = "install decord 0.6.0 again (macOS: eva-decord), or go on: PyAV gives the same rows, more slowly"
+        return Finding("decord", "warning", "; ".join(summary.notes) or f"{summary.decoder} decoded in its place", mend)
+    return Finding("decord", "ok", "decodes a made video of H.264")
+
+
+def check_pyav() -> Finding:
+    """That PyAV and the sound's FFmpeg read a made video, all frames and all samples."""
+    import av
+
+    from extractors.audio_track import extract_audio
+    from pipeline.sample.clip import FRAME_RATE, write_made_clip
+
+    with tempfile.TemporaryDirectory(prefix="mcn-doctor-") as folder:
+        clip = Path(folder) / "clip.mp4"
+        write_made_clip(clip, _CLIP_S, 160, 90)
+        with av.open(str(clip)) as container:
+            frames = sum(1 for _ in container.decode(video=0))
+        track = extract_audio(clip, folder, _CHILD_LIMIT_S)
+        heard = track.duration if track is not None else 0.0
+    if frames != _CLIP_S * FRAME_RATE or abs(heard - _CLIP_S) > 0.1:
+        text = f"{frames} frames and {heard:.2f} s of sound from a made video of {_CLIP_S * FRAME_RATE} and {_CLIP_S} s"
+        return Finding("pyav", "problem", text, "install av and imageio-ffmpeg again")
+    return Finding("pyav", "ok", f"PyAV {av.__version__} and FFmpeg read picture and sound of a made video")
+
+
+def check_yt_dlp() -> Finding:
+    """yt-dlp's version, which is a date, and its age."""
+    from yt_dlp.version import __version__
+
+    text = f"{__version__}"
+    dated = re.match(r"(\d{4})\.(\d{1,2})\.(\d{1,2})", __version__)
+    if dated is None:
+        return Finding("yt-dlp", "warning", f"{text}: no date in its version, so its age is unknown", UPGRADE)
+    released = time.mktime((int(dated[1]), int(dated[2]), int(dated[3]), 0, 0, 0, 0, 0, -1))
+    days = round((time.time() - released) / 86_400)
+    text = f"{__version__}, {days} days old"
+    if days > OLD_YT_DLP_DAYS:
+        return Finding("yt-dlp", "warning", text, f"{UPGRADE}: sites refuse old ones")
+    return Finding("yt-dlp", "ok", text)
+
+
+def check_javascript() -> Finding:
+    """The runtime by which yt-dlp solves YouTube's challenges: deno, and the package of its scripts."""
+    from yt_dlp.utils._jsruntime import DenoJsRuntime
+
+    mend = f"{UPGRADE}: without it mcn download finds few or no formats on YouTube"
+    if importlib.util.find_spec("yt_dlp_ejs") is None:
+        return Finding("javascript", "problem", "yt_dlp_ejs, yt-dlp's scripts for YouTube, is missing", mend)
+    deno = DenoJsRuntime().info
+    if deno is None:
+        others = [name for name in ("node", "bun") if shutil.which(name)]
+        unused = f" ({' and '.join(others)} would need a flag that mcn download doesn't give)" if others else ""
+        return Finding("javascript", "problem", f"no deno beside Python or on PATH{unused}", mend)
+    if not deno.supported:
+        return Finding("javascript", "problem", f"deno {deno.version} is too old for yt-dlp", mend)
+    return Finding("javascript", "ok", f"deno {deno.version}, with yt-dlp's scripts")

@@ -1,0 +1,1 @@
+"""`mcn estimate`: days, TB and GPU hours of each stage of a study."""

@@ -1,0 +1,1 @@
+"""`mcn forget`: a video taken out of everything that holds it."""

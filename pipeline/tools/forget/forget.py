@@ -1,0 +1,417 @@
+"""`mcn forget ID...`: a video leaves everything that was made of it, and can't come back.
+
+A journal says which ids are on their way out; while it lies there, the data set isn't extracted to or frozen, and the
+same command, with or without ids, goes on.
+"""
+
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.core.errors import InputError
+from pipeline.core.files import ASIDE, fsync_folder, write_aside, write_json, write_text
+from pipeline.core.lease import locked
+from pipeline.core.ledger import decode_line, read_ledger
+from pipeline.core.report import StageReport
+from pipeline.core.video_ids import check_media_name
+from pipeline.dataset.caption_store import FILE as CAPTIONS
+from pipeline.dataset.caption_store import CaptionStore, remove_from_store
+from pipeline.dataset.folder import FORGETTING, read_description
+from pipeline.dataset.freeze import reasons_of
+from pipeline.dataset.manifest import Manifest, read_manifest
+from pipeline.dataset.plans import lease_path, plan_names, read_plan, write_plans
+from pipeline.dataset.shard_plans import Receipt, make_receipt, read_receipt, receipt_path, shard_path
+from pipeline.dataset.shard_reader import FeatureFile
+from pipeline.dataset.shard_writer import Origin, write_part, write_shard
+from pipeline.dataset.tombstones import add_tombstones, forgotten, half_forgotten, is_forgotten, tombstone
+from pipeline.download.budget import SCRATCH, download_lock
+from pipeline.download.media import MediaFinder
+from pipeline.download.video_list import each_video_id
+from pipeline.search.embeddings import EmbeddingsFile
+from pipeline.search.index import FILE as INDEX_FILE
+from pipeline.search.index import read_description as read_index
+from pipeline.tools.forget.references import figures_of, files_naming, is_report
+from pipeline.tools.verify.recompute import settings_of
+from pipeline.tools.verify.repair import WITHOUT_MEDIA
+from pipeline.tools.verify.verify import check_shards
+from pipeline.training.checkpoint import VIDEOS
+
+
+@dataclass(frozen=True)
+class ForgetSettings:
+    """Which videos, and where they may be."""
+
+    ids: tuple[str, ...] = ()
+    """Ids of the videos to forget; none: finish an interrupted `mcn forget`."""
+    dataset: Path | None = None
+    """Data set folder; default: RUN/dataset."""
+    media: Path | None = None
+    """Media folder; default: RUN/media, or the one that the data set was made from."""
+    run: Path | None = None
+    """Folder of a run (`mcn run`), or any folder with models and reports: checkpoints, embeddings and indices are
+    listed, reports removed."""
+    even_if_unknown: bool = False
+    """Keep out an id that nothing names, too. Without it such an id is taken for mistyped: nothing is done for it."""
+
+    def __post_init__(self) -> None:
+        if self.dataset is None and self.run is None:
+            raise ValueError("dataset or run is needed: where the videos are")
+
+
+def run(settings: ForgetSettings) -> StageReport:
+    """Complete when none of the videos is left anywhere; says which checkpoints saw them.
+
+    InputError, with nothing changed, when what is to be rewritten is damaged: a copy must not get valid digests.
+    """
+    report = StageReport("forget")
+    dataset = settings.dataset or Path(str(settings.run)) / "dataset"
+    read_description(dataset)
+    media = _media(settings, dataset)
+    asked = {check_media_name(video_id, "mcn forget") for video_id in settings.ids}
+    with ExitStack() as stack:
+        stack.enter_context(locked(dataset / "leases" / "planning.json", f"planning in {dataset}"))
+        half_done = half_forgotten(dataset)
+        if not asked | half_done:
+            raise InputError(f"mcn forget: ids are needed; none was left half forgotten in {dataset}")
+        known = _known(asked, dataset, media, settings.run)
+        unknown = set() if settings.even_if_unknown else asked - half_done - known
+        ids = (asked | half_done) - unknown
+        affected = _affected(dataset, ids)
+        for path, what in _locks(dataset, media, affected):
+            stack.enter_context(locked(path, what))
+        if ids:
+            _refuse_damage(dataset, affected)
+            _forget(report, settings, dataset, media, ids)
+    report.done = len(ids)
+    for video_id in sorted(unknown):
+        report.failed["unknown"] += 1
+        report.notes.append(
+            f"nothing names {video_id}: mistyped? Nothing is done for it; --even-if-unknown keeps it out all the same"
+        )
+    report.complete = not unknown
+    report.finish().publish(dataset / "forget.json")
+    return report
+
+
+def _forget(
+    report: StageReport, settings: ForgetSettings, dataset: Path, media: Path | None, ids: Collection[str]
+) -> None:
+    write_json(dataset / FORGETTING, {"ids": sorted(ids)})
+    for folder in (dataset, media):
+        if folder is not None:
+            add_tombstones(folder, ids)
+    report.detail = {
+        "media": _forget_media(media, ids) if media is not None else 0,
+        "shards": _forget_shards(dataset, ids),
+        "captions": _forget_captions(dataset, ids),
+        "manifests": _forget_in_manifests(dataset, ids),
+        "ledger lines": sum(_forget_in_ledger(folder / "ledger", ids) for folder in (dataset, media) if folder),
+    }
+    checkpoints = _checkpoints(settings.run, ids) if settings.run else []
+    embeddings, indices = _embedded(settings.run, dataset, ids) if settings.run else ([], [])
+    removed, left = _forget_reports(settings.run, dataset, media, ids)
+    (dataset / FORGETTING).unlink()
+    report.detail |= {
+        "reports": [str(path) for path in removed],
+        "checkpoints": [str(path) for path in checkpoints],
+        "embeddings": [str(path) for path in embeddings],
+        "indices": [str(path) for path in indices],
+        "files left": len(left),
+    }
+    report.notes += [
+        f"{path} was trained on some of them: train anew to be rid of what it learnt" for path in checkpoints
+    ]
+    report.notes += [f"{path} holds their clips: delete it, and embed anew" for path in embeddings]
+    report.notes += [
+        f"{path} is an index of such a file, or of one that is gone: delete it, and index anew" for path in indices
+    ]
+    if media is None:
+        report.notes.append("media were not looked for: give --media FOLDER")
+    if settings.run is None:
+        report.notes.append("models and reports were not looked for: give --run FOLDER")
+    if removed:
+        report.notes.append(f"{len(removed)} reports that named them are removed; `mcn run` makes them anew")
+    if left:
+        print("\n".join(f"still names the id: {path}" for path in left))
+        report.notes.append(f"{len(left)} files that aren't this program's still name them, and are left to you")
+    if report.detail["shards"]:
+        copies = ", ".join(f"{name}-*.h5" for name in sorted(report.detail["shards"]))
+        report.notes.append(f"copies made by `mcn train --stage-to` still hold them: delete {copies} there by hand")
+
+
+def _media(settings: ForgetSettings, dataset: Path) -> Path | None:
+    """The media folder; None where there is none."""
+    choices = [settings.media] if settings.media else [settings.run / "media"] if settings.run else []
+    if settings.media is None:
+        with suppress(InputError):
+            choices.append(settings_of(dataset, None).media)
+    return next((folder for folder in choices if folder.is_dir()), None)
+
+
+def _given(dataset: Path) -> dict[str, Path]:
+    """The user's own files that the data set was made from: setting -> path."""
+    settings = read_description(dataset).get("settings", {})
+    return {name: Path(settings[name]) for name in ("ids", "captions", "split") if settings.get(name)}
+
+
+def _affected(dataset: Path, ids: Collection[str]) -> list[str]:
+    """Names of the plans that name one of the ids."""
+    plans = dataset / "plans"
+    return [name for name in plan_names(plans) if not set(ids).isdisjoint(read_plan(plans, name).video_ids)]
+
+
+def _known(ids: Collection[str], dataset: Path, media: Path | None, folder: Path | None) -> set[str]:
+    """Ids that something names or that were forgotten before; all of `ids` of which that is so are among them."""
+    found: set[str] = set()
+    for name in plan_names(dataset / "plans"):
+        found.update(set(ids).intersection(read_plan(dataset / "plans", name).video_ids))
+    for path in sorted((dataset / "manifests").glob("*.json")):
+        manifest = read_manifest(path)
+        for lists in (manifest.splits, manifest.left_out, manifest.missing):
+            found.update(*lists.values())
+    for path in sorted(folder.rglob(VIDEOS)) if folder is not None else ():
+        found.update(path.read_text(encoding="utf-8").split("\n"))
+    gone: frozenset[str] = frozenset()
+    for place in filter(None, (dataset, media)):
+        gone |= forgotten(place)
+        found.update(outcome.video_id for outcome in read_ledger(place / "ledger", wanted=set(ids)))
+    given = _given(dataset)
+    # A list that isn't there any more, or no longer one, names nothing.
+    with suppress(InputError):
+        found.update(set(ids).intersection(each_video_id(given["ids"])) if "ids" in given else ())
+    captions = given.get("captions")
+    store = CaptionStore(dataset / CAPTIONS) if (dataset / CAPTIONS).exists() else None
+    finder = MediaFinder(media) if media is not None else None
+    found.update(
+        video_id
+        for video_id in ids
+        if is_forgotten(video_id, gone)
+        or (store is not None and store.of(video_id))
+        or (captions is not None and (captions / f"{video_id}.csv").is_file())
+        or (finder is not None and finder.find(video_id) is not None)
+    )
+    return found
+
+
+def _refuse_damage(dataset: Path, names: Collection[str]) -> None:
+    """InputError when a shard that is to be rewritten isn't what was closed."""
+    bad = check_shards(dataset, names).bad_shards
+    if bad:
+        more = f" ({len(bad) - 1} more shards are bad)" if len(bad) > 1 else ""
+        raise InputError(
+            f"{next(iter(bad.values()))}{more}; nothing was forgotten, repair first: mcn verify {dataset} --repair"
+        )
+
+
+def _locks(dataset: Path, media: Path | None, affected: Collection[str]) -> Iterator[tuple[Path, str]]:
+    """Everything, planning apart, that a process at work on these folders holds or may come to hold."""
+    for name in plan_names(dataset / "plans"):
+        if name in affected or lease_path(dataset, name).exists():
+            yield lease_path(dataset, name), f"extracting shard {name}"
+    if media is not None:
+        yield download_lock(media, "1/1"), f"downloading to {media}"
+        for path in sorted((media / SCRATCH).glob("*.json")):
+            if path != download_lock(media, "1/1"):
+                yield path, f"{path.stem} in {media}"
+
+
+def _forget_media(media: Path, ids: Collection[str]) -> int:
+    finder = MediaFinder(media)
+    count = 0
+    for video_id in ids:
+        while (path := finder.find(video_id)) is not None:
+            path.unlink()
+            fsync_folder(path.parent)
+            finder = MediaFinder(media)
+            count += 1
+    # What a killed download has left; its lock says that none is at work.
+    for path in files_naming([media / SCRATCH], ids, ()):
+        path.unlink()
+    return count
+
+
+def _forget_shards(dataset: Path, ids: Collection[str]) -> dict[str, str]:
+    """Replace every plan that names one of the ids, with its shard or parts; returns old name -> new name."""
+    replaced: dict[str, str] = {}
+    plans = dataset / "plans"
+    for name in plan_names(plans):
+        plan = read_plan(plans, name)
+        if not set(ids) & set(plan.video_ids):
+            continue
+        kept = tuple(video_id for video_id in plan.video_ids if video_id not in ids)
+        # An earlier call that was killed may have written the plan in its place already.
+        new = next((n for n in plan_names(plans) if n != name and read_plan(plans, n).video_ids == kept), None)
+        if kept:
+            new = new or write_plans(plans, [kept])[0]
+            _move_features(dataset, name, new, kept)
+            replaced[name] = new
+        else:
+            replaced[name] = ""
+        # A repair that was killed leaves the damaged shard aside; a closing that was, one half written.
+        leftovers = sorted((dataset / "shards").glob(f".{name}.h5.*"))
+        # The receipt first: one without its shard would stand for a shard that is lost.
+        for path in (*leftovers, receipt_path(dataset, name), shard_path(dataset, name), plans / f"{name}.json"):
+            path.unlink(missing_ok=True)
+            fsync_folder(path.parent if path.parent.is_dir() else dataset)
+        shutil.rmtree(dataset / "parts" / name, ignore_errors=True)
+    return replaced
+
+
+def _move_features(dataset: Path, name: str, new: str, kept: tuple[str, ...]) -> None:
+    """What plan `name` has of the videos `kept`, as a closed shard or as parts of plan `new`."""
+    source, target, parts = shard_path(dataset, name), shard_path(dataset, new), dataset / "parts" / new
+    for part in (dataset / "parts" / name).glob("*.h5"):
+        if part.stem in kept:
+            parts.mkdir(parents=True, exist_ok=True)
+            os.replace(part, parts / part.name)
+    if not source.exists():
+        return
+    receipt = read_receipt(dataset, name)
+    if not target.exists():
+        _rewrite(dataset, source, new, kept)
+    if read_receipt(dataset, new) is None:
+        left_out = receipt.left_out if receipt is not None else reasons_of(dataset / "ledger", "extract")
+        make_receipt(dataset, new, left_out)
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def _rewrite(dataset: Path, source: Path, new: str, kept: tuple[str, ...]) -> None:
+    """Close shard `new` with the videos `kept` of the shard `source`."""
+    parts = dataset / "parts" / new
+    identity = read_description(dataset)["identity"]
+    with FeatureFile(source) as file:
+        circumstance, table = file.circumstance, file.table()
+        places = {video_id: place for place, video_id in enumerate(file.video_ids)}
+        stored = [video_id for video_id in kept if video_id in places]
+        for video_id in stored:
+            video = file.video(places[video_id], video_id, table)
+            write_part(parts / f"{video_id}.h5", video, Origin(new, identity, circumstance))
+    origin = Origin(new, identity, circumstance, read_plan(dataset / "plans", new).digest)
+    write_shard(shard_path(dataset, new), [parts / f"{video_id}.h5" for video_id in stored], origin)
+
+
+def _forget_captions(dataset: Path, ids: Collection[str]) -> bool:
+    for aside in dataset.glob(f".{CAPTIONS}.*{ASIDE}"):
+        aside.unlink()
+    if not (dataset / CAPTIONS).exists():
+        return False
+    remove_from_store(dataset / CAPTIONS, ids)
+    return True
+
+
+def _forget_in_manifests(dataset: Path, ids: Collection[str]) -> list[str]:
+    """Take the ids from every manifest, and name the shards that hold its other videos now."""
+    homes = {
+        name: read_receipt(dataset, name)
+        for name in plan_names(dataset / "plans")
+        if receipt_path(dataset, name).exists()
+    }
+    changed = []
+    for path in sorted((dataset / "manifests").glob("*.json")):
+        before = read_manifest(path)
+        after = _without(before, ids, [receipt for receipt in homes.values() if receipt is not None])
+        if after != before:
+            write_json(path, after.as_json() | {"digest": after.digest})
+            changed.append(before.name)
+    return changed
+
+
+def _without(manifest: Manifest, ids: Collection[str], receipts: list[Receipt]) -> Manifest:
+    def cut(lists: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(i for i in members if i not in ids) for name, members in lists.items()}
+
+    there = {receipt.name for receipt in receipts}
+    if set(manifest.shards) <= there and not any(
+        set(ids) & set(members)
+        for lists in (manifest.splits, manifest.left_out, manifest.missing)
+        for members in lists.values()
+    ):
+        return manifest
+    frozen = {i for lists in (manifest.splits, manifest.left_out) for members in lists.values() for i in members}
+    # A shard that is gone without having been replaced stays named, so that `mcn verify` tells.
+    homeless = (frozen - set(ids)).difference(*(receipt.video_ids for receipt in receipts))
+    shards = {name: entry for name, entry in manifest.shards.items() if homeless and name not in there} | {
+        receipt.name: {"content": receipt.content, "videos": len(receipt.video_ids)}
+        for receipt in receipts
+        if receipt.name in manifest.shards or (frozen - set(ids)).intersection(receipt.video_ids)
+    }
+    return replace(
+        manifest,
+        splits=cut(manifest.splits),
+        left_out=cut(manifest.left_out),
+        missing=cut(manifest.missing),
+        shards=shards,
+    )
+
+
+def _forget_in_ledger(folder: Path, ids: Collection[str]) -> int:
+    """Write every ledger file that has lines of the ids anew without them; returns how many lines."""
+    count = 0
+    for path in sorted(folder.glob("*.jsonl")):
+        lines = path.read_bytes().split(b"\n")
+        kept = [line for line in lines if not _is_of(line, ids)]
+        if len(kept) < len(lines):
+            count += len(lines) - len(kept)
+            with write_aside(path) as aside:
+                aside.write_bytes(b"\n".join(kept))
+    return count
+
+
+def _is_of(line: bytes, ids: Collection[str]) -> bool:
+    outcome = decode_line(line)
+    return outcome.video_id in ids if outcome is not None else any(video_id.encode() in line for video_id in ids)
+
+
+def _checkpoints(folder: Path, ids: Collection[str]) -> list[Path]:
+    """Folders of checkpoints that were trained on one of the ids; beside them its sha256 takes the id's place."""
+    found = []
+    for path in sorted(folder.rglob(VIDEOS)):
+        lines = path.read_text(encoding="utf-8").split("\n")
+        if set(ids) & set(lines):
+            found.append(path.parent)
+            write_text(path, "\n".join(f"sha256 {tombstone(line)}" if line in ids else line for line in lines))
+    return found
+
+
+def _embedded(folder: Path, dataset: Path, ids: Collection[str]) -> tuple[list[Path], list[Path]]:
+    """Embeddings files and parts of one that hold one of the ids, and the index folders made of these."""
+    embeddings, digests = [], set()
+    for path in sorted(folder.rglob("*.h5")):
+        if path.is_relative_to(dataset):
+            continue
+        with suppress(InputError), EmbeddingsFile(path) as file:
+            if not set(ids).isdisjoint(file.video_ids):
+                embeddings.append(path)
+                digests.add(file.digest)
+    indices = []
+    for path in sorted(folder.rglob(INDEX_FILE)):
+        with suppress(InputError):
+            made_of = read_index(path.parent).embeddings
+            # Without the file that it was made of, nobody can say whose clips an index holds.
+            gone = not any(place.exists() for place in (Path(made_of["path"]), path.parent / made_of["relative"]))
+            if made_of["digest"] in digests or gone:
+                indices.append(path.parent)
+    return embeddings, indices
+
+
+def _forget_reports(
+    folder: Path | None, dataset: Path, media: Path | None, ids: Collection[str]
+) -> tuple[list[Path], list[Path]]:
+    """Delete the reports that name one of the ids; returns these, and the files not of this program that do."""
+    own = "plans shards manifests leases weights parts ledger dataset.json forgetting.json forgotten.json".split()
+    but = [dataset / name for name in own]
+    but += [media / "ledger", media / SCRATCH] if media is not None else []
+    given = [path.resolve() for path in _given(dataset).values()]
+    removed, left = [], []
+    for path in files_naming([top for top in (folder, dataset, media) if top is not None], ids, but):
+        users = any(path.resolve().is_relative_to(place) for place in given)
+        if not users and (path == dataset / WITHOUT_MEDIA or is_report(path)):
+            for trace in (*(figures_of(path) if path.suffix == ".html" else ()), path):
+                trace.unlink(missing_ok=True)
+                removed.append(trace)
+        else:
+            left.append(path)
+    return removed, left

@@ -1,0 +1,97 @@
+"""Files beside a data set that name a video: this program's own reports, and what is someone else's."""
+
+import json
+import re
+from codecs import BOM_UTF16_BE
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from pipeline.core.report import StageReport
+from pipeline.download.media import MEDIA_SUFFIXES
+
+_BLOCK_BYTES = 1 << 20
+_REPORT_KEYS = frozenset(StageReport("").as_json())
+_RESULTS_KEYS = frozenset(("source", "stages", "scores", "processors"))
+_PAGE_BEGINS, _PAGE_TITLE = b"<!doctype html>", b"<title>mcn run: "
+_STUDY_TITLE, _BY_REPORT = b"<title>mcn report: ", b"mcn report "
+MADE_BY = "made by: "
+"""In the first line of a figure's numbers and of a table for a paper, before the command."""
+
+
+def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collection[Path]) -> list[Path]:
+    """Files under `tops` whose name or, in a text, content names one of the ids; nothing at or under `but`."""
+    wanted = _pattern(video_ids)
+    found = set()
+    for top in tops:
+        for path in top.rglob("*"):
+            if not path.is_file() or any(path.is_relative_to(place) for place in but):
+                continue
+            if wanted.search(path.name.encode()) or _content_names(path, wanted):
+                found.add(path)
+    return sorted(found)
+
+
+def is_report(path: Path) -> bool:
+    """Whether this program wrote the file and makes it again: a stage's summary, a run's results or its page, a study's
+    report, its figures and tables.
+
+    Told by what is in it, since a name like `results.json` is anyone's.
+    """
+    try:
+        if path.suffix == ".json":
+            content = json.loads(path.read_bytes())
+            return isinstance(content, dict) and content.keys() in (_REPORT_KEYS, _RESULTS_KEYS)
+        if path.suffix == ".html":
+            begin = path.read_bytes()[:4096]
+            a_run = path.name == "index.html" and _PAGE_TITLE in begin
+            return begin.startswith(_PAGE_BEGINS) and (a_run or _STUDY_TITLE in begin)
+        return is_of_a_report(path)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def is_of_a_report(path: Path) -> bool:
+    """Whether a study's report has put this figure or table (.csv, .tex, .pdf) there, by what stands in it."""
+    if path.suffix not in (".csv", ".tex", ".pdf") or not path.is_file():
+        return False
+    content = path.read_bytes()
+    if path.suffix == ".pdf":
+        # matplotlib writes a PDF's description as plain text, or if it is not of Latin letters alone, as UTF-16.
+        subjects = (_BY_REPORT, BOM_UTF16_BE + _BY_REPORT.decode().encode("utf-16-be"))
+        return content.startswith(b"%PDF") and any(b"/Subject (" + subject in content for subject in subjects)
+    return content.split(b"\n", 1)[0][2:].startswith(MADE_BY.encode() + _BY_REPORT)
+
+
+def figures_of(page: Path) -> list[Path]:
+    """The figures and tables beside a study's page, whose drawings are compressed: what they name can't be searched."""
+    return sorted(path for path in page.with_name(f"{page.stem}-figures").glob("*") if is_of_a_report(path))
+
+
+def _pattern(video_ids: Collection[str]) -> re.Pattern[bytes]:
+    # `video1` isn't named by `video10`; `ID_0001.jpg` names ID; in JSON `\n` may stand before an id.
+    def alone(video_id: str) -> str:
+        before = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))" if video_id[0].isalnum() else ""
+        after = r"(?![A-Za-z0-9])" if video_id[-1].isalnum() else ""
+        return f"{before}{re.escape(video_id)}{after}"
+
+    return re.compile("|".join(map(alone, sorted(video_ids))).encode())
+
+
+def _content_names(path: Path, wanted: re.Pattern[bytes]) -> bool:
+    if path.suffix.lower() in MEDIA_SUFFIXES:
+        return False
+    return any(wanted.search(block) for block in _text_blocks(path))
+
+
+def _text_blocks(path: Path) -> Iterator[bytes]:
+    """The file in blocks that overlap by more than an id; nothing of one that isn't text or can't be read."""
+    overlap = b""
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                if b"\0" in block:
+                    return
+                yield overlap + block
+                overlap = block[-128:]
+    except OSError:
+        return

@@ -1,0 +1,1 @@
+"""`mcn inspect`: what any one file is, holds and was made by."""

@@ -1,0 +1,205 @@
+"""`mcn inspect PATH`: what a file is, what is in it and what made it. It only reads.
+
+PyTorch and matplotlib take seconds to load: only what is about models brings them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.errors import InputError, suggest
+from pipeline.core.formatting import facts_lines
+from pipeline.core.report import StageReport
+from pipeline.core.terminal_text import plain
+from pipeline.search.index import FILE as INDEX_FILE
+from pipeline.search.index import read_description as read_index
+from pipeline.tools.inspect.hdf5 import inspect_hdf5
+from pipeline.tools.inspect.records import dataset_facts, inspect_json, ledger_facts
+
+if TYPE_CHECKING:
+    from models import Scheme
+    from pipeline.tools.inspect.scheme import SchemeDescription
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_ZIP = b"PK\x03\x04"
+_VECTORS = (".kv", ".bin", ".txt", ".vec")
+
+
+@dataclass(frozen=True)
+class InspectSettings:
+    """What is looked at, and how it is told."""
+
+    path: str
+    """A ledger (file or folder), plan, part, shard, receipt, data set, manifest, checkpoint (file or model folder),
+    captions.h5, words.kv, embeddings, index, forgotten.json, lease or stage report; or a pairing scheme: a built-in
+    name or YAML file."""
+    json: bool = False
+    """Print JSON, all ids included."""
+    width: int = 0
+    """Width of a scheme's spaces, for its sizes; 0: the default, or the checkpoint's own."""
+    draw: Path | None = None
+    """Draw the scheme (a checkpoint's too) to a file ending in .svg, .pdf or .png."""
+
+    def __post_init__(self) -> None:
+        if self.width < 0:
+            raise ValueError("width can't be negative")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found."""
+
+    path: str
+    kind: str
+    facts: dict[str, Any]
+    scheme: SchemeDescription | None = None
+
+
+def run(settings: InspectSettings) -> StageReport:
+    """Print what is found. InputError, one line, for what is missing, broken or of no known kind."""
+    report = StageReport("inspect", unit="file")
+    found = inspect(settings.path, settings.width)
+    if settings.draw is not None:
+        from pipeline.tools.inspect.scheme_figure import check_drawing, draw_scheme
+
+        check_drawing(settings.draw)
+        if found.scheme is None:
+            raise InputError(f"{settings.path}: a {found.kind} has no pairing scheme to draw; leave --draw out")
+        draw_scheme(found.scheme, settings.draw)
+    report.detail = {"path": found.path, "kind": found.kind} | found.facts
+    if found.scheme is not None and found.kind == "checkpoint":
+        from pipeline.tools.inspect.models import scheme_facts
+
+        report.detail |= {"pairing": scheme_facts(found.scheme)}
+    if settings.json:
+        print(json.dumps(report.detail, indent=2, default=str))
+    else:
+        print("\n".join(_lines(found)))
+        if settings.draw is not None:
+            print(f"drawn: {settings.draw}")
+    report.done = 1
+    return report.finish()
+
+
+def inspect(name: str, width: int = 0) -> Inspection:
+    """What a path, or a built-in scheme's name, stands for. `width`: of a scheme's spaces; 0: the default."""
+    path = Path(name)
+    try:
+        if path.name == name and not path.suffix and (built_in := _built_in(name, width)) is not None:
+            return built_in
+        if not path.exists():
+            raise InputError(f"{plain(name)}: no such file, nor a built-in pairing scheme{_near(path)}")
+        found = _folder(path) if path.is_dir() else _file(path, width)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        reason = (str(error).splitlines() or [""])[0][:100]
+        raise InputError(f"{path}: not what it seems to be ({type(error).__name__}: {reason})") from None
+    if width and found.kind != "scheme":
+        raise InputError(f"{path}: --width goes with a pairing scheme, not with a {found.kind}")
+    return found
+
+
+def _near(path: Path) -> str:
+    """The name nearest to a missing one, with its folder."""
+    folder = path.parent
+    while not folder.is_dir():
+        path, folder = folder, folder.parent
+    try:
+        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError:
+        return ""
+    hint = suggest(path.name, names)
+    if not hint.startswith("did you mean"):
+        return f"; {folder} holds {plain(', '.join(sorted(names)) or 'nothing', 120)}"
+    return f"; did you mean {str(folder / hint.split(chr(39))[1])!r}?"
+
+
+def _built_in(name: str, width: int) -> Inspection | None:
+    from pipeline.tools.inspect.models import builtin_or_none
+
+    scheme = builtin_or_none(name)
+    return _scheme(name, scheme, width) if scheme is not None else None
+
+
+def _scheme(path: str, scheme: Scheme, width: int) -> Inspection:
+    from pipeline.tools.inspect.models import scheme_facts
+    from pipeline.tools.inspect.scheme import describe
+
+    described = describe(scheme, {"width": width} if width else None)
+    return Inspection(path, "scheme", scheme_facts(described), described)
+
+
+def _folder(path: Path) -> Inspection:
+    if (path / "dataset.json").exists():
+        return Inspection(str(path), "data set", dataset_facts(path))
+    if (path / "checkpoint.pt").exists():
+        return _checkpoint(path)
+    if (path / INDEX_FILE).exists():
+        return Inspection(str(path), "index", asdict(read_index(path)))
+    files = sorted(path.glob("*.jsonl"))
+    if files:
+        return Inspection(str(path), "ledger", ledger_facts(files, path))
+    more = "; `mcn status` says where a run or a media folder stands"
+    raise InputError(f"{path}: a folder that is no data set, no model, no index and no ledger{more}")
+
+
+def _file(path: Path, width: int) -> Inspection:
+    if not path.is_file():
+        raise InputError(f"{path}: neither a file nor a folder")
+    with open(path, "rb") as file:
+        head = file.read(8)
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    suffix = suffixes[-1] if suffixes else ""
+    if head == _HDF5:
+        return Inspection(str(path), *inspect_hdf5(path))
+    if head.startswith(_ZIP) or suffix == ".pt":
+        return _checkpoint(path)
+    if suffix in (".yaml", ".yml"):
+        return _scheme_file(path, width)
+    if suffix in _VECTORS:
+        return _vectors(path)
+    readers: dict[str, Callable[[], Inspection]] = {
+        ".jsonl": lambda: Inspection(str(path), "ledger", ledger_facts([path], path)),
+        ".json": lambda: Inspection(str(path), *inspect_json(path)),
+        ".h5": lambda: Inspection(str(path), *inspect_hdf5(path)),
+    }
+    if suffix not in readers:
+        raise InputError(f"{path}: of no kind that this program makes; `mcn inspect --help` lists them")
+    return readers[suffix]()
+
+
+def _checkpoint(path: Path) -> Inspection:
+    from pipeline.tools.inspect.models import inspect_checkpoint
+
+    return Inspection(str(path), "checkpoint", *inspect_checkpoint(path))
+
+
+def _scheme_file(path: Path, width: int) -> Inspection:
+    from pipeline.tools.inspect.models import scheme_of_file
+
+    return _scheme(str(path), scheme_of_file(path), width)
+
+
+def _vectors(path: Path) -> Inspection:
+    from pipeline.tools.inspect.models import inspect_vectors
+
+    return Inspection(str(path), "word vectors", inspect_vectors(path))
+
+
+def _lines(found: Inspection) -> list[str]:
+    lines = [f"{plain(found.kind)} {plain(found.path)}"]
+    if found.kind != "scheme":
+        lines += facts_lines(found.facts)
+    if found.scheme is not None:
+        from pipeline.tools.inspect.scheme_text import scheme_lines
+
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        head = f"scheme {plain(found.scheme.name, 60)}"
+        lines += ["", *([head] if found.kind != "scheme" else []), *scheme_lines(found.scheme, encoding)]
+    return [line for place, line in enumerate(lines) if place or line]

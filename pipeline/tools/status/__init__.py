@@ -1,0 +1,1 @@
+"""`mcn status`: where a data set, a media folder or a run stands."""

@@ -1,0 +1,1 @@
+"""`mcn verify`: everything a data set holds against its checksums, and its repair."""

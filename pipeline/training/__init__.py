@@ -1,0 +1,1 @@
+"""A manifest to a checkpoint: settings, batches, staging, processes, trainer, export, speed."""

@@ -1,0 +1,214 @@
+"""Batches of training clips, in order, the same whatever process makes them."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gensim.models import KeyedVectors
+from torch.utils.data import DataLoader, Dataset
+
+from models import ClipInputs
+from pipeline.clips.clip_rules import ClipRules
+from pipeline.clips.cutting import ClipBatch, CutClips
+from pipeline.clips.dataset import FeatureDataset
+from pipeline.core.errors import InputError
+from pipeline.core.signals import SIGNALS
+from pipeline.training.clip_sampling import PermutedCaptions, draw_clips, epoch_order
+
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""A fork begins in milliseconds and shares the word vectors, which are gigabytes; elsewhere it isn't safe."""
+
+TAKES_SIGNALS = hasattr(signal, "sigwaitinfo")
+"""Not on macOS."""
+
+
+class TrainingBatches:
+    """The clips of every step of every epoch. A batch follows from its arguments alone.
+
+    Process `rank` of `processes` gets its share of each batch: B = batch_videos / processes * clips_per_video clips,
+    those of a video one after another. The last incomplete batch of an epoch is dropped. `video_ids` must have
+    captions; ValueError when `batch_videos` can't be shared.
+    """
+
+    def __init__(
+        self,
+        dataset: FeatureDataset,
+        video_ids: Sequence[str],
+        vectors: KeyedVectors,
+        rules: ClipRules,
+        *,
+        batch_videos: int,
+        clips_per_video: int,
+        seed: int,
+        shuffle_shards: int,
+        permuted: PermutedCaptions | None = None,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        if batch_videos % processes:
+            raise ValueError(f"a batch of {batch_videos} videos can't be shared by {processes} processes")
+        self.video_ids = list(video_ids)
+        self.steps = len(self.video_ids) // batch_videos
+        """Batches in an epoch, the same for every process."""
+        self._dataset, self._rules, self._permuted = dataset, rules, permuted
+        self._vectors = vectors
+        self._batch_videos, self._clips_per_video = batch_videos, clips_per_video
+        self._seed, self._shuffle_shards = seed, shuffle_shards
+        self._rank, self._share = rank, batch_videos // processes
+        self._shards = dataset.by_shard(self.video_ids)
+        self._order: tuple[int, list[str]] = (-1, [])
+
+    def video_ids_of(self, epoch: int, step: int) -> list[str]:
+        """The videos of the whole batch, over all processes; IndexError past the epoch's end."""
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} of an epoch of {self.steps}")
+        if self._order[0] != epoch:
+            self._order = (epoch, epoch_order(self._shards, self._seed, epoch, self._shuffle_shards))
+        return self._order[1][step * self._batch_videos : (step + 1) * self._batch_videos]
+
+    def batch(self, epoch: int, step: int) -> ClipInputs:
+        """This process's clips of one step (see `collate` for shapes); InputError when a shard can't be read."""
+        return self._cut(epoch, step).inputs(self._vectors)
+
+    def _cut(self, epoch: int, step: int) -> CutClips:
+        mine = self.video_ids_of(epoch, step)[self._rank * self._share : (self._rank + 1) * self._share]
+        width = sum(self._dataset.stream_width(stream) for stream in self._rules.streams)
+        batch = ClipBatch(self._share * self._clips_per_video, self._rules, width)
+        for video_id in mine:
+            video = self._dataset.video(video_id, self._rules)
+            for clip in draw_clips(
+                video, self._vectors, self._rules, self._seed, epoch, self._clips_per_video, self._permuted
+            ):
+                batch.add(clip)
+        return batch.clips()
+
+    def load(self, epoch: int, first_step: int, workers: int) -> Iterator[ClipInputs]:
+        """The epoch's batches from `first_step` on, in order, made ahead by `workers` processes; 0: by this one.
+
+        Two batches a worker are held ready. The workers are begun anew for each call, and end with the iterator. Raises
+        InputError as `batch` does, and when a worker dies.
+        """
+        if workers == 0 or first_step >= self.steps:
+            yield from (self.batch(epoch, step) for step in range(first_step, self.steps))
+            return
+        self.video_ids_of(epoch, first_step)  # drawn once, here, and not in every worker
+        self._dataset.close()
+        others = set(multiprocessing.active_children())
+        loader = DataLoader(
+            _Epoch(self, epoch),
+            sampler=range(first_step, self.steps),
+            batch_size=None,
+            num_workers=min(workers, self.steps - first_step),
+            collate_fn=_as_it_is,
+            worker_init_fn=_begin,
+            multiprocessing_context=multiprocessing.get_context(START_METHOD),
+            # The loader draws a number, which must not come out of the generator that initial weights come from.
+            generator=torch.Generator(),
+        )
+        with _signals_held():
+            batches = iter(loader)
+        begun = set(multiprocessing.active_children()) - others
+        try:
+            for _ in range(first_step, self.steps):
+                yield self._next(batches)
+        finally:
+            del batches
+            # An error on its way up holds the loader, which would end them.
+            for worker in begun:
+                worker.kill()
+                worker.join()
+
+    def _next(self, batches: Iterator[Any]) -> ClipInputs:
+        try:
+            made: CutClips | _Refusal = next(batches)
+        except (RuntimeError, OSError, EOFError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            # An error in a worker's own code, which keeps its type, begins "Caught"; this is a worker that is gone, or
+            # that goes while it hands a batch over, which breaks the connection.
+            gone = not isinstance(error, RuntimeError) or reason.startswith("DataLoader worker")
+            if not gone or reason.startswith("Caught"):
+                raise
+            raise InputError(
+                f"{self._dataset.path}: a process that reads clips has died ({reason}): memory or /dev/shm is too "
+                f"small (lower --workers), or a shard is damaged (`mcn verify {self._dataset.folder}`)"
+            ) from None
+        if isinstance(made, _Refusal):
+            raise InputError(made.message)
+        return made.inputs(self._vectors)
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """An InputError on its way out of a worker: the loader would wrap an exception in its traceback's text."""
+
+    message: str
+
+
+class _Epoch(Dataset[CutClips | _Refusal]):
+    """A data set, in the loader's words: batch number `step` of an epoch."""
+
+    def __init__(self, batches: TrainingBatches, epoch: int) -> None:
+        self.batches, self.epoch = batches, epoch
+
+    def __getitem__(self, step: int) -> CutClips | _Refusal:
+        try:
+            cut = self.batches._cut(self.epoch, step)
+        except InputError as error:
+            return _Refusal(str(error))
+        # Here, since an error in the thread that sends would be lost, and the trainer wait without end.
+        try:
+            cut.share()
+        except RuntimeError as error:
+            return _Refusal(
+                f"{self.batches._dataset.path}: no shared memory for a batch of clips ({str(error).splitlines()[0]}): "
+                "lower --workers, or give /dev/shm more room"
+            )
+        return cut
+
+    def begin_worker(self) -> None:
+        self.batches._dataset.keep_no_more()
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+def _begin(worker: int) -> None:
+    info = torch.utils.data.get_worker_info()
+    assert info is not None and isinstance(info.dataset, _Epoch)
+    info.dataset.begin_worker()
+    if not TAKES_SIGNALS:
+        return
+    # Held since the fork; a spawned process has run Python's own start since, so once more.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_take_signals, args=(os.getppid(),), daemon=True, name="signals").start()
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """What begins in here has `SIGNALS` blocked from its first instruction; the caller gets its own afterwards."""
+    if not TAKES_SIGNALS:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _take_signals(parent: int) -> None:
+    """End when the parent says so, and for nobody else.
+
+    A batch system may signal the whole group: the trainer alone decides then which batch is the last.
+    """
+    while True:
+        if signal.sigwaitinfo(SIGNALS).si_pid == parent:
+            os._exit(0)

@@ -1,0 +1,193 @@
+"""Settings: one dataclass gives the YAML keys, the flags and the help."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from pipeline.core.config import add_flags, as_plain, convert, field_help, from_mapping, load_yaml
+from pipeline.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Base:
+    folder: Path
+    """Where it
+    all goes."""
+
+
+@dataclass(frozen=True)
+class Settings(Base):
+    PRESETS: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
+        "preset": {"default": {}, "small": {"batch_size": 2, "names": ["x"]}}
+    }
+
+    preset: Literal["default", "small"] = "default"
+    """Starting point."""
+    batch_size: int = 8
+    """How many, at 100 %."""
+    rate: float = 0.5
+    """How fast."""
+    fast: bool = False
+    """Whether to hurry."""
+    names: tuple[str, ...] = ("a", "b")
+    """Which."""
+    sizes: tuple[int, ...] = ()
+    """How large."""
+    spare: Path | None = None
+    """A second folder."""
+    kind: Literal["tall", "wide"] = "tall"
+    """Its shape."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size > 100:
+            raise ValueError("batch_size is too large")
+
+
+def made(**values: Any) -> Settings:
+    return from_mapping(Settings, {"folder": "f"} | values, "here")
+
+
+def parsed(*arguments: str) -> dict[str, Any]:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, Settings)
+    return vars(parser.parse_args(arguments))
+
+
+def test_help_is_the_text_below_each_field() -> None:
+    texts = field_help(Settings)
+    assert texts["folder"] == "Where it all goes." and texts["rate"] == "How fast."
+    parser = argparse.ArgumentParser()
+    add_flags(parser, Settings)
+    text = " ".join(parser.format_help().split())
+    assert "--batch-size BATCH_SIZE How many, at 100 %. (default: 8)" in text
+    assert "--kind {tall,wide} Its shape. (default: tall)" in text
+    assert "--spare SPARE A second folder. --" in text + " --"
+
+
+def test_flags_and_yaml_give_the_same_settings() -> None:
+    flags = parsed(
+        *("--folder", "~/x", "--batch-size", "3", "--rate", "1e-3", "--fast", "--names", "c,d", "--sizes", "4,5"),
+        *("--spare", "y", "--kind", "wide"),
+    )
+    from_yaml = from_mapping(
+        Settings,
+        {
+            "folder": "~/x", "batch-size": 3, "rate": 0.001, "fast": True, "names": ["c", "d"], "sizes": [4, 5],
+            "spare": "y", "kind": "wide",
+        },
+        "x.yaml",
+    )  # fmt: skip
+    assert from_mapping(Settings, flags, "mcn") == from_yaml
+    assert from_yaml.folder == Path.home() / "x" and from_yaml.sizes == (4, 5)
+    assert parsed() == {}
+
+
+def test_settings_go_there_and_back() -> None:
+    settings = made(spare="s", sizes="1,2", fast="yes")
+    assert from_mapping(Settings, as_plain(settings), "again") == settings
+    assert as_plain(settings)["folder"] == "f" and as_plain(settings)["sizes"] == [1, 2]
+
+
+def test_flags_come_before_yaml_before_preset_before_defaults() -> None:
+    assert made().batch_size == 8
+    small = made(preset="small")
+    assert (small.batch_size, small.names, small.rate) == (2, ("x",), 0.5)
+    assert made(preset="small", batch_size=3).batch_size == 3
+    for key in ("batch-size", "batch_size"):
+        both = {"folder": "f", "preset": "small", key: 3} | parsed("--batch-size", "4")
+        assert from_mapping(Settings, both, "here").batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("batch_size", "many", "batch_size: a whole number is wanted, not 'many'"),
+        ("batch_size", 1.5, "a whole number is wanted"),
+        ("batch_size", True, "a whole number is wanted"),
+        ("batch_size", None, "a whole number is wanted"),
+        ("batch_size", [1], "a whole number is wanted"),
+        ("batch_size", float("inf"), "a whole number is wanted"),
+        ("batch_size", 10**400, "a whole number is wanted"),
+        ("batch_size", 101, "here: batch_size is too large"),
+        ("rate", "nan", "a number is wanted"),
+        ("rate", "-inf", "a number is wanted"),
+        ("rate", False, "a number is wanted"),
+        ("fast", "maybe", "true or false is wanted"),
+        ("fast", 1, "true or false is wanted"),
+        ("folder", "", "a path is wanted"),
+        ("folder", "a\0b", "a path is wanted"),
+        ("folder", 3, "a path is wanted"),
+        ("names", 3, "names: a list is wanted, not 3"),
+        ("names", {"a": 1}, "a list is wanted"),
+        ("names", [["a"]], "a text is wanted"),
+        ("sizes", "1,x", "sizes: a whole number is wanted, not 'x'"),
+        ("kind", "widе", "did you mean 'wide'?"),
+        ("kind", {}, "is not allowed"),
+        ("preset", "smal", "preset: 'smal' is unknown; did you mean 'small'?"),
+        ("preset", ["small"], "is unknown"),
+        ("bath_size", 1, "unknown setting 'bath_size'; did you mean 'batch_size'?"),
+        (7, 1, "unknown setting '7'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_name(name: Any, value: Any, named: str) -> None:
+    with pytest.raises(InputError) as refused:
+        from_mapping(Settings, {"folder": "f", name: value}, "here")
+    assert named in str(refused.value) and str(refused.value).startswith("here: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_setting_is_named_as_its_flag() -> None:
+    with pytest.raises(InputError, match="^here: --folder is needed: Where it all goes.$"):
+        from_mapping(Settings, {}, "here")
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "found"),
+    [
+        ("none", Path | None, None),
+        (None, int | None, None),
+        ("5", int | None, 5),
+        (4.0, int, 4),
+        (3, float, 3.0),
+        (2, str, "2"),
+        ("OFF", bool, False),
+        ("a,,b,", tuple[str, ...], ("a", "b")),
+        ("1e-4", float, 1e-4),
+    ],
+)
+def test_values_are_converted(value: Any, wanted: Any, found: Any) -> None:
+    converted = convert(value, wanted, "x")
+    assert converted == found and type(converted) is type(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"a: 'b", "line 1: not valid YAML"),
+        (b"a: 1\nb: [1\nc: 2", "line 3: not valid YAML"),
+        (b"- a", "settings are wanted"),
+        (b"text", "settings are wanted"),
+        (b"\xff\xfe\xfa", "UTF-8"),
+        (b"a: 2026-02-30", "not valid YAML"),
+        (b"a: " + b"[" * 500, "not valid YAML"),
+        (b"a: !!python/object/apply:os.getpid []", "not valid YAML"),
+    ],
+)
+def test_broken_yaml_is_refused_with_its_line(tmp_path: Path, content: bytes, named: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        load_yaml(path)
+    assert str(path) in str(refused.value) and named in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_yaml_files_that_are_empty_missing_or_folders(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("# nothing\n")
+    assert load_yaml(tmp_path / "x.yaml") == {}
+    with pytest.raises(InputError, match="no such file"):
+        load_yaml(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="can't be read"):
+        load_yaml(tmp_path)

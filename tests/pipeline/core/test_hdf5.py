@@ -1,0 +1,57 @@
+"""HDF5 on a full disk; what is written where there is room."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.core.hdf5 import write_hdf5
+
+FULL = """
+import sys
+from pathlib import Path
+import numpy as np
+from pipeline.core.hdf5 import write_hdf5
+try:
+    with write_hdf5(Path("/dev/full"), "w") as file:
+        file["small"] = np.arange(10)
+        rows = file.create_dataset("rows", (3000, 512), "<f2")
+        for first in range(0, 3000, 100):
+            rows[first : first + 100] = 1
+except OSError as error:
+    sys.exit(40 + error.errno)
+"""
+
+
+def test_what_is_written_is_what_h5py_reads(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    rows, small = generator.normal(size=(700, 96)).astype("<f2"), generator.integers(0, 9, 1000)
+    with write_hdf5(tmp_path / "x.h5", "w") as file:
+        file.attrs["text"] = "a" * 5000
+        file["group/small"] = small
+        stored = file.create_dataset("rows", rows.shape, rows.dtype)
+        pieces = file.create_dataset("pieces", (1000,), "<f8")
+        for first in range(0, 700, 100):
+            stored[first : first + 100] = rows[first : first + 100]
+        for place in range(0, 1000, 2):  # what lies between is never written: zero
+            pieces[place] = small[place]
+    with write_hdf5(tmp_path / "x.h5", "r+") as file:
+        file.attrs["digest"] = "b" * 64
+    with h5py.File(tmp_path / "x.h5", "r", locking=False) as file:
+        assert file["rows"][:].tobytes() == rows.tobytes() and file["group/small"][:].tolist() == small.tolist()
+        assert file["pieces"][::2].tolist() == small[::2].tolist() and not file["pieces"][1::2].any()
+        assert (file.attrs["text"], file.attrs["digest"]) == ("a" * 5000, "b" * 64)
+
+
+def test_a_full_disk_is_told_and_the_process_goes_on_and_ends_well() -> None:
+    ended = subprocess.run([sys.executable, "-c", FULL], cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (40 + errno.ENOSPC, "")
+
+
+def test_an_error_of_the_writer_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="mine"), write_hdf5(tmp_path / "x.h5", "w"):
+        raise KeyError("mine")

@@ -1,0 +1,131 @@
+"""A data set's Identity: settled once; every difference is named with both values."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.errors import InputError
+from pipeline.core.files import read_json
+from pipeline.dataset.captions import caption_identity
+from pipeline.dataset.folder import read_description, settle
+from pipeline.extraction.settings import ExtractSettings, identity
+
+DIGESTS = {"resnet152": "aa", "efficientnet-lite0": "bb", "davenet": "cc"}
+
+
+def described(streams: tuple[str, ...] = ("resnet152",), precision: str = "fp32", **asked: object) -> dict[str, object]:
+    settings = ExtractSettings(Path("media"), Path("out"), streams=streams, **asked)  # type: ignore[arg-type]
+    captions = caption_identity(settings.captions, settings.drop_overlaps)
+    return {"identity": identity(settings, DIGESTS, precision, captions), "words": "dd"}
+
+
+def test_the_first_makes_it_and_the_same_settings_meet_it(tmp_path: Path) -> None:
+    first = described()
+    assert settle(tmp_path / "dataset", first) == first
+    before = (tmp_path / "dataset" / "dataset.json").read_bytes()
+    assert settle(tmp_path / "dataset", described() | {"words": "other"}) == first
+    assert (tmp_path / "dataset" / "dataset.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"precision": "bf16"}, "streams.resnet152.precision is 'fp32' there, 'bf16' here"),
+        ({"feature_fps": 2}, "feature_fps is 1 there, 2 here"),
+        ({"frame_size": "64x48"}, "frame_size is 'short-256' there, '64x48' here"),
+        ({"view": "center"}, "streams.resnet152.view is 'full' there, 'center' here"),
+        ({"audio_rate": "native"}, "audio.rate is 'rows' there, 'native' here"),
+        ({"audio_store": "logmel"}, "audio.store is 'both' there, 'logmel' here"),
+        ({"drop_overlaps": True}, "captions.overlaps is 'kept' there, 'dropped' here"),
+        ({"streams": ("resnet152", "efficientnet-lite0")}, "streams.efficientnet-lite0 is None there"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, object], named: str) -> None:
+    settle(tmp_path, described())
+    with pytest.raises(InputError) as refused:
+        settle(tmp_path, described(**change))  # type: ignore[arg-type]
+    assert named in str(refused.value) and "use those settings again or another --out" in str(refused.value)
+    assert str(refused.value).count(" there, ") == 1
+
+
+def test_other_captions_are_refused_though_their_name_is_the_same(tmp_path: Path) -> None:
+    captions = tmp_path / "caption.json"
+    captions.write_text("{}")
+    settle(tmp_path / "dataset", described(captions=captions))
+    captions.write_text('{"abcdefghijk": {"start": [], "end": [], "text": []}}')
+    with pytest.raises(InputError, match=r"captions\.sha256 is '[0-9a-f]{64}' there, '[0-9a-f]{64}' here; use those"):
+        settle(tmp_path / "dataset", described(captions=captions))
+
+
+def test_every_difference_is_named_at_once(tmp_path: Path) -> None:
+    settle(tmp_path, described())
+    with pytest.raises(InputError, match="audio.rate is .*; feature_fps is .*; frame_size is "):
+        settle(tmp_path, described(feature_fps=2, frame_size="64x48", audio_rate="native"))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"identity": 3}', "{"])
+def test_a_description_without_an_identity_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    for attempt in (lambda: settle(tmp_path, described()), lambda: read_description(tmp_path)):
+        with pytest.raises(InputError, match=r"dataset\.json"):
+            attempt()
+
+
+def test_the_identity_is_that_of_the_page(tmp_path: Path) -> None:
+    captions = tmp_path / "caption.json"
+    captions.write_bytes(b"{}")
+    settle(tmp_path, described(streams=("resnet152", "efficientnet-lite0"), captions=captions, drop_overlaps=True))
+    found = read_json(tmp_path / "dataset.json")["identity"]
+    stream = {"network": "resnet152", "weights": "aa", "view": "full", "precision": "fp32", "width": 2048}
+    assert found == {
+        "schema": 1,
+        "feature_fps": 1,
+        "frame_size": "short-256",
+        "streams": {
+            "resnet152": stream,
+            "efficientnet-lite0": stream | {"network": "efficientnet-lite0", "weights": "bb", "width": 1280},
+        },
+        "audio": {"sample_rate": 16000, "rate": "rows", "store": "both", "weights": "cc", "precision": "fp32"},
+        "captions": {
+            "source": "caption.json",
+            "format": "json",
+            "sha256": hashlib.sha256(b"{}").hexdigest(),
+            "rule": "published",
+            "overlaps": "dropped",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({}, 2 * 2048 + 2 * 1024 + 100 * 40 * 2),
+        ({"audio_store": "davenet"}, 2 * 2048 + 2 * 1024),
+        ({"audio_store": "logmel"}, 2 * 2048 + 100 * 40 * 2),
+        ({"audio_store": "davenet", "audio_rate": "native"}, 2 * 2048 + 2 * 1024 * 6.25),
+        ({"streams": ("resnet152", "efficientnet-lite0"), "feature_fps": 3, "audio_store": "davenet"},
+         3 * 2 * (2048 + 1280 + 1024)),
+    ],
+)  # fmt: skip
+def test_the_size_of_a_second_is_that_of_its_arrays(asked: dict[str, object], size: float) -> None:
+    settings = ExtractSettings(Path("media"), Path("out"), **asked)  # type: ignore[arg-type]
+    assert settings.bytes_per_second() == size
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"streams": ()},
+        {"streams": ("resnet50",)},
+        {"shard_size": 0.0},
+        {"workers": -1},
+        {"time_limit": 0.0},
+        {"feature_fps": 7},
+        {"frame_size": "large"},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"streams|shard_size|fps|frame_size|size"):
+        ExtractSettings(Path("media"), Path("out"), **change)  # type: ignore[arg-type]

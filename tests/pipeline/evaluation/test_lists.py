@@ -1,0 +1,97 @@
+"""Step lists as they are read: order, segments, and one line for what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.errors import InputError
+from pipeline.evaluation.lists import Step, StepList, read_step_lists
+
+ANNOTATIONS = """more,video_id,task_id,step,start,end,text
+x,bbb,7,10,8,9.5,"serve, then eat"
+x,bbb,7,2,4,5,cut
+x,aaa,7,2,0,1.5,chop
+x,bbb,7,2,1,2,cut
+x,aaa,6,0,3,4,peel
+"""
+TASKS = "task_id,step,text\n7,10,serve\n7,2,cut\n7,5,fry\n6,0,peel\n9,1,bake\n"
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_steps_follow_their_number_and_have_all_their_segments(tmp_path: Path) -> None:
+    found = read_step_lists(written(tmp_path, "a.csv", ANNOTATIONS))
+    assert found == [
+        StepList("aaa", "6", (Step(0, "peel", ((3.0, 4.0),)),)),
+        StepList("aaa", "7", (Step(2, "chop", ((0.0, 1.5),)),)),
+        StepList("bbb", "7", (Step(2, "cut", ((1.0, 2.0), (4.0, 5.0))), Step(10, "serve, then eat", ((8.0, 9.5),)))),
+    ]
+    assert found[2].present == (True, True)
+
+
+def test_a_tasks_own_list_names_all_steps_and_their_texts(tmp_path: Path) -> None:
+    without_text = "\n".join(line.rsplit(",", 1)[0] for line in ANNOTATIONS.replace(", then eat", "").splitlines())
+    found = read_step_lists(written(tmp_path, "a.csv", without_text), written(tmp_path, "t.csv", TASKS))
+    assert [(one.video_id, one.task_id) for one in found] == [("aaa", "6"), ("aaa", "7"), ("bbb", "7")]
+    assert [step.text for step in found[2].steps] == ["cut", "fry", "serve"]
+    assert found[1].present == (True, False, False) and found[2].present == (True, False, True)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -> None:
+    marked = ANNOTATIONS.replace("more,", "\ufeff").replace("\nx,", "\n")
+    assert len(read_step_lists(written(tmp_path, "a.csv", marked))) == 3
+
+
+HEAD = "video_id,task_id,step,start,end,text\n"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "named"),
+    [
+        ("video_id,step,start,end,text\n", "line 1: columns video_id,task_id,step,start,end,text are wanted"),
+        (HEAD + "a,1,1,0,1,x\na,1,one,0,1,x\n", "line 3: step 'one': a whole number is wanted"),
+        (HEAD + "a,1,1.5,0,1,x\n", "line 2: step '1.5'"),
+        (HEAD + "a,1,1,2,2,x\n", "line 2: wanted 0 <= start < end in seconds"),
+        (HEAD + "a,1,1,-1,2,x\n", "line 2: wanted 0 <= start < end"),
+        (HEAD + "a,1,1,0,inf,x\n", "line 2: wanted 0 <= start < end"),
+        (HEAD + "a,1,1,nan,2,x\n", "line 2: wanted 0 <= start < end"),
+        (HEAD + "a,1,1,0,1,\n", "line 2: step 1 of a wants one text"),
+        (HEAD + "a,1,1,0,1,x\na,1,1,2,3,y\n", "line 3: step 1 of a wants one text, the same on all its lines"),
+        (HEAD + "a,1,1,0\n", "line 2: cut short"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, annotations: str, named: str) -> None:
+    path = written(tmp_path, "a.csv", annotations)
+    with pytest.raises(InputError) as refused:
+        read_step_lists(path)
+    assert str(refused.value).startswith(str(path)) and named in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "named"),
+    [
+        ("task_id,text\n", "t.csv line 1: columns task_id,step,text are wanted"),
+        (TASKS + "7,2,cut\n", "t.csv line 7: step 2 of task 7 wants one line, with a text"),
+        (TASKS + "7,3,\n", "t.csv line 7: step 3 of task 7 wants one line"),
+        (TASKS.replace("7,10,", "7,11,"), "t.csv names no step 10 of task 7"),
+        (TASKS.replace("6,0,", "8,0,"), "t.csv names no step 0 of task 6"),
+    ],
+)
+def test_a_list_of_steps_that_doesnt_fit_is_refused(tmp_path: Path, tasks: str, named: str) -> None:
+    with pytest.raises(InputError) as refused:
+        read_step_lists(written(tmp_path, "a.csv", ANNOTATIONS), written(tmp_path, "t.csv", tasks))
+    assert named in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file; a csv video_id,task_id,step,start,end,text is wanted"):
+        read_step_lists(tmp_path / "none.csv")
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00video_id")
+    for path in (tmp_path, tmp_path / "bytes.csv"):
+        with pytest.raises(InputError, match="can't be read as csv"):
+            read_step_lists(path)

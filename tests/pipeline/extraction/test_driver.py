@@ -1,0 +1,110 @@
+"""The driver's side of extraction, without networks: what it says to a download that waits for room."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.lease import locked
+from pipeline.dataset.plans import write_plans
+from pipeline.download import budget as media_budget
+from pipeline.download.budget import MediaBudget, download_lock
+from pipeline.extraction import driver as extraction_rounds
+from pipeline.extraction.driver import ExtractionRounds
+from pipeline.extraction.preparation import Prepared
+from pipeline.extraction.settings import ExtractSettings
+
+BUDGET = 2_000_000.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSettings:
+    """A list of a video that has yet to come, and a media folder that another fills beyond the budget."""
+    monkeypatch.setattr(extraction_rounds, "prepare", lambda settings: Prepared({}, {"identity": {}}, []))
+    monkeypatch.setattr(media_budget, "_MEASURED_EVERY_S", 0.0)
+    (tmp_path / "ids.csv").write_text("video_id\nlisted-late\n")
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "unlisted000.mp4").write_bytes(b"x" * 3_000_000)
+    return ExtractSettings(
+        tmp_path / "media",
+        tmp_path / "dataset",
+        ids=tmp_path / "ids.csv",
+        follow=True,
+        delete_media=True,
+        shard_size=1.0,
+    )
+
+
+def offers(settings: ExtractSettings) -> bool:
+    return bool(list((settings.media / ".part").glob("freeing-*.json")))
+
+
+def follow(settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch, each_wait: Callable[[int], bool]) -> None:
+    """Run the rounds beside a download that waits for room; `each_wait(n)` in place of their n-th wait."""
+    waits = 0
+
+    def wait(seconds: float) -> bool:
+        nonlocal waits
+        waits += 1
+        assert waits < 10, "waits for ever"
+        return each_wait(waits)
+
+    (settings.media / ".part").mkdir(exist_ok=True)
+    (settings.media / ".part" / "full").write_text(str(BUDGET))
+    monkeypatch.setattr(extraction_rounds.stopping, "wait", wait)
+    with locked(download_lock(settings.media, "1/1"), "downloading"):
+        for _ in ExtractionRounds(settings, "test"):
+            pass
+
+
+def test_a_budget_full_of_what_no_plan_frees_ends_the_downloads_wait(
+    settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def each_wait(number: int) -> bool:
+        seen.append(offers(settings))
+        return not seen[-1]
+
+    follow(settings, monkeypatch, each_wait)
+    assert seen[0] and not seen[-1], "offered at first, taken back then"
+    lines = [line for line in capsys.readouterr().err.splitlines() if "budget" in line]
+    assert len(lines) == 1 and "unlisted000.mp4" in lines[0] and "1 media files" in lines[0]
+
+    def never(seconds: float) -> bool:
+        raise AssertionError("the download must end, not wait")
+
+    assert not MediaBudget(settings.media, BUDGET).wait_for_room(never)
+
+
+def test_a_plan_that_waits_for_media_that_are_gone_frees_nothing_either(
+    settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_plans(settings.out / "plans", [("planned-one", "unlisted000")])
+    seen = []
+
+    def each_wait(number: int) -> bool:
+        seen.append(offers(settings))
+        return not seen[-1]
+
+    follow(settings, monkeypatch, each_wait)
+    assert not seen[-1]
+
+
+def test_room_is_offered_again_once_there_is_something_to_free(
+    settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_back = False
+    offered_again = False
+
+    def each_wait(number: int) -> bool:
+        nonlocal taken_back, offered_again
+        if taken_back and offers(settings):
+            offered_again = True
+        elif not offers(settings):
+            taken_back = True
+            (settings.media / "unlisted000.mp4").write_bytes(b"")
+        return offered_again
+
+    follow(settings, monkeypatch, each_wait)
+    assert offered_again

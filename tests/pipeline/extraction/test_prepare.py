@@ -1,0 +1,47 @@
+"""Weights and precision, looked at by another process: the same answers and the same errors as in this one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from extractors.weights import load_weights
+from pipeline.core.errors import InputError
+from pipeline.dataset.shard_check import environment
+from pipeline.extraction.prepare import prepare_networks, prepare_weights
+from pipeline.extraction.settings import ExtractSettings
+
+
+def settings(folder: Path, **changes: str) -> ExtractSettings:
+    return ExtractSettings(folder / "media", folder / "dataset", streams=("efficientnet-lite0",), **changes)  # type: ignore[arg-type]
+
+
+def test_another_process_finds_what_this_one_does(tmp_path: Path) -> None:
+    asked = settings(tmp_path)
+    found = prepare_networks(asked, "fp32")
+    assert found.files == prepare_weights(asked) and found.precision == "fp32"
+    assert found.digests == {network: load_weights(network, path).digest for network, path in found.files.items()}
+    assert found.files.keys() == {"efficientnet-lite0", "davenet"}
+    assert prepare_networks(asked, "auto").precision in ("bf16", "fp32")
+
+
+def test_what_can_not_be_had_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere.pt: no such weights file for davenet; give a file"):
+        prepare_networks(settings(tmp_path, davenet_weights="nowhere.pt"), "fp32")
+    with pytest.raises(InputError, match="device 'abacus' is unknown"):
+        prepare_networks(settings(tmp_path, device="abacus"), "fp32")
+
+
+def test_a_process_that_dies_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif sys.argv[0] == '-m':\n    os.kill(os.getpid(), 9)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match="ended with status -9; .* memory"):
+        prepare_networks(settings(tmp_path), "fp32")
+
+
+def test_who_drives_an_extraction_loads_no_networks() -> None:
+    program = "import sys, beam_jobs.extract; print([name for name in ('torch', 'gensim') if name in sys.modules])"
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment()).stdout
+    assert found == "[]\n"

@@ -1,0 +1,346 @@
+"""A forgotten video is found nowhere; everything else is as it was; an interruption loses nothing."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from pipeline.cli import main
+from pipeline.clips.clip_rules import ClipRules
+from pipeline.clips.dataset import FeatureDataset
+from pipeline.clips.rules import ClipSpan
+from pipeline.core.errors import InputError
+from pipeline.core.figure_files import FigureFiles
+from pipeline.core.figures import Drawing
+from pipeline.core.lease import locked
+from pipeline.core.ledger import LedgerWriter, latest_states
+from pipeline.core.records import Outcome
+from pipeline.core.report import StageReport
+from pipeline.core.tables import Table
+from pipeline.dataset.caption_store import CaptionStore, build_caption_store
+from pipeline.dataset.freeze import FreezeSettings
+from pipeline.dataset.freeze import run as freeze
+from pipeline.dataset.manifest import read_manifest
+from pipeline.dataset.tombstones import forgotten, is_forgotten
+from pipeline.download.media import media_path
+from pipeline.experiment.page import write_page
+from pipeline.experiment.report.report import ReportSettings
+from pipeline.search.embeddings import EmbeddingsFile, MadeOf, join_parts, write_part
+from pipeline.search.index import make_index
+from pipeline.tools.forget import forget
+from pipeline.tools.forget.forget import ForgetSettings
+from pipeline.tools.verify.verify import examine
+
+GONE, KEPT = "train000003", "train000004"
+
+
+@pytest.fixture
+def whole(tmp_path: Path, planted: Any, page: str) -> Path:
+    """A run's folder: data set, media, ledgers, a model, reports."""
+    run = tmp_path / "run"
+    dataset = run / "dataset"
+    shutil.copytree(planted.folder, dataset)
+    source = tmp_path / "caption.json"
+    said = {i: {"start": [0], "end": [1], "text": [f"words of {i}"]} for i in planted.videos}
+    source.write_text(json.dumps(said))
+    build_caption_store(source, dataset / "captions.h5", drop_overlaps=False).close()
+    for folder, stage in ((dataset, "extract"), (run / "media", "download")):
+        with LedgerWriter(folder / "ledger", stage) as ledger:
+            for video_id in planted.videos:
+                ledger.append(Outcome(video_id, stage, "done", message=f"{video_id} is fine"))
+    for video_id in planted.videos:
+        path = media_path(run / "media", video_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(video_id)
+    freeze(FreezeSettings(dataset, "study", heldout_videos=0.2, heldout_tasks=0))
+    for name, ids in (("saw", planted.videos), ("did-not", [KEPT])):
+        (run / "models" / name).mkdir(parents=True)
+        (run / "models" / name / "videos.txt").write_text("".join(f"{i}\n" for i in ids))
+        summary = StageReport("evaluate retrieval", detail={"examples": [{"video_id": i} for i in ids]})
+        summary.publish(run / "models" / name / "retrieval.json")
+    results = {"source": "a.yaml", "stages": [], "scores": [{"video_id": GONE}], "processors": 2}
+    (run / "results.json").write_text(json.dumps(results))
+    (run / "index.html").write_text(page)
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a run that shows the video."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "metrics.csv").write_text("epoch,total/loss\n1,0.5\n2,0.4\n")
+    bounds = {"value": 0.5, "low": 0.4, "high": 0.6}
+    recall = {f"R@{k}": bounds for k in (1, 5, 10)}
+    metrics = {"queries": 1, "videos": 1, "recall": recall, "chance": dict.fromkeys(recall, 0.1)}
+    metrics |= {"median_rank": bounds, "chance_median_rank": 1.0}
+    clip = {"video_id": GONE, "start": 0.0, "end": 1.0, "text": "said"}
+    trained = {"name": "study", "digest": "0" * 64, "videos": 1}
+    detail = {"metrics": metrics, "examples": [clip | {"found": [clip | {"right": True}]}], "trained on": trained}
+    detail |= {"scheme": "shared", "space": "joint", "direction": "text -> video", "manifest": trained}
+    stage = StageReport("evaluate retrieval", detail=detail).as_json() | {"asked": {"checkpoint": str(folder)}}
+    write_page(folder / "index.html", {"source": "a.yaml", "stages": [stage]}, folder / "media")
+    return (folder / "index.html").read_text()
+
+
+def naming(folder: Path, video_id: str) -> list[str]:
+    """Files whose name or bytes hold the id."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return [str(p.relative_to(folder)) for p in paths if video_id in p.name or video_id.encode() in p.read_bytes()]
+
+
+def rows(manifest: Path) -> dict[str, bytes]:
+    dataset = FeatureDataset(manifest)
+    return {i: np.concatenate([*dataset.video(i, ClipRules()).video.values()]).tobytes() for i in dataset.video_ids}
+
+
+def check(run: Path, before: dict[str, bytes]) -> None:
+    manifest = run / "dataset" / "manifests" / "study.json"
+    assert naming(run, GONE) == []
+    assert rows(manifest) == {i: content for i, content in before.items() if i != GONE}
+    assert examine(run / "dataset", 1).problems == []
+    assert is_forgotten(GONE, forgotten(run / "dataset")) and is_forgotten(GONE, forgotten(run / "media"))
+    assert dict(CaptionStore(run / "dataset" / "captions.h5").items()).keys() == before.keys() - {GONE}
+    assert latest_states(run / "media" / "ledger", "download").keys() == before.keys() - {GONE}
+    assert media_path(run / "media", KEPT).exists()
+    assert not (run / "dataset" / "forgetting.json").exists()
+
+
+def test_a_forgotten_video_is_nowhere_and_the_others_are_as_they_were(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = rows(whole / "dataset" / "manifests" / "study.json")
+    digest = read_manifest(whole / "dataset" / "manifests" / "study.json").digest
+    untouched = {path.name: path.read_bytes() for path in (whole / "dataset" / "shards").glob("*.h5")}
+    assert len(naming(whole, GONE)) > 8
+    assert main(["forget", GONE, "--run", str(whole)]) == 0
+    check(whole, before)
+    assert read_manifest(whole / "dataset" / "manifests" / "study.json").digest != digest
+    output = capsys.readouterr().out
+    assert f"{whole / 'models' / 'saw'} was trained on some of them" in output and "did-not" not in output
+    left = {path.name: path.read_bytes() for path in (whole / "dataset" / "shards").glob("*.h5")}
+    assert sum(name in left and left[name] == content for name, content in untouched.items()) == len(untouched) - 1
+    assert (whole / "models" / "did-not" / "retrieval.json").exists()
+    assert "delete 000000-*.h5 there by hand" in output or "delete 000001-*.h5 there by hand" in output
+    assert main(["forget", GONE, "--run", str(whole)]) == 0, "a second time there is nothing to do, and that is said"
+
+
+def test_embeddings_and_indices_that_hold_the_video_are_listed(
+    whole: Path, planted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, ids in (("hold", [KEPT, GONE]), ("clean", [KEPT])):
+        made_of = MadeOf("c" * 64, {"name": "s", "spaces": []}, {}, "all", "captions", 10.0, {}, "float16", False, {})
+        made_of = dataclasses.replace(made_of, widths={"s": {"video": 4}})
+        spans = [(video_id, [ClipSpan(0, 10, "said", ())]) for video_id in ids]
+        rows = [("present/video", np.ones(len(ids))), ("vectors/s/video", np.ones((len(ids), 4)))]
+        write_part(whole / "models" / f"{name}.part", made_of, spans, rows)
+        join_parts(whole / "models" / f"{name}.h5", made_of, {}, [whole / "models" / f"{name}.part"])
+        (whole / "models" / f"{name}.part").unlink()
+        with EmbeddingsFile(whole / "models" / f"{name}.h5") as file:
+            make_index(file, whole / "models" / f"{name}-index", "s", "video", 1 << 30, 1 << 30)
+    assert main(["forget", GONE, "--run", str(whole)]) == 0
+    output = capsys.readouterr().out
+    assert f"{whole / 'models' / 'hold.h5'} holds their clips: delete it, and embed anew" in output
+    assert f"{whole / 'models' / 'hold-index'} is an index of such a file" in output and "clean" not in output
+    assert naming(whole, GONE) == ["models/hold.h5"]
+
+
+STEPS = [
+    "_forget_media",
+    "_forget_captions",
+    "_forget_in_manifests",
+    "_forget_in_ledger",
+    "_forget_reports",
+    "write_shard",
+]
+STEPS += ["make_receipt", "write_part", "write_plans"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_interrupted_anywhere_it_goes_on(whole: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str) -> None:
+    before = rows(whole / "dataset" / "manifests" / "study.json")
+    real: Callable[..., Any] = getattr(forget, step)
+
+    def dies(*arguments: Any, **named: Any) -> Any:
+        if when == "after":
+            real(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forget, step, dies)
+        with pytest.raises(KeyboardInterrupt):
+            forget.run(ForgetSettings(ids=(GONE,), run=whole))
+    with pytest.raises(InputError, match="a `mcn forget` was interrupted; finish it first"):
+        freeze(FreezeSettings(whole / "dataset", "another"))
+    assert forget.run(ForgetSettings(run=whole)).complete
+    check(whole, before)
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_interrupted_between_deletions_it_goes_on(whole: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    before = rows(whole / "dataset" / "manifests" / "study.json")
+    calls: list[Path] = []
+
+    def dies(folder: Path) -> None:
+        calls.append(folder)
+        if len(calls) > at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forget, "fsync_folder", dies)
+        with pytest.raises(KeyboardInterrupt):
+            forget.run(ForgetSettings(ids=(GONE,), run=whole))
+    assert forget.run(ForgetSettings(run=whole)).complete
+    check(whole, before)
+
+
+def test_files_that_are_not_its_own_are_left_and_told(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset, media = whole / "dataset", whole / "media"
+    given = {"captions": media / "caption.json", "ids": media / "my-list.csv", "split": whole / "split.json"}
+    description = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps(description | {"settings": {k: str(v) for k, v in given.items()}}))
+    report = StageReport("looks like one", detail={"id": GONE})
+    texts = {
+        media / "caption.json": json.dumps({GONE: {"start": [0], "end": [1], "text": ["said"]}}),
+        media / "my-list.csv": f"video_id\n{GONE}\n",
+        media / "NOTES.md": f"Seen: {GONE}.",
+        whole / "split.json": json.dumps(report.as_json()),
+        whole / "results" / "results.json": json.dumps({"mine": GONE}),
+        whole / "thumbs" / f"{GONE}_1.jpg": "a picture",
+    }
+    for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    other = whole / "other.md"
+    other.write_text(f"{GONE}0 and x{GONE} are others")
+    (dataset / "repair-ids.csv").write_text(f"video_id\n{GONE}\n")
+    assert main(["forget", GONE, "--run", str(whole)]) == 0
+    output = capsys.readouterr().out
+    for path, text in texts.items():
+        assert path.read_text() == text and f"still names the id: {path}\n" in output, path
+    assert str(other) not in output and "6 files that aren't this program's still name them" in output
+    assert sorted(naming(whole, GONE)) == sorted(str(path.relative_to(whole)) for path in [*texts, other])
+
+
+def test_a_report_goes_with_all_its_figures(whole: Path) -> None:
+    """In a PDF the text is compressed: whether it names the video can't be seen."""
+    settings = ReportSettings(whole / "study")
+    files = FigureFiles(settings.figures, settings.command())
+    files.table("clusters", Table("Clusters", ("words",), (("said",),), ()))
+    files.figure("steps", f"video {GONE}", Drawing(Figure(), ("step",), ((1,),)))
+    settings.file.write_text(f"<!doctype html>\n<title>mcn report: study</title>\n{GONE}")
+    mine = settings.figures / "mine.csv"
+    mine.write_text("step\n1\n")
+    assert {path.suffix for path in settings.figures.iterdir()} == {".tex", ".pdf", ".csv"}
+    assert main(["forget", GONE, "--run", str(whole)]) == 0
+    assert not settings.file.exists() and list(settings.figures.iterdir()) == [mine]
+
+
+def damage(shard: Path) -> None:
+    """Change 5 values of a video that is kept, and no digest."""
+    with h5py.File(shard, "r+") as file:
+        place = next(place for place, name in enumerate(file["videos/id"][:]) if name.decode() != GONE)
+        first = int(file["rows/offsets"][place])
+        file["rows/resnet152"][first, :5] = np.arange(5) + 100
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def shard_of(dataset: Path, video_id: str) -> Path:
+    """The shard that holds the video."""
+    for path in sorted((dataset / "shards").glob("*.h5")):
+        with h5py.File(path, "r") as file:
+            if video_id.encode() in file["videos/id"][:]:
+                return path
+    raise AssertionError(video_id)
+
+
+@pytest.mark.parametrize("fault", ["values", "cut", "gone", "another"])
+def test_damaged_rows_get_no_valid_digests(whole: Path, fault: str) -> None:
+    shard = shard_of(whole / "dataset", GONE)
+    other = next(path for path in sorted(shard.parent.glob("*.h5")) if path != shard)
+    if fault == "values":
+        damage(shard)
+    elif fault == "cut":
+        shard.write_bytes(shard.read_bytes()[:-1000])
+    elif fault == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(other.read_bytes())
+    before = contents(whole)
+    with pytest.raises(InputError, match=f"{shard.name}: .*; nothing was forgotten, repair first: mcn verify") as told:
+        forget.run(ForgetSettings(ids=(GONE,), run=whole))
+    assert "\n" not in str(told.value)
+    assert contents(whole) == before, "nothing was begun: no journal, no tombstone, no media gone"
+    assert len(examine(whole / "dataset", 1).bad_shards) == 1
+
+
+def test_what_a_repair_left_aside_goes_too(whole: Path) -> None:
+    shard = shard_of(whole / "dataset", GONE)
+    shutil.copy(shard, shard.with_name(f".{shard.name}.bad"))
+    shutil.copy(whole / "dataset" / "captions.h5", whole / "dataset" / ".captions.h5.0badcafe.aside")
+    assert len(naming(whole / "dataset", GONE)) > 2
+    assert forget.run(ForgetSettings(ids=(GONE,), run=whole)).complete
+    assert naming(whole, GONE) == []
+
+
+def test_an_id_that_nothing_names_is_told_and_not_kept_out(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong, dataset = "trian000003", whole / "dataset"
+    assert main(["forget", wrong, "--run", str(whole)]) == 1
+    output = capsys.readouterr().out
+    assert f"nothing names {wrong}" in output and "0 videos done" in output and "failed, unknown: 1" in output
+    assert not (dataset / "forgotten.json").exists() and not (dataset / "forgetting.json").exists()
+    assert main(["forget", wrong, GONE, "--run", str(whole)]) == 1
+    assert "1 videos done" in capsys.readouterr().out and naming(whole, GONE) == []
+    assert len(forgotten(dataset)) == 1 and is_forgotten(GONE, forgotten(dataset))
+    assert main(["forget", wrong, "--even-if-unknown", "--run", str(whole)]) == 0
+    assert is_forgotten(wrong, forgotten(dataset)) and naming(whole, wrong) == []
+
+
+@pytest.mark.parametrize("place", ["list", "captions", "csv", "media", "ledger", "videos"])
+def test_an_id_is_known_wherever_it_stands(whole: Path, tmp_path: Path, place: str) -> None:
+    video_id, dataset = "onlyhere_01", whole / "dataset"
+    given: dict[str, str] = {}
+    if place == "list":
+        given["ids"] = str(tmp_path / "list.csv")
+        (tmp_path / "list.csv").write_text(f"video_id\n{video_id}\n")
+    elif place == "captions":
+        source = tmp_path / "further.json"
+        source.write_text(json.dumps({video_id: {"start": [0], "end": [1], "text": ["said"]}}))
+        (dataset / "captions.h5").unlink()
+        build_caption_store(source, dataset / "captions.h5", drop_overlaps=False).close()
+    elif place == "csv":
+        given["captions"] = str(tmp_path)
+        (tmp_path / f"{video_id}.csv").write_text("start,end,text\n0,1,said\n")
+    elif place == "media":
+        (whole / "media" / f"{video_id}.webm").touch()
+    elif place == "ledger":
+        with LedgerWriter(whole / "media" / "ledger", "download") as ledger:
+            ledger.append(Outcome(video_id, "download", "failed", "private"))
+    else:
+        (whole / "models" / "saw" / "videos.txt").write_text(f"{KEPT}\n{video_id}\n")
+    description = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps(description | {"settings": given}))
+    report = forget.run(ForgetSettings(ids=(video_id,), run=whole))
+    assert report.complete and report.done == 1 and is_forgotten(video_id, forgotten(dataset))
+
+
+def test_a_process_at_work_is_not_disturbed(whole: Path) -> None:
+    asked = ForgetSettings(ids=(GONE,), run=whole)
+    with locked(whole / "dataset" / "leases" / "000000.json", "work"):
+        with pytest.raises(InputError, match="extracting shard 000000: already at work"):
+            forget.run(asked)
+    assert GONE in read_manifest(whole / "dataset" / "manifests" / "study.json").video_ids
+    with pytest.raises(InputError, match="can't name a video"):
+        forget.run(dataclasses.replace(asked, ids=("../../etc",)))
+    with pytest.raises(InputError, match="ids are needed"):
+        forget.run(dataclasses.replace(asked, ids=()))

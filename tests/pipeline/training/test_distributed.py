@@ -1,0 +1,184 @@
+"""Training by two processes that talk through gloo, against one on the same batches."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from models import (
+    MCN,
+    BatchStep,
+    ClipInputs,
+    ClusterQueue,
+    ClusterSettings,
+    LossSettings,
+    ModelSettings,
+    StepLosses,
+)
+from pipeline.core.errors import InputError
+from pipeline.training.checkpoint import load_checkpoint
+from pipeline.training.distributed import exchange_of, started_from_outside
+from pipeline.training.settings import TrainSettings
+from pipeline.training.train import run
+
+CLIPS, WIDTH, GROUP = 16, 12, 4
+SMALL: dict[str, Any] = {
+    "batch_videos": 4,
+    "clips_per_video": 6,
+    "width": 16,
+    "reconstruction_hidden": 8,
+    "learning_rate": 0.01,
+    "min_clip_seconds": 0.0,
+    "clusters": 8,
+    "queue_rows": 64,
+    "refit_every": 5,
+    "device": "cpu",
+    "workers": 0,
+    "epochs": 2,
+}
+
+
+def clips_of(dtype: torch.dtype) -> ClipInputs:
+    draw = torch.Generator().manual_seed(1)
+    has = torch.rand(3, CLIPS, generator=draw) > 0.2
+    return ClipInputs(
+        video=torch.rand(CLIPS, 1, 9, generator=draw, dtype=dtype),
+        video_rows=has[0].unsqueeze(1),
+        audio=-80 * torch.rand(CLIPS, 40, 32, generator=draw, dtype=dtype),
+        has_audio=has[1],
+        audio_frames=torch.randint(16, 33, (CLIPS,), generator=draw),
+        words=torch.randn(CLIPS, 4, 5, generator=draw, dtype=dtype),
+        known_words=has[2].unsqueeze(1).expand(CLIPS, 4),
+    )
+
+
+def one_step_each(fabric: Fabric, folder: Path) -> None:
+    """One step in double and one in single precision."""
+    for dtype in (torch.float64, torch.float32):
+        one_step(fabric, dtype, folder)
+
+
+def one_step(fabric: Fabric, dtype: torch.dtype, folder: Path) -> None:
+    """Gradients and terms of one step on this process's share of the clips, saved by its rank."""
+    exchange = exchange_of(fabric)
+    torch.manual_seed(0)
+    settings = ModelSettings(width=WIDTH, video_streams=(9,), word_dim=5, reconstruction_hidden=8, audio_from="logmel")
+    model = MCN(settings).to(dtype).train()
+    queue = ClusterQueue(WIDTH, ClusterSettings(clusters=4, queue_rows=16)).to(dtype)
+    share = CLIPS // exchange.processes
+    mine = slice(exchange.rank * share, (exchange.rank + 1) * share)
+    step = BatchStep(model, {"shared": queue}, LossSettings(), GROUP, exchange)
+    videos = (torch.arange(CLIPS) // 4)[mine]
+    losses: StepLosses = step.backward(clips_of(dtype)[mine], videos, torch.Generator().manual_seed(0))
+    found = {f"gradient/{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    found |= {f"buffer/{name}": buffer for name, buffer in model.named_buffers()}
+    found |= {f"term/{name}": term for name, term in losses.terms.items()}
+    torch.save(found | {"centroids": queue.centroids}, folder / f"{dtype}-{exchange.processes}-{exchange.rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process and what two processes found."""
+    folder = tmp_path_factory.mktemp("steps")
+    one_step_each(Fabric(accelerator="cpu", devices=1), folder)
+    Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn").launch(one_step_each, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("dtype", "relative"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
+def test_two_processes_give_the_gradients_of_one(dtype: torch.dtype, relative: float, steps: Path) -> None:
+    wanted = torch.load(steps / f"{dtype}-1-0.pt", weights_only=True)
+    assert any(name.startswith("gradient/davenet") for name in wanted)
+    for rank in (0, 1):
+        found = torch.load(steps / f"{dtype}-2-{rank}.pt", weights_only=True)
+        assert found.keys() == wanted.keys()
+        for name, tensor in wanted.items():
+            assert (found[name] - tensor).double().norm() <= relative * tensor.double().norm(), name
+
+
+def test_a_run_of_two_processes_is_that_of_one_and_may_be_gone_on_with_by_one(
+    planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a batch job of one task.
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_JOB_NAME", "study")
+    alone = TrainSettings(planted.manifest, tmp_path / "alone", **SMALL)
+    run(alone)
+    shared = dataclasses.replace(alone, out=tmp_path / "shared", devices=2)
+    report = run(shared)
+    assert report.complete and report.detail["processes"] == 2 and report.done == 2
+    wanted, found = load_checkpoint(alone.out), load_checkpoint(shared.out)
+    for name, tensor in wanted["model"].items():
+        torch.testing.assert_close(found["model"][name], tensor, rtol=1e-3, atol=1e-4)
+    assert [epoch["total"] for epoch in found["history"]] == pytest.approx(
+        [epoch["total"] for epoch in wanted["history"]], rel=1e-4
+    )
+    again = run(dataclasses.replace(shared, devices=1))
+    assert (again.done, again.skipped) == (0, 2)
+
+
+def test_what_processes_refuse_is_one_line(planted: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / ".stop").touch()  # left by a run that was killed while it stopped
+    for change, named in (
+        ({"streams": ("resnet50",)}, "no video stream 'resnet50'; it has: resnet152"),
+        ({"clusters": 25, "queue_rows": 0, "epochs": 1}, "at least 25 clips"),
+    ):
+        bad = TrainSettings(planted.manifest, tmp_path / "bad", **SMALL | {"devices": 2} | change)
+        with pytest.raises(InputError, match=named) as refused:
+            run(bad)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_batch_that_can_not_be_shared_is_refused(planted: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_videos 4 can't be shared by 3 processes"):
+        TrainSettings(planted.manifest, tmp_path, **SMALL | {"devices": 3})
+
+
+def test_several_machines_want_a_starter(planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert not started_from_outside()
+    with pytest.raises(InputError, match="start `mcn train` by torchrun or srun"):
+        run(TrainSettings(planted.manifest, tmp_path, **SMALL | {"nodes": 2}))
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert not started_from_outside(), "sbatch says so before anything is started"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert started_from_outside()
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert started_from_outside()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_signal_saves_and_ends_with_75(planted: Any, tmp_path: Path, devices: int) -> None:
+    out = tmp_path / "model"
+    settings = SMALL | {"epochs": 100_000, "save_every": 1e-9, "devices": devices}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "train", "--manifest", str(planted.manifest), "--out", str(out), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    while not (out / "checkpoint.pt").exists() and process.poll() is None:
+        try:
+            process.wait(timeout=0.05)
+        except subprocess.TimeoutExpired:
+            pass
+    os.killpg(process.pid, signal.SIGUSR1)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert "Traceback" not in output and "stopped by a signal" in output
+    content = load_checkpoint(out)
+    assert content["epoch"] * 3 + content["step"] > 0
+    assert not list(out.glob(".*")) and not (out / "lock.json").exists()
