@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -17,16 +16,15 @@ from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, w
 from beam_jobs.worker_errors import CarefulDoFn, raise_counted
 from pipeline.core import signals
 from pipeline.core.config import as_plain
-from pipeline.core.errors import InputError, suggest
+from pipeline.core.errors import InputError
 from pipeline.core.lease import locked
 from pipeline.core.ledger import latest_states
 from pipeline.core.partition import find_part
-from pipeline.core.records import Outcome
-from pipeline.core.report import StageReport
-from pipeline.core.reporting import ledger_progress
+from pipeline.core.records import EXTRACTED, Outcome
+from pipeline.core.reporting import StageReport, ledger_progress
 from pipeline.core.video_ids import is_video_id
-from pipeline.dataset.plans import hash_order
-from pipeline.dataset.tombstones import forgotten, is_forgotten
+from pipeline.dataset.folder import forgotten, is_forgotten
+from pipeline.dataset.shard_plans import hash_order
 from pipeline.download.budget import download_lock
 from pipeline.download.downloader import (
     SIGNAL,
@@ -40,83 +38,11 @@ from pipeline.download.downloader import (
     summary_of,
 )
 from pipeline.download.failures import FAILURE_CLASSES
-from pipeline.download.fetcher import FetchSettings, Site
 from pipeline.download.media import find_media
+from pipeline.download.settings import DownloadSettings, FetchSettings
 from pipeline.download.video_list import read_video_ids
-from pipeline.extraction.cleanup import EXTRACTED
 
 __all__ = ["DownloadSettings", "DownloadVideos", "run"]
-
-
-@dataclass(frozen=True)
-class DownloadSettings:
-    """What to download and how."""
-
-    ids: Path
-    """Csv with a column video_id, such as the published HowTo100M_v1.csv."""
-    out: Path
-    """Folder for the videos and the ledger of all attempts; may be shared by several machines."""
-    site: Site = "youtube"
-    """Where the videos are: youtube, or sample (made by `mcn sample` and served from this machine)."""
-    sample: Path | None = None
-    """Folder of the sample to serve while the job runs; for --site sample."""
-    site_url: str = ""
-    """Address of a sample that is already served, in place of --sample: http://127.0.0.1:PORT."""
-    format: str = FetchSettings.format
-    """yt-dlp's format selector; the default takes 360p, enough for a short side of 256."""
-    format_sort: tuple[str, ...] = FetchSettings.format_sort
-    """yt-dlp's order of preference among formats."""
-    workers: int = 2
-    """Videos fetched at a time; the sleeps below grow with it, so that this internet address asks no faster."""
-    sleep_requests: float = 0.75
-    """Seconds between requests for information; not used for the sample."""
-    sleep_interval: float = 10.0
-    """Fewest seconds before a video is fetched; not used for the sample."""
-    max_sleep_interval: float = 20.0
-    """Most seconds before a video is fetched; not used for the sample."""
-    attempts: int = 3
-    """How often a video is tried in all, this run and earlier ones together, when the failure may pass."""
-    retries: int = FetchSettings.retries
-    """How often yt-dlp tries again within an attempt."""
-    retry_wait_s: float = FetchSettings.retry_wait_s
-    """Seconds before a retry; doubled with each further one, 60 at most."""
-    time_limit_s: float = FetchSettings.time_limit_s
-    """Wall clock of one attempt in seconds, its sleeps apart; a hanging one is killed."""
-    socket_timeout_s: float = FetchSettings.socket_timeout_s
-    """Seconds without an answer after which yt-dlp gives up a request."""
-    recheck_h: float = 24.0
-    """Hours before a video that is not out yet is asked for again."""
-    ask_again: tuple[str, ...] = ()
-    """Failures of earlier runs to try anew, such as age,geo after adding --cookies or --proxy; `extracted`: videos
-    whose media were deleted once their features were stored."""
-    cookies: Path | None = None
-    """Cookie file of an account, for videos that need one; accounts that download in bulk get banned."""
-    part: str = ""
-    """I/N: take only part I of N of the videos, by a hash of the id; default: SLURM's array task."""
-    media_budget: float = 0.0
-    """GiB that the media may take, some videos in flight more; 0: no bound. Waits for room while an `mcn extract
-    --follow --delete-media` makes it."""
-    proxy: str = ""
-    """Proxy for all requests, such as socks5://host:port; none by default."""
-
-    def __post_init__(self) -> None:
-        if self.workers < 1 or self.attempts < 1 or self.retries < 0:
-            raise ValueError("workers and attempts must be at least 1, retries at least 0")
-        if min(self.sleep_requests, self.sleep_interval, self.retry_wait_s, self.recheck_h) < 0:
-            raise ValueError("sleeps and waits can't be negative")
-        if self.max_sleep_interval < self.sleep_interval:
-            raise ValueError("max_sleep_interval must be at least sleep_interval")
-        if self.time_limit_s <= 0 or self.socket_timeout_s <= 0:
-            raise ValueError("time_limit_s and socket_timeout_s must be above 0")
-        if self.site == "sample" and (self.sample is None) == (not self.site_url):
-            raise ValueError("site sample needs one of sample (its folder) and site_url")
-        if self.site == "youtube" and (self.sample is not None or self.site_url):
-            raise ValueError("sample and site_url go with site sample")
-        if self.media_budget < 0:
-            raise ValueError("media_budget can't be negative")
-        for name in self.ask_again:
-            if name not in (*FAILURE_CLASSES, EXTRACTED):
-                raise ValueError(f"ask_again: no failure {name!r}; {suggest(name, [*FAILURE_CLASSES, EXTRACTED])}")
 
 
 class _Download(CarefulDoFn):

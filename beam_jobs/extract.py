@@ -17,8 +17,7 @@ from apache_beam.pvalue import PCollection
 from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
 from beam_jobs.worker_errors import CarefulDoFn, raise_counted
 from pipeline.core.provenance import usable_cores
-from pipeline.core.report import StageReport
-from pipeline.core.reporting import ledger_progress
+from pipeline.core.reporting import StageReport, ledger_progress
 from pipeline.extraction.driver import ExtractionRounds
 from pipeline.extraction.settings import ExtractSettings
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.metrics.alignment import frame_log_probabilities, segment_steps
-from pipeline.metrics.step_assignment import assign_steps
+from pipeline.metrics.alignment import assign_steps, frame_log_probabilities, segment_steps
 
 SECONDS, STEPS, RUNS = 2000, 12, 50
 

@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from models import BUILTIN_SCHEMES, Scheme, builtin_scheme
+from models.pairing import BUILTIN_SCHEMES, Scheme, builtin_scheme
 from pipeline.core.config import from_mapping
-from pipeline.evaluation.retrieval import RetrievalSettings
 from pipeline.evaluation.retrieval import run as evaluate
+from pipeline.evaluation.settings import RetrievalSettings
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run as train
 

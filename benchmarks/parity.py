@@ -23,9 +23,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import parity_inputs
-from models import MCN, ClipInputs, Clusters, LossSettings, ModelSettings, export_published, mcn_losses
-from models.kmeans import assign
-from models.published import published_names
+from models.clips import ClipInputs
+from models.kmeans import Clusters, assign
+from models.losses import mcn_losses
+from models.mcn import MCN
+from models.published import export_published, published_names
+from models.settings import LossSettings, ModelSettings
 from pipeline.core.errors import InputError
 from pipeline.training.weights import load_initial
 

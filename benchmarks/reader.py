@@ -24,14 +24,13 @@ from gensim.models import KeyedVectors
 from torch.utils.data import DataLoader, Dataset
 
 from extractors.text import save_vectors, vectors_digest
-from pipeline.clips.clip_rules import ClipRules
 from pipeline.clips.dataset import FeatureDataset
+from pipeline.clips.rules import ClipRules
 from pipeline.core.files import write_json
 from pipeline.core.records import Caption, VideoFeatures, Words
-from pipeline.dataset.freeze import FreezeSettings
 from pipeline.dataset.freeze import run as freeze
-from pipeline.dataset.plans import hash_order, read_plan, write_plans
-from pipeline.dataset.shard_plans import make_receipt
+from pipeline.dataset.manifest import FreezeSettings
+from pipeline.dataset.shard_plans import hash_order, make_receipt, read_plan, write_plans
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.dataset.shard_writer import Origin, write_part, write_shard
 from pipeline.training.batches import TrainingBatches

@@ -130,7 +130,7 @@ def build(folder: Path, memory: int) -> None:
 
 def search(folder: Path) -> None:
     """Every query by itself, clips' ids, times and captions included."""
-    from pipeline.search.clip_search import ClipSearch
+    from pipeline.search.search import ClipSearch
 
     truth = np.load(folder / "truth.npz")
     seconds, found = [], []

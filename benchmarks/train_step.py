@@ -21,18 +21,13 @@ from contextlib import nullcontext
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import (
-    MCN,
-    BatchStep,
-    ClipInputs,
-    ClusterQueue,
-    ClusterSettings,
-    LossSettings,
-    ModelSettings,
-    builtin_scheme,
-    first_half_of_each_video,
-    mcn_losses,
-)
+from models.batch_step import BatchStep
+from models.clips import ClipInputs
+from models.kmeans import ClusterQueue, first_half_of_each_video
+from models.losses import mcn_losses
+from models.mcn import MCN
+from models.pairing import builtin_scheme
+from models.settings import ClusterSettings, LossSettings, ModelSettings
 from pipeline.training.settings import NORM_GROUP
 
 GIB = 1 << 30

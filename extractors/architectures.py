@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from extractors.errors import WeightsError
 from extractors.weight_names import DEFAULT_WEIGHTS
-from models.davenet import AUDIO_WIDTH, ResDavenet
+from models.davenet import ResDavenet
+from models.settings import AUDIO_WIDTH
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)

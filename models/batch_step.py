@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from models.clips import ClipInputs, Embeddings, concatenate
 from models.davenet import running_statistics_held
 from models.kmeans import ClusterQueue, Clusters, first_half_of_each_video
-from models.losses import LossSettings, cluster_terms, contrastive_terms, reconstruction_terms, term_weights
+from models.losses import cluster_terms, contrastive_terms, reconstruction_terms, term_weights
 from models.mcn import MCN
+from models.settings import LossSettings
 
 _BUCKET = 1 << 24
 """Gradient values that are summed over the processes at once."""

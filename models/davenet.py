@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 MEL_BANDS = 40
-AUDIO_WIDTH = 1024
 STRIDE = 16
 RECEPTIVE_FRAMES = 420
 

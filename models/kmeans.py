@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.settings import ClusterSettings
+
 _BLOCK = 8192
 _SAMPLE = 16
 """Rows a cluster among which a first fit chooses its starting points, so long as they are `_SAMPLE_ROWS` at most."""
@@ -18,42 +20,6 @@ _SAMPLE_ROWS = 8192
 
 class TooFewClipsError(ValueError):
     """A first fit of k-means has fewer clips with a joint feature than clusters."""
-
-
-@dataclass(frozen=True)
-class ClusterSettings:
-    """Options of k-means and of its queue; the defaults are the mended ones, each docstring says what was published."""
-
-    clusters: int = 256
-    """Number of clusters."""
-    iterations: int = 100
-    """Most rounds of one fit."""
-    tolerance: float = 1e-4
-    """A fit ends when the centroids' squared changes sum up to no more than this."""
-    spherical: bool = False
-    """Centroids are unit means of unit rows, so that every clip weighs the same and every centroid's logits have one
-    scale. Published: off, plain means, so that long vectors weigh more; the cluster loss then sees their lengths."""
-    spread_start: bool = True
-    """A first fit starts from rows far apart (k-means++), which finds small groups more often. Published: off, from
-    rows drawn at random, some of them twice with fast_pytorch_kmeans of 2023 and later; here never."""
-    reseed_dead: bool = True
-    """A cluster without rows restarts at the row that is least like its own centroid. Published: off, it becomes a zero
-    vector, whose logit is 0 for every clip, and it rarely comes back."""
-    labels_before_update: bool = False
-    """A fit's labels are those before its last centroid update, as published; else they belong to the centroids that
-    the loss uses. Where a fit has settled they are the same."""
-    queue_rows: int = 40_960
-    """Joint features kept from earlier batches; 0 for none. Published: 20 batches of 2048."""
-    queue_only_when_full: bool = False
-    """Fit on the batch alone until the queue is full, as published; else on the batch and what the queue holds."""
-    refit_every: int = 20
-    """Fit every this many batches; between fits, clips are assigned to the centroids at hand."""
-
-    def __post_init__(self) -> None:
-        least = {"clusters": 2, "iterations": 1, "queue_rows": 0, "refit_every": 1}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {bound}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ bfloat16 the margin of 0.001 vanishes. Under autocast the contrast's gradients a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,49 +16,7 @@ from torch.nn import functional
 from models.clips import Embeddings
 from models.kmeans import Clusters
 from models.pairing import Scheme, builtin_scheme
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """Options of the losses; the defaults are the published terms, summed by the rule of `term_weights`."""
-
-    margin: float = 0.001
-    """Subtracted from the similarity of a clip's own pair, and from the logit of its own cluster: both must win by it.
-    Published: 0.001, which matters little beside dot products without a scale; with cosines some 0.1 are usual."""
-    temperature: float = 1.0
-    """Similarities less margin are divided by it. Published: 1, since vectors of free length set their own scale; with
-    `normalise` some 0.05 to 0.1, or the softmax can't become sharp."""
-    normalise: bool = False
-    """Contrast L2-normalised vectors (cosines), so that no clip wins by its length. Published: off, raw dot products,
-    whose length can say how sure a vector is; clusters and reconstruction see the vectors as they are either way."""
-    directions: Literal["both", "first", "second"] = "both"
-    """`both` adds both directions of each pair, as published; `first` only finds the second modality from the first,
-    `second` the first from the second, for a model that will search one way alone."""
-    mask_same_video: bool = False
-    """Leave other clips of the same video out of the negatives: they overlap, and may be the same clip drawn twice.
-    Published: off, in spite of the loss's name; they are the hardest negatives, which tell moments of a video apart."""
-    contrast_weight: float = 1.0
-    """Weight of every contrastive term; 0 leaves L_MMS out."""
-    cluster_weight: float = 1.0
-    """Weight of every cluster term; 0 leaves L_Cluster out. Published: 1/3, for three modalities or fewer."""
-    reconstruction_weight: float = 50.0
-    """Weight of every reconstruction term, a mean squared error per feature; 0 leaves L_Reconstruct out."""
-    term_weights: Literal["balanced", "sum"] = "balanced"
-    """`balanced` scales each kind of term to the number that scheme `shared` has, so that schemes differ in pairing
-    alone; `sum` adds them up as they are. They are the same for `shared`."""
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}: it must be positive")
-        weights = {name: getattr(self, name) for name in ("contrast_weight", "cluster_weight", "reconstruction_weight")}
-        for name, weight in {"margin": self.margin, **weights}.items():
-            if not weight >= 0:
-                raise ValueError(f"{name} is {weight}: it must not be below 0")
-        if not any(weights.values()):
-            raise ValueError(f"{', '.join(weights)} are all 0: nothing is left to train on")
-        for name, known in (("directions", ("both", "first", "second")), ("term_weights", ("balanced", "sum"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(known)}")
+from models.settings import LossSettings
 
 
 @dataclass(frozen=True)

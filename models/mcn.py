@@ -5,84 +5,18 @@ width, D width of a space.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.clips import ClipInputs, Embeddings
-from models.davenet import AUDIO_WIDTH, STRIDE, ResDavenet
+from models.davenet import STRIDE, ResDavenet
 from models.gated import GatedUnit, GateThenProject, WordPooling
-from models.pairing import FEATURE, Scheme, Source, Space, builtin_scheme
+from models.pairing import FEATURE, Source, Space
+from models.settings import AUDIO_WIDTH, ModelSettings
 from models.standardisation import MomentSums, Standardisation
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Sizes and options of an MCN; the defaults are the mended ones, each docstring says what was published."""
-
-    scheme: Scheme = field(default_factory=lambda: builtin_scheme("shared"))
-    """The pairing scheme."""
-    width: int = 4096
-    """Width of every space that does not state its own. The published run used 6144."""
-    video_streams: tuple[int, ...] = (2048,)
-    """Widths of the video features side by side in a row, each L2-normalised apart. Published: 2048 (2-D), 2048."""
-    audio_dim: int = AUDIO_WIDTH
-    """Width of the audio feature; 1024 with DaveNet inside."""
-    word_dim: int = 300
-    """Width of a word vector."""
-    reconstruction_hidden: int = 1024
-    """Hidden width of each decoder."""
-    audio_from: Literal["davenet", "logmel"] = "davenet"
-    """`davenet`: frozen rows come in. `logmel`: DaveNet is part of the model and trained with it, as published."""
-    standardise: bool = False
-    """Standardise video, words and frozen audio rows by statistics of the training clips. Published: off."""
-    normalise_video: bool = True
-    """L2-normalise the max-pooled video rows. The published loader does so before the model sees them."""
-    mask_padding_words: bool = True
-    """Leave padding out of the maximum over words. Published: off; padding is a zero vector that takes part as
-    relu(bias), so that no feature of a caption with room left is below it and short captions look alike."""
-    own_frames_in_training: bool = True
-    """Average DaveNet's output over a clip's own frames in training too. Published: off; in training padding counts, in
-    evaluation it does not, so that short clips are embedded otherwise than they were trained."""
-    zeros_for_missing: bool = False
-    """Train on zeros in place of a missing modality, as published: zero features, or a log-mel of zeros; all clips
-    without sound then share one vector. Else a clip leaves every term that needs what it lacks."""
-    detach_targets: bool = True
-    """Keep reconstruction from moving its own targets, DaveNet's mean output and the pooled words. Published: off; it
-    then trains DaveNet and the word layer too, and can shrink what it has to predict."""
-    unused_batchnorm: bool = False
-    """Build DaveNet's `batchnorm1`, which the published class has and never calls. It changes no output and takes no
-    gradient; on, the published tensors go in and out unchanged, off, there is no parameter without a gradient."""
-
-    def __post_init__(self) -> None:
-        sizes = {
-            "width": self.width,
-            "audio_dim": self.audio_dim,
-            "word_dim": self.word_dim,
-            "reconstruction_hidden": self.reconstruction_hidden,
-            **{f"video_streams[{i}]": size for i, size in enumerate(self.video_streams)},
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}: it must be a positive number")
-        if not self.video_streams:
-            raise ValueError("video_streams is empty: give the width of at least one video feature")
-        if self.audio_from not in ("davenet", "logmel"):
-            raise ValueError(f"audio_from is {self.audio_from!r}: it must be davenet or logmel")
-        if self.audio_from == "logmel" and self.audio_dim != AUDIO_WIDTH:
-            raise ValueError(f"audio_dim is {self.audio_dim}: with audio_from logmel it must be {AUDIO_WIDTH}")
-
-    @property
-    def video_dim(self) -> int:
-        """Width of a video row: the sum of its streams."""
-        return sum(self.video_streams)
-
-    def width_of(self, space: Space) -> int:
-        """The width of a space: its own, or this model's."""
-        return self.width if space.width is None else space.width
 
 
 class MCN(nn.Module):

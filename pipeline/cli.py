@@ -12,193 +12,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline.commands import COMMANDS
 from pipeline.core import config
 from pipeline.core.errors import InputError, suggest
-from pipeline.core.signals import heed_signals
-
-STOPPED = 75
-"""Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, by which batch systems put a job back into their queue."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """One stage: where its settings and its `run` are, and what `--help` says. Imported only when asked for."""
-
-    module: str
-    settings: str
-    summary: str
-    example: str
-    beam: bool = False
-    """Whether further flags are Apache Beam's."""
-    heeds_signals: bool = False
-    """Whether SIGTERM and SIGUSR1 let it save and end with status 75."""
-    experiment: bool = False
-    """Whether it takes an experiment's YAML file, which `--set` overrides, in place of a flag for each setting."""
-    positional: tuple[str, ...] = ()
-    """Settings given without a flag, in this order; one of type tuple takes all words that are left."""
-
-
-COMMANDS = {
-    "sample": Command(
-        "pipeline.sample.make",
-        "SampleSettings",
-        "make a small HowTo100M of one's own: videos, captions, truth; no network",
-        "mcn sample --out runs/sample",
-    ),
-    "download": Command(
-        "beam_jobs.download",
-        "DownloadSettings",
-        "download the videos of a list that still exist (an Apache Beam job)",
-        "mcn download --ids HowTo100M_v1.csv --out media",
-        beam=True,
-        heeds_signals=True,
-    ),
-    "extract": Command(
-        "beam_jobs.extract",
-        "ExtractSettings",
-        "media to features in sharded HDF5 (an Apache Beam job)",
-        "mcn extract --media media --captions caption.json --out dataset --weights random:0",
-        beam=True,
-        heeds_signals=True,
-    ),
-    "freeze": Command(
-        "pipeline.dataset.freeze",
-        "FreezeSettings",
-        "a manifest of what a data set holds now, with held-out videos and tasks",
-        "mcn freeze runs/demo/dataset study --ids runs/demo/sample/HowTo100M_v1.csv",
-        positional=("dataset", "name"),
-    ),
-    "forget": Command(
-        "pipeline.tools.forget.forget",
-        "ForgetSettings",
-        "take videos out of media, shards, manifests and reports, and keep them out",
-        "mcn forget abcdefghijk --run runs/demo",
-        positional=("ids",),
-    ),
-    "verify": Command(
-        "pipeline.tools.verify.verify",
-        "VerifySettings",
-        "read everything a data set holds and hold it against its digests; mend what is bad",
-        "mcn verify runs/demo/dataset --ids runs/demo/sample/HowTo100M_v1.csv",
-        positional=("dataset",),
-    ),
-    "train": Command(
-        "pipeline.training.train",
-        "TrainSettings",
-        "train a Multimodal Clustering Network on a manifest",
-        "mcn train --manifest runs/demo/dataset/manifests/run.json --preset sample --out runs/model",
-        heeds_signals=True,
-    ),
-    "export": Command(
-        "pipeline.training.export",
-        "ExportSettings",
-        "write a trained model's weights under the authors' names",
-        "mcn export models/shared --out weights.pth --davenet dataset/weights/davenet-random-0.pt",
-        positional=("model",),
-    ),
-    "evaluate retrieval": Command(
-        "pipeline.evaluation.retrieval",
-        "RetrievalSettings",
-        "retrieval of held-out clips and videos by text, sound and picture",
-        "mcn evaluate retrieval --checkpoint runs/model --clips runs/demo/sample/steps.csv --out runs/model",
-    ),
-    "evaluate localization": Command(
-        "pipeline.evaluation.localization",
-        "LocalizationSettings",
-        "the seconds in which a task's steps are done, found by their texts and order",
-        "mcn evaluate localization --checkpoint runs/model --annotations runs/demo/sample/steps.csv --out runs/model",
-    ),
-    "evaluate classification": Command(
-        "pipeline.evaluation.classification",
-        "ClassificationSettings",
-        "zero-shot classification of clips by the names of their classes",
-        "mcn evaluate classification --checkpoint runs/model --clips classes.csv --out runs/model",
-    ),
-    "probe": Command(
-        "pipeline.evaluation.probe.probe",
-        "ProbeSettings",
-        "what each space keeps of scene, sound and words: linear probes, context against content, dose curves",
-        "mcn probe --checkpoint runs/model --ids HowTo100M_v1.csv --media media --out runs/model",
-    ),
-    "embed": Command(
-        "pipeline.search.embed",
-        "EmbedSettings",
-        "the clips of a manifest as vectors, by a trained model",
-        "mcn embed --checkpoint runs/model --out runs/clips.h5",
-        heeds_signals=True,
-    ),
-    "index": Command(
-        "pipeline.search.index",
-        "IndexSettings",
-        "an index of embedded clips that is searched within a given memory",
-        "mcn index runs/clips.h5 --out runs/clips-index --memory 1GiB",
-        positional=("embeddings",),
-    ),
-    "search": Command(
-        "pipeline.search.search",
-        "SearchSettings",
-        "the clips that fit a text, or that are like another clip",
-        'mcn search runs/clips-index "fry the onion"',
-        positional=("index", "query"),
-    ),
-    "report": Command(
-        "pipeline.experiment.report.report",
-        "ReportSettings",
-        "a finished comparison as one HTML file, with its figures and tables as files for a paper",
-        "mcn report runs/demo/study --media runs/demo/media",
-        positional=("study",),
-    ),
-    "estimate": Command(
-        "pipeline.tools.estimate.estimate",
-        "EstimateSettings",
-        "days, TB and GPU hours of each stage of a study, from a one-minute probe and cited rates",
-        "mcn estimate configs/study-howto100m.yaml --workers 32",
-        positional=("study",),
-    ),
-    "doctor": Command(
-        "pipeline.tools.doctor.doctor",
-        "DoctorSettings",
-        "check this machine and, with PATH, a shared folder for all that the stages rely on",
-        "mcn doctor /tmp",
-        positional=("path",),
-    ),
-    "status": Command(
-        "pipeline.tools.status.status",
-        "StatusSettings",
-        "where a data set, a media folder or a run stands: ids, shards, rates, time left, disk; only reads",
-        "mcn status runs/demo",
-        positional=("run",),
-    ),
-    "inspect": Command(
-        "pipeline.tools.inspect.inspect",
-        "InspectSettings",
-        "what a file of a data set, a checkpoint or a pairing scheme is, holds and was made by",
-        "mcn inspect shared",
-        positional=("path",),
-    ),
-    "run": Command(
-        "pipeline.experiment.run",
-        "RunSettings",
-        "drive the whole way from a YAML file, skipping what is done",
-        "mcn run configs/sample.yaml",
-        beam=True,
-        heeds_signals=True,
-        experiment=True,
-    ),
-    "compare": Command(
-        "pipeline.experiment.compare",
-        "StudySettings",
-        "pairing schemes side by side: arms x seeds trained alike, and what their differences are worth",
-        "mcn compare configs/study-sample.yaml",
-        beam=True,
-        heeds_signals=True,
-        experiment=True,
-    ),
-}
+from pipeline.core.signals import STOPPED, heed_signals
 
 
 class _Parser(argparse.ArgumentParser):
@@ -238,7 +58,7 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
     Raises InputError for an unknown flag or key (naming the nearest right one) and for values that don't fit.
     """
     command = COMMANDS[name]
-    settings_class = getattr(importlib.import_module(command.module), command.settings)
+    settings_class = command.settings_class()
     parser = _parser(name)
     if not command.experiment:
         config.add_flags(parser, settings_class, command.positional)
@@ -296,8 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Before the stage's libraries are loaded: their threads must not take a signal.
         with heed_signals() if COMMANDS[name].heeds_signals else nullcontext():
             settings, beam_arguments = parse(name, rest)
-            module = importlib.import_module(COMMANDS[name].module)
-            report = module.run(settings, beam_arguments) if COMMANDS[name].beam else module.run(settings)
+            report = COMMANDS[name].run(settings, beam_arguments)
         return STOPPED if report.stopped else 0 if report.complete else 1
     except InputError as error:
         if "--debug" in arguments:

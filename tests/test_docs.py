@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
-from pipeline.cli import COMMANDS, parse
+from pipeline.cli import parse
+from pipeline.commands import COMMANDS
 from pipeline.core.config import add_flags
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,9 +50,8 @@ def known_flags() -> frozenset[str]:
     """Flags of all stages, and Beam's."""
     parser = argparse.ArgumentParser(conflict_handler="resolve")
     for command in COMMANDS.values():
-        settings_class = getattr(import_module(command.module), command.settings)
         if not command.experiment:
-            add_flags(parser, settings_class)
+            add_flags(parser, command.settings_class())
     import_module("apache_beam.runners.dask.dask_runner")  # its options exist once it is imported
     parsers: list[argparse.ArgumentParser] = [parser]
     for options_class in PipelineOptions.__subclasses__():
@@ -72,7 +72,7 @@ def test_command_parses(document: str, line: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(ROOT)  # documents name files from here
     stage, arguments = stage_of(line)
     settings, _ = parse(stage, arguments)
-    assert type(settings).__name__ == COMMANDS[stage].settings
+    assert type(settings) is COMMANDS[stage].settings_class()
 
 
 def test_readme_names_every_stage() -> None:
@@ -124,7 +124,7 @@ def test_absolute_paths_are_examples(document: str) -> None:
 
 def test_sizes_follow_from_the_format() -> None:
     """The bytes a second in the table are those of the settings that make a data set."""
-    settings_class = getattr(import_module(COMMANDS["extract"].module), COMMANDS["extract"].settings)
+    settings_class = COMMANDS["extract"].settings_class()
     table = text_of("docs/howto100m.md")
     seconds = 15 * 365.25 * 86400
     for store in ("both", "davenet"):

@@ -11,16 +11,14 @@ from gensim.models import KeyedVectors
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from models import ClipInputs
-from pipeline.clips.clip_rules import ClipRules
-from pipeline.core.records import Caption, VideoFeatures
+from models.clips import ClipInputs
+from pipeline.clips.rules import AUDIO_SECONDS, ClipRules
+from pipeline.core.records import VideoFeatures
 from pipeline.dataset.shard_reader import DAVENET_WIDTH, LOGMEL_BANDS
 
 NATIVE_AUDIO_FPS = 6.25
 """DaveNet's own rate: an output every 160 ms."""
 
-AUDIO_SECONDS = 10.0
-"""A clip's frozen audio vector is the mean of the rows within its first 10 s: what the published model hears of it."""
 
 SILENCE_DB, LOUDEST_DB = -80.0, 0.0
 """The floor and the top of a recording's log-mel."""
@@ -279,25 +277,3 @@ def collate(
     for clip in clips:
         batch.add(clip)
     return batch.clips().inputs(vectors)
-
-
-def grow_clip(captions: Sequence[Caption], chosen: int, min_seconds: float) -> list[int]:
-    """Grow caption `chosen` by its neighbours to at least `min_seconds`; returns the captions' indices as taken up.
-
-    As published (Chen et al.'s data loader): each step takes the neighbour that gives the shorter span, ties go to
-    the previous one, and growth stops at the video's ends.
-    """
-    first = last = chosen
-    taken = [chosen]
-    while captions[last].end - captions[first].start < min_seconds:
-        before = captions[last].end - captions[first - 1].start if first > 0 else np.inf
-        after = captions[last + 1].end - captions[first].start if last + 1 < len(captions) else np.inf
-        if before == after == np.inf:
-            break
-        if before <= after:
-            first -= 1
-            taken.append(first)
-        else:
-            last += 1
-            taken.append(last)
-    return taken

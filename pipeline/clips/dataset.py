@@ -9,8 +9,8 @@ from gensim.models import KeyedVectors
 
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, vectors_digest
-from pipeline.clips.clip_rules import ClipRules
 from pipeline.clips.cutting import ClipFeatures, collate, cut_clip, is_finite
+from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json
 from pipeline.core.records import VideoFeatures

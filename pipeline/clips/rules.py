@@ -1,12 +1,45 @@
-"""Which clips of a video are embedded: its captions as training grows them, or windows side by side."""
+"""Which clips there are and how they are cut: rules that training and evaluation share, grown captions, windows."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from pipeline.clips.clip_rules import ClipRules
-from pipeline.core.records import VideoFeatures
-from pipeline.training.clip_sampling import grown_span
+import numpy as np
+
+from pipeline.core.records import Caption, VideoFeatures
+
+AUDIO_SECONDS = 10.0
+"""A clip's frozen audio vector is the mean of the rows within its first 10 s: what the published model hears of it."""
+
+
+@dataclass(frozen=True)
+class ClipRules:
+    """What a clip holds; the defaults are the mended rules, each docstring says what was published."""
+
+    streams: tuple[str, ...] = ("resnet152",)
+    """Video streams, side by side in a row."""
+    audio: Literal["davenet", "logmel", "none"] = "davenet"
+    """What is read of the sound: frozen rows, log-mel for a DaveNet in training, nothing."""
+    min_seconds: float = 10.0
+    """Captions grow by their neighbours to at least this long. Published: 10."""
+    max_words: int = 20
+    """First words with a vector that are kept. Published: 20."""
+    bounds: Literal["half-open", "inclusive"] = "half-open"
+    """A clip's rows: those whose time lies in [start, end); or, as published, int(start * fps) to int(end * fps)."""
+    word_order: Literal["time", "absorbed"] = "time"
+    """Neighbours' words follow the caption's own in the order of time; or, as published, as they were taken up."""
+    logmel_frames: int = 1000
+    """Log-mel frames of a clip, from its start on; 100 a second. Published: 1000, so 10 s of however long a clip."""
+    clamp_logmel_start: bool = True
+    """Start at frame 0 at the earliest. Published: off; a clip that starts before 12.5 ms so has no sound at all."""
+    logmel_padding: Literal["silence", "loudest"] = "silence"
+    """What fills a short clip's frames: -80 dB, or as published 0 dB, which is the recording's loudest."""
+
+    def without_sound(self) -> "ClipRules":
+        """The same clips, of which no sound is read."""
+        return replace(self, audio="none")
+
 
 SHORTEST_WINDOW_S = 0.01
 """A last window shorter than this is none: a duration is rarely a round number."""
@@ -57,3 +90,38 @@ def _text(video: VideoFeatures, captions: Sequence[int]) -> str:
 
 def _words(video: VideoFeatures, captions: Sequence[int]) -> tuple[str, ...]:
     return tuple(word for index in captions for word in video.words.of_caption(index))
+
+
+def grow_clip(captions: Sequence[Caption], chosen: int, min_seconds: float) -> list[int]:
+    """Grow caption `chosen` by its neighbours to at least `min_seconds`; returns the captions' indices as taken up.
+
+    As published (Chen et al.'s data loader): each step takes the neighbour that gives the shorter span, ties go to
+    the previous one, and growth stops at the video's ends.
+    """
+    first = last = chosen
+    taken = [chosen]
+    while captions[last].end - captions[first].start < min_seconds:
+        before = captions[last].end - captions[first - 1].start if first > 0 else np.inf
+        after = captions[last + 1].end - captions[first].start if last + 1 < len(captions) else np.inf
+        if before == after == np.inf:
+            break
+        if before <= after:
+            first -= 1
+            taken.append(first)
+        else:
+            last += 1
+            taken.append(last)
+    return taken
+
+
+def grown_span(captions: Sequence[Caption], chosen: int, rules: ClipRules) -> tuple[float, float, list[int]]:
+    """Start and end (s) of caption `chosen` grown to `rules.min_seconds`, and its captions in their words' order.
+
+    The chosen caption comes first, then its neighbours by `rules.word_order`.
+    """
+    order = grow_clip(captions, chosen, rules.min_seconds)
+    end = max(captions[index].end for index in order)
+    if rules.bounds == "inclusive":
+        end = captions[max(order)].end
+    start = captions[min(order)].start
+    return start, end, [chosen, *sorted(order[1:])] if rules.word_order == "time" else order

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import inspect
 import math
+import shlex
 import textwrap
 import types
 import typing
@@ -186,3 +187,17 @@ def as_plain(settings: Any) -> dict[str, Any]:
         return [plain(item) for item in value] if isinstance(value, tuple) else value
 
     return {field.name: plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+
+
+def command_line(stage: str, settings: Any, positional: Sequence[str] = ()) -> str:
+    """The command line that these settings stand for: those given by place, then a flag for each that isn't default."""
+    values = as_plain(settings)
+    words = ["mcn", *stage.split(), *(str(values[name]) for name in positional)]
+    for field in dataclasses.fields(settings):
+        value = values[field.name]
+        if field.name in positional or getattr(settings, field.name) == field.default:
+            continue
+        words.append(f"--{field.name.replace('_', '-')}")
+        if value is not True:
+            words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
+    return shlex.join(words)

@@ -1,9 +1,13 @@
-"""Figures as vector drawings: SVG for a page, PDF for print; the same figure gives the same bytes."""
+"""Figures as vector drawings: SVG for a page; PDF, CSV and LaTeX for a paper, each with the command that made it.
+
+The same figure gives the same bytes.
+"""
 
 import csv
 import io
 import re
 import warnings
+from codecs import BOM_UTF16_BE
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +17,14 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from pipeline.core.files import write_aside
-from pipeline.tools.forget.references import MADE_BY
+from pipeline.core.files import write_aside, write_text
+from pipeline.core.tables import Table
+
+_BY_REPORT = b"mcn report "
+
+MADE_BY = "made by: "
+"""In the first line of a figure's numbers and of a table for a paper, before the command."""
+
 
 matplotlib.use("Agg")
 
@@ -114,3 +124,69 @@ def _as_csv(drawing: Drawing, command: str) -> str:
     writer.writerow(drawing.columns)
     writer.writerows(drawing.rows)
     return text.getvalue()
+
+
+_KINDS = (".pdf", ".csv")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure or table as the page shows it."""
+
+    title: str
+    files: str
+    """What a paper takes it from: names in the folder beside the report."""
+    svg: str = ""
+    table: Table | None = None
+
+
+class FigureFiles:
+    """Writes figures as PDF and CSV, tables as .tex, into one folder."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self._folder, self._command = folder, command
+        self._written: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        """Files written."""
+        return len(self._written)
+
+    def figure(self, name: str, title: str, drawing: Drawing) -> Shown:
+        """Write `name`.pdf and `name`.csv; its SVG is for the page."""
+        name = self._free(name)
+        write_drawing(self._folder / name, drawing, title, self._command, _KINDS)
+        return Shown(title, self._noted(name, *_KINDS), as_svg(drawing.figure, title))
+
+    def table(self, name: str, table: Table) -> Shown:
+        """Write `name`.tex."""
+        name = self._free(name)
+        write_text(self._folder / f"{name}.tex", f"% {MADE_BY}{self._command}\n{table.latex()}")
+        return Shown(table.title, self._noted(name, ".tex"), table=table)
+
+    def remove_others(self) -> None:
+        """Delete what an earlier report has left here and this one lacks; nothing that isn't a report's."""
+        for path in sorted(self._folder.glob("*")):
+            if path.name not in self._written and is_of_a_report(path):
+                path.unlink()
+
+    def _free(self, name: str) -> str:
+        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        stems = {written.rsplit(".", 1)[0] for written in self._written}
+        return next(tried for tried in (plain, *(f"{plain}-{n}" for n in range(2, 10_000))) if tried not in stems)
+
+    def _noted(self, name: str, *suffixes: str) -> str:
+        self._written.update(f"{name}{suffix}" for suffix in suffixes)
+        return ", ".join((f"{name}{suffixes[0]}", *suffixes[1:]))
+
+
+def is_of_a_report(path: Path) -> bool:
+    """Whether a study's report has put this figure or table (.csv, .tex, .pdf) there, by what stands in it."""
+    if path.suffix not in (".csv", ".tex", ".pdf") or not path.is_file():
+        return False
+    content = path.read_bytes()
+    if path.suffix == ".pdf":
+        # matplotlib writes a PDF's description as plain text, or if it is not of Latin letters alone, as UTF-16.
+        subjects = (_BY_REPORT, BOM_UTF16_BE + _BY_REPORT.decode().encode("utf-16-be"))
+        return content.startswith(b"%PDF") and any(b"/Subject (" + subject in content for subject in subjects)
+    return content.split(b"\n", 1)[0][2:].startswith(MADE_BY.encode() + _BY_REPORT)

@@ -6,6 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+STAGE = "download"
+
+EXTRACTED = "extracted"
+"""Reason of a download that is done and whose file is deleted: not fetched again unless asked for by this word."""
+
 
 class Caption(NamedTuple):
     """One line of speech recognition: what was said in [start, end) seconds."""

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+STOPPED = 75
+"""Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, by which batch systems put a job back into their queue."""
+
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _SECOND = 128 + signal.SIGTERM
 

@@ -1,5 +1,6 @@
 """Small pictures of what was on screen."""
 
+import base64
 import io
 from pathlib import Path
 
@@ -30,3 +31,9 @@ def frame_jpeg(path: Path, seconds: float) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
+
+
+def thumbnail(path: Path, seconds: float) -> str:
+    """The frame on screen `seconds` after the start, as a JPEG data URL of at most 200x150; "" when it can't be had."""
+    picture = frame_jpeg(path, seconds)
+    return "data:image/jpeg;base64," + base64.b64encode(picture).decode() if picture else ""

@@ -22,7 +22,7 @@ from pipeline.core.records import Caption
 from pipeline.core.reporting import Progress
 from pipeline.core.video_ids import is_media_name
 from pipeline.dataset.captions import caption_identity, drop_overlapping_repeats, read_caption_csv, read_caption_file
-from pipeline.dataset.tombstones import forgotten, is_forgotten
+from pipeline.dataset.folder import forgotten, is_forgotten
 
 FILE = "captions.h5"
 SCHEMA = 1

@@ -1,5 +1,7 @@
-"""A data set's folder: made once with its Identity; whoever can't meet the Identity is refused."""
+"""A data set's folder: its Identity, which every worker must meet, and the tombstones of forgotten videos."""
 
+import hashlib
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,3 +55,49 @@ def _differences(there: Any, here: Any, name: str) -> list[str]:
             line for key in keys for line in _differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if there == here else [f"{name} is {there!r} there, {here!r} here"]
+
+
+FILE = "forgotten.json"
+SCHEMA = 1
+
+
+def forgotten(folder: Path) -> frozenset[str]:
+    """The sha256 of every forgotten id of a data set or media folder; empty where nothing was forgotten.
+
+    InputError when the file is there but broken: it must not be taken for empty.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return frozenset()
+    content = read_json(path)
+    hashes = content.get("sha256") if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+    if not isinstance(hashes, list) or not all(isinstance(digest, str) for digest in hashes):
+        raise InputError(f"{path}: not a list of forgotten videos; restore it from a copy")
+    return frozenset(hashes)
+
+
+def tombstone(video_id: str) -> str:
+    """What stands for a forgotten id."""
+    return hashlib.sha256(video_id.encode()).hexdigest()
+
+
+def is_forgotten(video_id: str, hashes: Collection[str]) -> bool:
+    """Whether `video_id` is among the tombstones in `hashes`."""
+    return bool(hashes) and tombstone(video_id) in hashes
+
+
+def add_tombstones(folder: Path, video_ids: Collection[str]) -> None:
+    """Add the ids to `folder`'s tombstones."""
+    hashes = forgotten(folder) | {tombstone(video_id) for video_id in video_ids}
+    write_json(folder / FILE, {"schema": SCHEMA, "sha256": sorted(hashes)})
+
+
+def half_forgotten(dataset: Path) -> frozenset[str]:
+    """The ids that an interrupted `mcn forget` has yet to finish with."""
+    path = dataset / FORGETTING
+    return frozenset(read_json(path)["ids"]) if path.exists() else frozenset()
+
+
+def kept_out(dataset: Path) -> frozenset[str]:
+    """The sha256 of every id that is forgotten or on its way out of the data set."""
+    return forgotten(dataset) | {tombstone(video_id) for video_id in half_forgotten(dataset)}

@@ -6,51 +6,19 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import AlreadyThereError, digest_of_json, sha256_of_file, write_json
 from pipeline.core.ledger import latest_states
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.core.video_ids import is_media_name
-from pipeline.dataset.folder import read_description, refuse_half_forgotten
-from pipeline.dataset.manifest import HELD_OUT, TRAIN, Manifest, manifest_path, read_manifest
+from pipeline.dataset.folder import forgotten, is_forgotten, read_description, refuse_half_forgotten
+from pipeline.dataset.manifest import HELD_OUT, TRAIN, FreezeSettings, Manifest, manifest_path, read_manifest
 from pipeline.dataset.shard_plans import Receipt, receipt_names, receipts, shard_path
-from pipeline.dataset.tombstones import forgotten, is_forgotten
 from pipeline.dataset.word_vectors import read_split
 from pipeline.download.video_list import read_video_list
-
-
-@dataclass(frozen=True)
-class FreezeSettings:
-    """What goes into a manifest, and on which side."""
-
-    dataset: Path
-    """Data set folder."""
-    name: str
-    """Name of the manifest: letters, digits, - _ ."""
-    ids: Path | None = None
-    """csv of the ids asked for: says which are missing, and gives the tasks (column task_id). Others are left out."""
-    media: Path | None = None
-    """Media folder: its ledger says why a video couldn't be downloaded."""
-    exclude: tuple[Path, ...] = ()
-    """Lists of benchmarks' ids, separated by commas: these videos are on no side. csv with a column video_id, or an id
-    a line."""
-    heldout_videos: float = 0.02
-    """Share of the videos held out."""
-    heldout_tasks: float = 0.02
-    """Share of the tasks held out, with all their videos; needs --ids with a column task_id."""
-    split: Path | None = None
-    """csv video_id,split with the sides given (train, heldout), in place of the two shares."""
-    seed: int = 0
-    """Of the choice, which depends on the id or task alone: a video never changes sides as the data set grows."""
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.heldout_videos < 1 and 0 <= self.heldout_tasks < 1):
-            raise ValueError("heldout_videos and heldout_tasks are shares from 0 to below 1")
-        manifest_path(self.dataset, self.name)
 
 
 def run(settings: FreezeSettings) -> StageReport:

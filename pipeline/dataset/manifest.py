@@ -105,3 +105,33 @@ def read_manifest(path: Path) -> Manifest:
 
 def _tuples(lists: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(ids) for name, ids in lists.items()}
+
+
+@dataclass(frozen=True)
+class FreezeSettings:
+    """What goes into a manifest, and on which side."""
+
+    dataset: Path
+    """Data set folder."""
+    name: str
+    """Name of the manifest: letters, digits, - _ ."""
+    ids: Path | None = None
+    """csv of the ids asked for: says which are missing, and gives the tasks (column task_id). Others are left out."""
+    media: Path | None = None
+    """Media folder: its ledger says why a video couldn't be downloaded."""
+    exclude: tuple[Path, ...] = ()
+    """Lists of benchmarks' ids, separated by commas: these videos are on no side. csv with a column video_id, or an id
+    a line."""
+    heldout_videos: float = 0.02
+    """Share of the videos held out."""
+    heldout_tasks: float = 0.02
+    """Share of the tasks held out, with all their videos; needs --ids with a column task_id."""
+    split: Path | None = None
+    """csv video_id,split with the sides given (train, heldout), in place of the two shares."""
+    seed: int = 0
+    """Of the choice, which depends on the id or task alone: a video never changes sides as the data set grows."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.heldout_videos < 1 and 0 <= self.heldout_tasks < 1):
+            raise ValueError("heldout_videos and heldout_tasks are shares from 0 to below 1")
+        manifest_path(self.dataset, self.name)

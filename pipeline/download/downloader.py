@@ -12,13 +12,13 @@ from typing import Any, Self
 from pipeline.core import signals
 from pipeline.core.files import fsync_folder
 from pipeline.core.ledger import LedgerWriter, VideoState
-from pipeline.core.records import Outcome
+from pipeline.core.records import EXTRACTED, Outcome
 from pipeline.core.video_ids import is_video_id
 from pipeline.download.budget import SCRATCH, MediaBudget
 from pipeline.download.failures import FAILURE_CLASSES, FailureClass
-from pipeline.download.fetcher import Fetched, Fetcher, FetchError, FetchSettings
+from pipeline.download.fetcher import Fetched, Fetcher, FetchError
 from pipeline.download.media import fetched_path, media_path
-from pipeline.extraction.cleanup import EXTRACTED
+from pipeline.download.settings import FetchSettings
 
 STAGE = "download"
 SIGNAL = "signal"

@@ -14,38 +14,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pipeline.download.failures import FAILURE_CLASSES, FailureClass
-
-Site = Literal["youtube", "sample"]
+from pipeline.download.settings import FetchSettings
 
 _STARTING_S = 60.0
-
-
-@dataclass(frozen=True)
-class FetchSettings:
-    """How one video is fetched."""
-
-    site: Site = "youtube"
-    site_url: str = "https://www.youtube.com"
-    format: str = "18/b[ext=mp4][vcodec^=avc1]/bv*+ba"
-    format_sort: tuple[str, ...] = ("res:360", "vcodec:h264", "acodec:aac", "+size", "+br")
-    sleep_requests: float = 0.0
-    sleep_interval: float = 0.0
-    max_sleep_interval: float = 0.0
-    retries: int = 4
-    retry_wait_s: float = 5.0
-    time_limit_s: float = 900.0
-    """Wall clock of one video; yt-dlp's own sleeps come on top."""
-    socket_timeout_s: float = 20.0
-    cookies: Path | None = None
-    proxy: str | None = None
-
-    @property
-    def kill_after_s(self) -> float:
-        """Seconds after which the child is killed: two formats and twenty requests may each sleep."""
-        return self.time_limit_s + 2 * self.max_sleep_interval + 20 * self.sleep_requests
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from yt_dlp.version import __version__
 from pipeline.core.files import sha256_of_file
 from pipeline.core.video_ids import is_video_id
 from pipeline.download.failures import FAILURE_CLASSES, FailureClass, classify
-from pipeline.download.fetcher import FetchSettings
-from pipeline.download.media_check import BrokenMedia, check_media
+from pipeline.download.media import BrokenMedia, check_media
+from pipeline.download.settings import FetchSettings
 from pipeline.sample.site_extractor import SampleSiteIE
 
 _LONGEST_WAIT_S = 60.0

@@ -3,8 +3,6 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,48 +13,17 @@ from pipeline.clips.cutting import ClipFeatures
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.provenance import circumstance
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.core.tables import Table, percent
-from pipeline.evaluation.clip_list import LabelledClip, clips_digest, cut_out, of_split, read_clips
+from pipeline.evaluation.lists import LabelledClip, clips_digest, cut_out, of_split, read_clips
 from pipeline.evaluation.results import digest_of, found_again, publish
-from pipeline.metrics.bootstrap import Interval, bootstrap
+from pipeline.evaluation.settings import ClassificationSettings
+from pipeline.metrics.intervals import Interval, bootstrap
 from pipeline.metrics.ranking import Positions, positions
-from pipeline.training.trained_model import TrainedModel, open_trained
+from pipeline.training.checkpoint import TrainedModel, open_trained
 
 FILE = "classification.json"
 CUTOFFS = (1, 5)
-
-
-@dataclass(frozen=True)
-class ClassificationSettings:
-    """What `mcn evaluate classification` can be told."""
-
-    checkpoint: Path
-    """Trained model: a checkpoint file or the folder it lies in."""
-    clips: Path
-    """csv video_id,start,end,class: the clips and their classes."""
-    out: Path
-    """Folder for classification.json, classification.md and classification.tex."""
-    classes: Path | None = None
-    """Text file of all class names, one a line; default: those of the split's clips."""
-    manifest: Path | None = None
-    """Manifest of `mcn freeze`; default: the one the model was trained on."""
-    split: str = "heldout"
-    """Clips of which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
-    class_column: str = "class"
-    """Column of the csv that names the class."""
-    window_seconds: float = 10.0
-    """A clip is cut into equal windows no longer than this; its vector is the mean of theirs."""
-    bootstrap: int = 2000
-    """Draws of the 95 % interval over videos."""
-    seed: int = 0
-    """Of the bootstrap."""
-
-    def __post_init__(self) -> None:
-        if self.bootstrap < 1 or self.seed < 0:
-            raise ValueError("bootstrap must be at least 1, seed at least 0")
-        if not self.window_seconds > 0:
-            raise ValueError("window_seconds must be above 0")
 
 
 def run(settings: ClassificationSettings) -> StageReport:

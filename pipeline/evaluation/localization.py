@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.clips.cutting import AUDIO_SECONDS
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json, read_json
 from pipeline.core.provenance import circumstance
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.core.tables import Table, percent
-from pipeline.evaluation.lists import StepList, read_step_lists
+from pipeline.evaluation.lists import StepList, read_step_lists, true_seconds
 from pipeline.evaluation.results import digest_of, found_again, publish
-from pipeline.evaluation.step_scores import Fusion, StepScorer, StepScores, Windows, whole_seconds
-from pipeline.metrics.bootstrap import Interval
+from pipeline.evaluation.settings import LocalizationSettings
+from pipeline.evaluation.step_scores import StepScorer, StepScores, whole_seconds
+from pipeline.metrics.intervals import Interval
 from pipeline.metrics.localization import (
     FIGURES,
     Alignment,
@@ -30,75 +30,14 @@ from pipeline.metrics.localization import (
     gather,
     localization_metrics,
     paired_differences,
-    true_seconds,
     video_figures,
 )
-from pipeline.training.trained_model import TrainedModel, open_trained
+from pipeline.training.checkpoint import TrainedModel, open_trained
 
 FILE = "localization.json"
 DIRECTION = "steps -> seconds"
 
 _SAME_TO_COMPARE = ("fusion", "video_seconds", "audio_seconds", "max_words", "step_seconds", "background")
-
-
-@dataclass(frozen=True)
-class LocalizationSettings:
-    """What `mcn evaluate localization` can be told."""
-
-    checkpoint: Path
-    """Trained model: a checkpoint file or the folder it lies in."""
-    annotations: Path
-    """csv video_id,task_id,step,start,end,text: a line for each segment in which a step is done; without text where
-    --steps has it."""
-    out: Path
-    """Folder for localization.json, localization.md and localization.tex."""
-    steps: Path | None = None
-    """csv task_id,step,text: all steps of each task, each of which is then looked for in each video; default: those
-    annotated in the video, by their own texts."""
-    manifest: Path | None = None
-    """Manifest of `mcn freeze`; default: the one the model was trained on."""
-    split: str = "heldout"
-    """Which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
-    fusion: Fusion = "video"
-    """What a second is scored by: its video alone, or the sum of the vectors of video and audio, as published, in a
-    space that holds both."""
-    video_seconds: int = 1
-    """Window of the video about each second. Published: 1, the second itself."""
-    audio_seconds: int = 8
-    """Window of the audio about each second, at most 10, shifted inside the video's ends. Published: 8."""
-    max_words: int = 30
-    """First words of a step's text with a vector that are kept. Published: 30."""
-    step_seconds: float = 5.0
-    """Mean of the Poisson distribution of a step's length, for IoU and IoD. Published: 5, as 150 frames."""
-    background: float = 1.0
-    """The background's score for IoU and IoD, in standard deviations above a video's mean score. At 1, one second in
-    six is more like a step than like the background where scores say nothing."""
-    chance_draws: int = 100
-    """Random score matrices for each video whose mean figures are chance."""
-    against: Path | None = None
-    """localization.json of another model on the same steps: the differences get a paired interval."""
-    bootstrap: int = 2000
-    """Draws of the 95 % interval over videos."""
-    seed: int = 0
-    """Of the bootstrap and of the random scores."""
-
-    def __post_init__(self) -> None:
-        if min(self.bootstrap, self.chance_draws) < 1 or self.seed < 0:
-            raise ValueError("bootstrap and chance_draws must be at least 1, seed at least 0")
-        if min(self.video_seconds, self.audio_seconds, self.max_words) < 1 or not self.step_seconds > 0:
-            raise ValueError("windows and max_words must be at least 1, step_seconds positive")
-        if self.audio_seconds > AUDIO_SECONDS:
-            raise ValueError(f"audio_seconds is {self.audio_seconds}: the model hears {AUDIO_SECONDS:.0f} s of a clip")
-
-    @property
-    def windows(self) -> Windows:
-        """What is taken of each second and each text."""
-        return Windows(self.fusion, self.video_seconds, self.audio_seconds, self.max_words)
-
-    @property
-    def alignment(self) -> Alignment:
-        """How segments are found."""
-        return Alignment(self.background, self.step_seconds)
 
 
 @dataclass(frozen=True)
@@ -250,7 +189,8 @@ def _of_split(
 def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSettings) -> _LocalizedVideo:
     seconds = whole_seconds(scorer.duration(steps.video_id))
     scored, truth = scorer.score(steps), true_seconds(steps, seconds)
-    found = find_steps(scored.scores, settings.alignment).without(scored.unknown)
+    alignment = Alignment(settings.background, settings.step_seconds)
+    found = find_steps(scored.scores, alignment).without(scored.unknown)
     # Random scores of one video don't depend on which others there are.
     generator = np.random.default_rng([settings.seed, *f"{steps.task_id} {steps.video_id}".encode()])
     random: NDArray[np.float64] = generator.standard_normal((settings.chance_draws, *truth.shape))
@@ -259,7 +199,7 @@ def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSetting
         scored,
         found,
         video_figures(found, truth, steps.present),
-        video_figures(find_steps(random, settings.alignment), truth, steps.present),
+        video_figures(find_steps(random, alignment), truth, steps.present),
         cut=sum(math.ceil(end) > seconds for step in steps.steps for _, end in step.segments),
     )
 

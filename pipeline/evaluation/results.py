@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import read_json, sha256_of_file
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.core.tables import Table, write_tables
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,19 +12,8 @@ from pipeline.clips.cutting import Cutter
 from pipeline.core.errors import InputError
 from pipeline.core.records import VideoFeatures
 from pipeline.evaluation.lists import StepList
-from pipeline.training.trained_model import TrainedModel
-
-Fusion = Literal["video", "video+audio"]
-
-
-@dataclass(frozen=True)
-class Windows:
-    """What is taken of each second of a video, and of each step's text."""
-
-    fusion: Fusion
-    video_seconds: int
-    audio_seconds: int
-    max_words: int
+from pipeline.evaluation.settings import Windows
+from pipeline.training.checkpoint import TrainedModel
 
 
 @dataclass(frozen=True)

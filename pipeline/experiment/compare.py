@@ -7,22 +7,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import STOPPED
 from pipeline.clips.dataset import FeatureDataset
+from pipeline.commands import COMMANDS
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError, suggest
 from pipeline.core.provenance import circumstance
-from pipeline.core.report import StageReport
-from pipeline.core.signals import asked_to_stop
+from pipeline.core.reporting import StageReport
+from pipeline.core.signals import STOPPED, asked_to_stop
 from pipeline.core.tables import write_tables
 from pipeline.dataset.manifest import TRAIN
-from pipeline.experiment.comparison import Measured, compare, read_runs
-from pipeline.experiment.comparison_tables import about_the_data, comparison_tables
+from pipeline.experiment.comparison import Measured, about_the_data, compare, comparison_tables, read_runs
 from pipeline.experiment.plan import plan_table
-from pipeline.experiment.report.report import ReportSettings
-from pipeline.experiment.report.report import run as write_report
-from pipeline.experiment.run import run_stages, stage_settings
-from pipeline.experiment.settings import StudySettings
+from pipeline.experiment.run import run_stages
+from pipeline.experiment.settings import ReportSettings, StudySettings
+from pipeline.experiment.stages import stage_settings
 from pipeline.experiment.training_runs import (
     ARRAY_FILE,
     COMMANDS_FILE,
@@ -161,7 +159,7 @@ def _write_report(settings: StudySettings) -> bool:
     media = settings.experiment.out / "media"
     asked = ReportSettings(settings.out, media if media.is_dir() else None)
     try:
-        page = write_report(asked)
+        page = COMMANDS["report"].run(asked)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         print(f"mcn compare: no report ({reason}); `mcn report {settings.out}` writes it", file=sys.stderr)

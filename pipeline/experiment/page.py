@@ -1,6 +1,5 @@
 """The page at the end of a run: scores, what was found for which text, learning curves; one file, no network."""
 
-import base64
 import csv
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +10,12 @@ from matplotlib.figure import Figure
 
 from pipeline.core.figures import as_svg
 from pipeline.core.files import write_text
-from pipeline.core.thumbnails import frame_jpeg
+from pipeline.core.thumbnails import thumbnail
 from pipeline.download.media import find_media
 from pipeline.evaluation.timeline import spread, timeline
 from pipeline.metrics.localization import FIGURES
 
 EXAMPLES = 8
-
-
-def thumbnail(path: Path, seconds: float) -> str:
-    """The frame on screen `seconds` after the start, as a JPEG data URL of at most 200x150; "" when it can't be had."""
-    picture = frame_jpeg(path, seconds)
-    return "data:image/jpeg;base64," + base64.b64encode(picture).decode() if picture else ""
 
 
 def learning_curves(metrics: Path) -> str:

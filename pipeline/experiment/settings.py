@@ -1,18 +1,68 @@
 """A study: the experiment of an `mcn run` file, and in its section `compare` what is set side by side."""
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.core.config import convert, from_mapping
+from pipeline.core.config import command_line, convert, from_mapping
 from pipeline.core.errors import InputError, suggest
-from pipeline.experiment.arms import Arm, arms_from
-from pipeline.experiment.run import RunSettings
+from pipeline.experiment.stages import RunSettings
 from pipeline.training.settings import TrainSettings, find_scheme
+
+BUILTIN_ARMS: dict[str, dict[str, Any]] = {
+    "shared": {"scheme": "shared"},
+    "disjoint": {"scheme": "disjoint"},
+    "fine-and-coarse": {"scheme": "fine-and-coarse"},
+    "fine-and-coarse-mmv": {"scheme": "fine-and-coarse-mmv"},
+    "video-text": {"scheme": "video-text"},
+    "video-audio": {"scheme": "video-audio"},
+    "audio-text": {"scheme": "audio-text"},
+    "without-cluster": {"scheme": "shared", "cluster_weight": 0.0},
+    "without-reconstruct": {"scheme": "shared", "reconstruction_weight": 0.0},
+    "sum-of-terms": {"scheme": "disjoint", "term_weights": "sum"},
+    "permuted-captions": {"scheme": "shared", "permute_captions": True},
+}
+"""Name -> training settings that differ. The last two are controls: L is a plain sum; text says nothing."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One kind of model that is trained with every seed."""
+
+    name: str
+    train: dict[str, Any] = field(default_factory=dict)
+    """Its own training settings, the scheme among them."""
+
+
+def arms_from(given: Any, where: str) -> tuple[Arm, ...]:
+    """The arms of a list: names of built-in ones, or mappings with `name` and training settings.
+
+    InputError, beginning with `where`, for an unknown name, one given twice, or what is no arm.
+    """
+    if not isinstance(given, list) or not given:
+        raise InputError(f"{where}: a list of arms is wanted, such as [shared, disjoint]")
+    arms = []
+    for entry in given:
+        if isinstance(entry, Mapping):
+            values = {str(key).replace("-", "_"): value for key, value in entry.items()}
+            name = values.pop("name", None)
+            if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+                raise InputError(f"{where}: an arm of its own needs a `name` of letters, digits, - and _")
+            arms.append(Arm(name, {"scheme": "shared"} | values))
+        elif entry in BUILTIN_ARMS:
+            arms.append(Arm(str(entry), dict(BUILTIN_ARMS[entry])))
+        else:
+            raise InputError(f"{where}: unknown arm {entry!r}; {suggest(str(entry), BUILTIN_ARMS)}")
+    names = [arm.name for arm in arms]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{where}: arm {twice[0]} is given twice")
+    return tuple(arms)
+
 
 SHARED = ("manifest", "out", "seed", "epochs", "batch_videos", "clips_per_video", "share_initial_weights")
 """Training settings that no arm may have of its own: all arms see the same clips for as many steps."""
@@ -119,3 +169,40 @@ class StudySettings:
         settings = from_mapping(TrainSettings, values, f"{self.experiment.source}: arm {arm.name}")
         assert isinstance(settings, TrainSettings)
         return settings
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What `mcn report` can be told."""
+
+    study: Path
+    """Folder that `mcn compare` has filled: it holds compare.json and runs/."""
+    media: Path | None = None
+    """Folder of the videos' files, for frames; default: media beside the study, where stages put it, if it is there."""
+    public: bool = False
+    """Leave out frames, captions, what is made of their words, ids of videos and names of machines."""
+    out: Path | None = None
+    """The HTML file; default: report.html, or report-public.html, in the study's folder. Figures and tables go into a
+    folder beside it, STEM-figures."""
+    seed: int = 0
+    """Of the maps, and of the choice of clips where there are many."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; a number from 0 to 2^32 - 1 is wanted")
+        if self.file.suffix != ".html":
+            raise ValueError(f"out is {self.out}; a file whose name ends in .html is wanted")
+
+    @property
+    def file(self) -> Path:
+        """The HTML file."""
+        return self.out or self.study / ("report-public.html" if self.public else "report.html")
+
+    @property
+    def figures(self) -> Path:
+        """The folder beside it. A name of its own: a public report's must hold nothing of another's."""
+        return self.file.with_name(f"{self.file.stem}-figures")
+
+    def command(self) -> str:
+        """The command line that these settings stand for."""
+        return command_line("report", self, ("study",))

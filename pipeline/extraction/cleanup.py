@@ -6,16 +6,11 @@ from pathlib import Path
 
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import LedgerWriter, latest_states
-from pipeline.core.records import Outcome
+from pipeline.core.records import EXTRACTED, STAGE, Outcome
 from pipeline.dataset.shard_check import ShardChecker
 from pipeline.dataset.shard_plans import Receipt, shard_path
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.download.media import MediaFinder, find_media
-
-STAGE = "download"
-
-EXTRACTED = "extracted"
-"""Reason of a download that is done and whose file is deleted: not fetched again unless asked for by this word."""
 
 FAULT_OF_THE_FILE = {"no-video-stream", "zero-length", "undecodable", "bad-values"}
 """Failures that another attempt would repeat; media that failed otherwise (time, memory, a crash) are kept."""

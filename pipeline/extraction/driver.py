@@ -19,16 +19,15 @@ from pipeline.core.files import ASIDE
 from pipeline.core.lease import Lease, LeaseWatch, locked, read_lease
 from pipeline.core.ledger import latest_states
 from pipeline.core.partition import find_part
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.dataset.folder import refuse_half_forgotten
 from pipeline.dataset.freeze import reasons_of
-from pipeline.dataset.plans import lease_path, plan_names, read_plan
-from pipeline.dataset.shard_plans import Receipt, closed_names, receipts, shard_path
+from pipeline.dataset.shard_plans import Receipt, closed_names, lease_path, plan_names, read_plan, receipts, shard_path
 from pipeline.download.budget import DownloadWatch, freeing
 from pipeline.download.media import find_media
 from pipeline.extraction.cleanup import delete_leftovers
 from pipeline.extraction.planning import Stock, check_inputs, plan_videos, take_stock
-from pipeline.extraction.preparation import prepare
+from pipeline.extraction.prepare import prepare
 from pipeline.extraction.settings import STAGE, ExtractSettings
 
 _OTHERS_EVERY_S = 2.0
@@ -40,7 +39,7 @@ _OLD_S = 24 * 3600.0
 class ExtractionRounds:
     """Iterating gives (plan names, their videos) to be worked on, round by round; between them it waits if it must.
 
-    InputError as `pipeline.extraction.planning.check_inputs` and `pipeline.extraction.preparation.prepare` raise it.
+    InputError as `pipeline.extraction.planning.check_inputs` and `pipeline.extraction.prepare.prepare` raise it.
     """
 
     def __init__(self, settings: ExtractSettings, name: str) -> None:

@@ -1,20 +1,45 @@
 """From ids and media at hand to new plans: what is planned already stays as it is."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import latest_states, read_ledger
-from pipeline.dataset.plans import cut_into_shards, hash_order, plan_names, read_plan, write_plans
-from pipeline.dataset.shard_plans import closed_names, read_receipt
-from pipeline.dataset.tombstones import forgotten, is_forgotten
+from pipeline.dataset.folder import forgotten, is_forgotten
+from pipeline.dataset.shard_plans import (
+    closed_names,
+    cut_into_shards,
+    hash_order,
+    plan_names,
+    read_plan,
+    read_receipt,
+    write_plans,
+)
 from pipeline.download.downloader import settled
-from pipeline.download.media import find_media
-from pipeline.download.media_check import stated_seconds
+from pipeline.download.media import find_media, stated_seconds
 from pipeline.download.video_list import each_video_id
-from pipeline.extraction.id_set import IdSet
 from pipeline.extraction.settings import ExtractSettings
+
+
+class IdSet(Container[str]):
+    """Whether an id is among those given, some microseconds a question."""
+
+    def __init__(self, groups: Iterable[Sequence[str]], but: Container[str] = ()) -> None:
+        """`groups`: ids by the hundred or so, in ASCII; `but`: ids that don't count."""
+        found = [np.array([video_id.encode() for video_id in group], "S") for group in groups if group]
+        self._ids = np.unique(np.concatenate(found)) if found else np.zeros(0, "S1")
+        self._but = but
+
+    def __contains__(self, video_id: object) -> bool:
+        if not isinstance(video_id, str) or not video_id.isascii():
+            return False
+        wanted = video_id.encode()
+        place = int(self._ids.searchsorted(wanted))
+        return place < len(self._ids) and self._ids[place] == wanted and video_id not in self._but
+
 
 ATTEMPTS, RECHECK_H = 3, 24.0
 """What `mcn download` does by default: after that many failures a video isn't waited for."""

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from extractors.decode import DecodeSettings
 from extractors.weight_names import DEFAULT_WEIGHTS
+from pipeline.core.config import from_mapping
+from pipeline.dataset.folder import read_description
 from pipeline.dataset.shard_writer import SCHEMA
 
 STAGE = "extract"
@@ -122,3 +124,11 @@ def identity(
         },
         "captions": captions,
     }
+
+
+def settings_of(dataset: Path, media: Path | None) -> ExtractSettings:
+    """The settings that a data set was made with, on `media` if given. InputError when the file holds none."""
+    values = dict(read_description(dataset).get("settings", {}))
+    values |= {"out": str(dataset), **({"media": str(media)} if media is not None else {})}
+    values |= {"part": "", "follow": False, "delete_media": False, "ids": None}
+    return from_mapping(ExtractSettings, values, str(dataset / "dataset.json"))

@@ -19,7 +19,6 @@ sums steps found and steps present over a task's videos, and takes the mean over
 program does so, MCN's takes the former.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.lists import StepList
-from pipeline.metrics.alignment import frame_log_probabilities, segment_steps
-from pipeline.metrics.bootstrap import Interval, bootstrap
-from pipeline.metrics.step_assignment import assign_steps
+from pipeline.metrics.alignment import assign_steps, frame_log_probabilities, segment_steps
+from pipeline.metrics.intervals import Interval, bootstrap
 
 FIGURES = ("recall", "pooled recall", "unordered recall", "IoU", "IoD")
 
@@ -73,15 +70,6 @@ class VideoFigures:
     unordered: NDArray[np.float64]
     iou: NDArray[np.float64]
     iod: NDArray[np.float64]
-
-
-def true_seconds(steps: StepList, seconds: int) -> NDArray[np.bool_]:
-    """[T, K]: in which of a video's T seconds each step is done; what lies past the end is cut off."""
-    truth = np.zeros((seconds, len(steps.steps)), np.bool_)
-    for place, step in enumerate(steps.steps):
-        for start, end in step.segments:
-            truth[math.floor(start) : math.ceil(end), place] = True
-    return truth
 
 
 def find_steps(scores: NDArray[np.floating], alignment: Alignment) -> Found:

@@ -1,17 +1,227 @@
-"""One video's media file: H.264 and AAC in MP4, the same bytes from the same story."""
+"""One video's media file: drawn frames and sound as H.264 and AAC in MP4, the same bytes from the same story."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image, ImageDraw
 
 from pipeline.core.files import write_aside
-from pipeline.sample.drawing import HOSTS, SegmentScene
-from pipeline.sample.sound import SOUND_RATE, Samples
-from pipeline.sample.soundtrack import Soundtrack
-from pipeline.sample.story import FRAME_RATE, VideoStory
+from pipeline.sample.canvas import HIGHER, WIDER, Colour, background
+from pipeline.sample.objects import object_sprite
+from pipeline.sample.procedures import ABSENT
+from pipeline.sample.sound import SOUND_RATE, Samples, Soundtrack
+from pipeline.sample.story import FRAME_RATE, Segment, VideoStory
+from pipeline.sample.tools import host_sprite, tool_sprite
+
+OBJECT_SHARE = 0.66
+"""Side of a step's object as a share of the frame's short side; a filler's lies smaller."""
+RESTING_SHARE = 0.34
+TOOL_SHARE = 0.60
+HOSTS = 12
+_SIZE_STEP = 4
+_ANGLE_STEP = 4
+
+
+@lru_cache(maxsize=600)
+def _scaled(kind: str, name: str, width: int, height: int, angle: int, mirrored: bool) -> Image.Image:
+    sprite = object_sprite(name) if kind == "object" else tool_sprite(name)
+    if mirrored:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    sprite = sprite.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return sprite.rotate(angle, Image.Resampling.BILINEAR, expand=True) if angle else sprite
+
+
+class SegmentScene:
+    """Draws one segment of a video; all that varies by chance is drawn from `random` at the start."""
+
+    def __init__(self, segment: Segment, width: int, height: int, host: int, random: np.random.Generator) -> None:
+        self.segment = segment
+        self.size = (width, height)
+        self._unit = min(width, height)
+        self._backdrop = background(segment.background, width, height)
+        self._host = host
+        self._phase = float(random.uniform(0, 1))
+        self._beats = float(random.uniform(1.6, 2.4))
+        self._scale = float(random.uniform(0.93, 1.07))
+        self._mirrored = bool(random.random() < 0.5)
+        self._shift = random.uniform(-0.04, 0.04, 2)
+        self._camera = random.uniform(0.2, 0.8, 2)
+        self._specks = random.uniform(0, 1, (26, 3))
+
+    def frame(self, seconds: float) -> Image.Image:
+        """The RGB frame at `seconds` from the segment's start."""
+        self._progress = min(1.0, seconds / (self.segment.end - self.segment.start))
+        self._turn = 2 * math.pi * (self._phase + seconds * self._beats)
+        self._seconds = seconds
+        image = self._view(seconds)
+        self._canvas, self._draw = image, ImageDraw.Draw(image)
+        if self.segment.kind == "step":
+            _ACTIONS[self.segment.action](self)
+        elif self.segment.kind == "talk":
+            self._talk()
+        elif self.segment.object != ABSENT:
+            self._object(0.5 + 0.9 * (0.5 - self._progress), 0.72, RESTING_SHARE)
+        return image
+
+    def _view(self, seconds: float) -> Image.Image:
+        width, height = self.size
+        room_x, room_y = width * (WIDER - 1), height * (HIGHER - 1)
+        sway = 0.02 * math.sin(2.1 * seconds + 6 * self._phase)
+        across = self._progress if self.segment.kind == "pan" else self._camera[0] + sway
+        if self.segment.kind == "scene":
+            across = 0.3 * self._camera[0] + 0.35 * self._progress
+        left, top = int(room_x * across), int(room_y * min(1.0, max(0.0, self._camera[1] + sway)))
+        return self._backdrop.crop((left, top, left + width, top + height))
+
+    def _paste(self, sprite: Image.Image, x: float, y: float) -> None:
+        """Paste centred at (x, y), shares of the frame's sides; mirrored segments are mirrored as a whole."""
+        x = 1 - x if self._mirrored else x
+        left = int(x * self.size[0] - sprite.width / 2)
+        self._canvas.paste(sprite, (left, int(y * self.size[1] - sprite.height / 2)), sprite)
+
+    def _sprite(self, kind: str, name: str, share: float, squash: float = 1.0, angle: float = 0.0) -> Image.Image:
+        side = self._unit * share * self._scale
+        width = round(side * (2 - squash) / _SIZE_STEP) * _SIZE_STEP
+        height = round(side * squash / _SIZE_STEP) * _SIZE_STEP
+        signed = -angle if self._mirrored else angle
+        return _scaled(kind, name, width, height, round(signed / _ANGLE_STEP) * _ANGLE_STEP, self._mirrored)
+
+    def _object(self, x: float, y: float, share: float = OBJECT_SHARE, squash: float = 1.0) -> None:
+        sprite = self._sprite("object", self.segment.object, share, squash)
+        self._shadow(x + self._shift[0], y + self._shift[1] + share * squash * self._unit / self.size[1] * 0.46, share)
+        self._paste(sprite, x + self._shift[0], y + self._shift[1])
+
+    def _shadow(self, x: float, y: float, share: float) -> None:
+        x = (1 - x if self._mirrored else x) * self.size[0]
+        across, down = share * self._unit * 0.42, share * self._unit * 0.07
+        box = (x - across, y * self.size[1] - down, x + across, y * self.size[1] + down)
+        self._draw.ellipse(box, fill=(60, 52, 48))
+
+    def _tool(self, x: float, y: float, angle: float = 0.0, share: float = TOOL_SHARE) -> None:
+        # Positions are meant for the wide frame; on a narrow one the tool keeps its distance from the object.
+        spread = min(1.0, self._unit / self.size[0] * 16 / 9)
+        x = 0.44 + (x - 0.44) * spread if self.size[0] > self._unit else 0.44 + (x - 0.44) * 1.3
+        y = 0.58 + (y - 0.58) * self._unit / self.size[1]
+        sprite = self._sprite("tool", self.segment.action, share, 1.0, angle)
+        self._paste(sprite, x + self._shift[0], y + self._shift[1])
+
+    def _fall(self, colour: Colour, size: float, count: int, top: float, bottom: float, spread: float = 0.22) -> None:
+        """Specks that fall round the object again and again."""
+        radius = max(1.0, size * self._unit)
+        centre = 1 - 0.44 - self._shift[0] if self._mirrored else 0.44 + self._shift[0]
+        for across, start, speed in self._specks[:count]:
+            fallen = (start + self._seconds * (0.8 + speed)) % 1
+            x = centre * self.size[0] + (across - 0.5) * 2 * spread * self._unit
+            y = (0.58 + self._shift[1]) * self.size[1] + (top + fallen * (bottom - top)) * self._unit
+            self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+
+    def _talk(self) -> None:
+        mouth = int(self._seconds * 7 + self._phase * 3) % 3 if self.segment.text else 0
+        side = round(self._unit * 0.86)
+        sprite = host_sprite(self._host, mouth).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        bob = 0.006 * math.sin(3 * self._seconds)
+        self._paste(sprite, 0.40, 1 - side / 2 / self.size[1] + 0.02 + bob)
+        if self.segment.object != ABSENT:
+            self._object(0.78, 0.80, RESTING_SHARE * 0.9)
+
+
+def _chop(s: SegmentScene) -> None:
+    gap = 0.03 + 0.10 * s._progress
+    whole = s._sprite("object", s.segment.object, OBJECT_SHARE)
+    half = whole.width // 2
+    s._shadow(0.44 + s._shift[0], 0.58 + s._shift[1] + 0.3 * s._unit / s.size[1], OBJECT_SHARE)
+    for side, left, right in ((-1, 0, half), (1, half, whole.width)):
+        part = whole.crop((left, 0, right, whole.height))
+        offset = side * (gap * s._unit + part.width) / 2 / s.size[0] * (-1 if s._mirrored else 1)
+        s._paste(part, 0.44 + s._shift[0] + offset, 0.58 + s._shift[1])
+    s._tool(0.56, 0.30 + 0.16 * abs(math.sin(s._turn)), 18)
+
+
+def _peel(s: SegmentScene) -> None:
+    s._object(0.44, 0.58)
+    stroke = math.sin(s._turn)
+    s._tool(0.60 + 0.06 * stroke, 0.42 + 0.14 * stroke, 40)
+    s._fall((210, 160, 90), 0.016, 8, 0.1, 0.42, 0.3)
+
+
+def _grate(s: SegmentScene) -> None:
+    s._tool(0.66, 0.46, -6, 0.86)
+    s._object(0.40, 0.56 + 0.07 * math.sin(s._turn))
+    s._fall((250, 226, 150), 0.010, 24, 0.2, 0.42, 0.4)
+
+
+def _whisk(s: SegmentScene) -> None:
+    s._object(0.44, 0.62)
+    s._tool(0.46 + 0.09 * math.cos(s._turn), 0.36 + 0.04 * math.sin(s._turn), 24 * math.cos(s._turn), 0.72)
+
+
+def _fry(s: SegmentScene) -> None:
+    s._tool(0.48, 0.60, 0, 1.02)
+    s._object(0.42, 0.57 - 0.03 * abs(math.sin(s._turn)), OBJECT_SHARE * 0.86)
+    s._fall((236, 236, 236), 0.020, 9, 0.0, -0.6, 0.3)
+
+
+def _wash(s: SegmentScene) -> None:
+    s._object(0.44, 0.64)
+    s._tool(0.56, 0.28, 0, 0.72)
+    s._fall((120, 196, 250), 0.014, 26, -0.15, 0.45, 0.34)
+
+
+def _brush(s: SegmentScene) -> None:
+    s._object(0.44, 0.60)
+    stroke = math.sin(s._turn)
+    s._tool(0.50 + 0.12 * stroke, 0.38, -20 + 22 * stroke)
+
+
+def _roll(s: SegmentScene) -> None:
+    s._object(0.44, 0.62, squash=1 - 0.22 * s._progress)
+    s._tool(0.46 + 0.12 * math.sin(s._turn), 0.40, 8, 0.92)
+
+
+def _mash(s: SegmentScene) -> None:
+    push = abs(math.sin(s._turn))
+    s._object(0.44, 0.62, squash=1 - 0.10 * push - 0.14 * s._progress)
+    s._tool(0.48, 0.26 + 0.12 * push, 0, 0.72)
+
+
+def _salt(s: SegmentScene) -> None:
+    s._object(0.44, 0.62)
+    s._fall((255, 255, 255), 0.010, 26, -0.3, 0.2, 0.2)
+    s._tool(0.50, 0.26 + 0.04 * math.sin(2 * s._turn), 20 + 10 * math.sin(2 * s._turn), 0.52)
+
+
+def _lift(s: SegmentScene) -> None:
+    height = 0.05 * math.sin(s._turn / 2)
+    s._object(0.44, 0.60 + height)
+    s._tool(0.44, 0.38 + height * s.size[1] / s._unit, 0, 0.78)
+
+
+def _glaze(s: SegmentScene) -> None:
+    s._object(0.44, 0.62)
+    s._fall((96, 48, 20), 0.020, 26, -0.22, 0.2, 0.05)
+    s._tool(0.62, 0.26 + 0.02 * math.sin(s._turn), 44, 0.58)
+
+
+_ACTIONS: dict[str, Callable[[SegmentScene], None]] = {
+    "chop": _chop,
+    "peel": _peel,
+    "grate": _grate,
+    "whisk": _whisk,
+    "fry": _fry,
+    "wash": _wash,
+    "brush": _brush,
+    "roll": _roll,
+    "mash": _mash,
+    "salt": _salt,
+    "lift": _lift,
+    "glaze": _glaze,
+}
+
 
 TICKS = 600
 """Ticks a second of the frames' times."""

@@ -1,13 +1,13 @@
 """What happens in every video of a sample: spans of time with their levels, drawn from the seed alone."""
 
 import string
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pipeline.sample.balance import Balance
 from pipeline.sample.procedures import (
     ABSENT,
     ACTION_SOUNDS,
@@ -22,6 +22,45 @@ from pipeline.sample.procedures import (
     VOICES,
     Procedure,
 )
+
+Spans = Sequence[tuple[Mapping[str, str], float]]
+"""What a level stands beside: (factor -> level, seconds) of each span it covers."""
+
+_OWN_WEIGHT = 1 / 16
+"""Weight of a level's own seconds against those it shares with another level: enough to break ties."""
+
+
+class Balance:
+    """Seconds that any two levels of two factors have spent together so far."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+        self._seconds: defaultdict[tuple[str, str, str, str], float] = defaultdict(float)
+        self._own: defaultdict[tuple[str, str], float] = defaultdict(float)
+
+    def choose(self, factor: str, levels: Sequence[str], beside: Spans) -> str:
+        """The level of `factor` that adds least to the sum of squares of all pair tables, recorded; ties are drawn."""
+        costs = [self._cost(factor, level, beside) for level in levels]
+        rarest = [level for level, cost in zip(levels, costs, strict=True) if cost <= min(costs) + 1e-9]
+        level = rarest[int(self._random.integers(len(rarest)))]
+        self.record(factor, level, beside)
+        return level
+
+    def record(self, factor: str, level: str, beside: Spans) -> None:
+        """Count a level that is given and was not chosen here."""
+        for given, seconds in beside:
+            self._own[factor, level] += seconds
+            for other, other_level in given.items():
+                self._seconds[factor, level, other, other_level] += seconds
+                self._seconds[other, other_level, factor, level] += seconds
+
+    def _cost(self, factor: str, level: str, beside: Spans) -> float:
+        own = self._own[factor, level] * _OWN_WEIGHT
+        return sum(
+            seconds * (own + sum(self._seconds[factor, level, other, at] for other, at in given.items()))
+            for given, seconds in beside
+        )
+
 
 FRAME_RATE = 30
 SHORTEST_STEP_S = 1.3

@@ -6,55 +6,27 @@ A part file for each shard of the data set, then all joined: a kill costs the sh
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models import scheme_to_dict
-from pipeline.clips.clip_rules import ClipRules
+from models.pairing import scheme_to_dict
 from pipeline.clips.cutting import ClipFeatures, Cutter, known_words
-from pipeline.clips.rules import ClipSpan, caption_clips, window_clips
+from pipeline.clips.rules import ClipRules, ClipSpan, caption_clips, window_clips
 from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE
 from pipeline.core.lease import locked
 from pipeline.core.provenance import circumstance
-from pipeline.core.report import StageReport
-from pipeline.core.reporting import Progress
+from pipeline.core.reporting import Progress, StageReport
 from pipeline.core.signals import asked_to_stop
 from pipeline.dataset.shard_writer import to_float16
 from pipeline.search.embeddings import EmbeddingsFile, MadeOf, join_parts, vectors_name, write_part
-from pipeline.training.trained_model import BATCH_CLIPS, TrainedModel, open_trained
-
-
-@dataclass(frozen=True)
-class EmbedSettings:
-    """What `mcn embed` can be told."""
-
-    checkpoint: Path
-    """Trained model: a checkpoint file or the folder it lies in."""
-    out: Path
-    """The HDF5 file to write (.h5); a summary is written beside it (.json)."""
-    manifest: Path | None = None
-    """Manifest of `mcn freeze`; default: the one the model was trained on."""
-    split: str = "all"
-    """Clips of which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
-    clips: Literal["captions", "windows"] = "captions"
-    """captions: each caption, grown as in training, equal spans once (a video without captions: windows). windows: side
-    by side, whatever is said."""
-    window_seconds: float = 10.0
-    """Length of a window, s."""
-    precision: Literal["float16", "float32"] = "float16"
-    """Of the stored vectors; a value that float16 can't hold is an error."""
-
-    def __post_init__(self) -> None:
-        if self.window_seconds < 1:
-            raise ValueError("window_seconds must be at least 1")
-        if self.out.suffix != ".h5":
-            raise ValueError(f"out must be a file that ends in .h5, not {self.out}")
+from pipeline.search.settings import EmbedSettings
+from pipeline.training.checkpoint import BATCH_CLIPS, TrainedModel, open_trained
 
 
 def run(settings: EmbedSettings) -> StageReport:

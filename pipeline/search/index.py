@@ -16,13 +16,13 @@ import numpy as np
 from pipeline.core.errors import InputError, suggest
 from pipeline.core.files import ASIDE, read_json, write_json
 from pipeline.core.lease import locked
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.search.embeddings import EmbeddingsFile, VectorRows
+from pipeline.search.settings import IndexSettings, memory_bytes
 from pipeline.search.vector_index import (
     AIM,
     QUERIES,
     RESERVE,
-    SMALLEST_MEMORY,
     Floats,
     IndexPlan,
     Rows,
@@ -34,26 +34,6 @@ from pipeline.search.vector_index import (
 FILE = "index.json"
 VECTORS = "vectors.faiss"
 SCHEMA = 1
-_UNITS = {"B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-@dataclass(frozen=True)
-class IndexSettings:
-    """What `mcn index` can be told."""
-
-    embeddings: Path
-    """File of `mcn embed`."""
-    out: Path
-    """Folder of the index."""
-    space: str = ""
-    """Space of the vectors; default: the one that contrasts text with the modality."""
-    modality: str = "video"
-    """Whose vectors are searched: video, audio or text."""
-    memory: str = "1GiB"
-    """Bytes that building and searching may take, PyTorch apart, which a text query needs: 800MiB, 4GiB."""
-
-    def __post_init__(self) -> None:
-        memory_bytes(self.memory)
 
 
 @dataclass(frozen=True)
@@ -80,19 +60,6 @@ class IndexDescription:
     """Of vectors.faiss."""
     metric: str = "inner product"
     schema: int = SCHEMA
-
-
-def memory_bytes(text: str) -> int:
-    """`1GiB` in bytes; ValueError for what is no size, or too small."""
-    number = text.upper().rstrip("BIKMG ")
-    unit = text.upper()[len(number) :].strip()
-    try:
-        size = int(float(number) * _UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        raise ValueError(f"memory is {text!r}: a size is wanted, e.g. 1GiB or 800MiB") from None
-    if size < SMALLEST_MEMORY:
-        raise ValueError(f"memory is {text}: at least {SMALLEST_MEMORY >> 20}MiB are needed")
-    return size
 
 
 def run(settings: IndexSettings) -> StageReport:

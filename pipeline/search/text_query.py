@@ -9,11 +9,10 @@ import numpy as np
 from extractors.text import words
 from pipeline.core.errors import InputError
 from pipeline.core.files import sha256_of_file
-from pipeline.core.terminal_text import plain
+from pipeline.core.formatting import plain
 from pipeline.search.index import IndexDescription
 from pipeline.search.vector_index import Floats
-from pipeline.training.checkpoint import FILE
-from pipeline.training.trained_model import TrainedModel, open_trained
+from pipeline.training.checkpoint import FILE, TrainedModel, open_trained
 
 
 def check_checkpoint(folder: Path, description: IndexDescription, given: Path | None) -> Path:

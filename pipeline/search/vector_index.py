@@ -21,7 +21,6 @@ from pipeline.search.embeddings import BLOCK_BYTES, VectorRows
 
 RESERVE = 192 << 20
 """Bytes that Python and the libraries take by themselves, without PyTorch."""
-SMALLEST_MEMORY = 512 << 20
 FEWEST_CODED = 1024
 """Fewer vectors than this are never compressed: a quantiser of 256 codes can't be learnt from them."""
 WIDEST = 1024

@@ -1,14 +1,30 @@
-"""Checkpoints: whole or absent, tensors and plain values alone, so that loading one runs no code of its author's."""
+"""Checkpoints, whole or absent, and trained models with the data they are asked about: manifest, word vectors, rules.
+
+A checkpoint holds tensors and plain values alone, so that loading one runs no code of its author's.
+"""
 
 import errno
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from gensim.models import KeyedVectors
 
-from models import MCN, ModelSettings, SchemeError, scheme_from_dict
+from extractors.text import words
+from models.clips import ClipInputs, Embeddings, concatenate
+from models.mcn import MCN
+from models.pairing import SchemeError, scheme_from_dict
+from models.settings import ModelSettings
+from pipeline.clips.cutting import ClipFeatures, collate, known_words
+from pipeline.clips.dataset import FeatureDataset
+from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
-from pipeline.core.files import ASIDE, write_aside
+from pipeline.core.files import ASIDE, sha256_of_file, write_aside
+from pipeline.training.settings import settings_of
 
 FILE = "checkpoint.pt"
 NOT_FINITE = "not-finite.pt"
@@ -72,3 +88,115 @@ def model_from(content: dict[str, Any]) -> MCN:
     except (KeyError, TypeError, ValueError, RuntimeError, SchemeError) as error:
         raise InputError(f"checkpoint doesn't fit its own settings: {str(error).splitlines()[0]}") from None
     return model.eval()
+
+
+BATCH_CLIPS = 512
+"""Clips embedded at a time."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """An MCN in evaluation mode on the processor, and a frozen data set of the very features it was trained on."""
+
+    checkpoint: Path
+    """The checkpoint's file."""
+    network: MCN
+    dataset: FeatureDataset
+    rules: ClipRules
+    """How clips were cut in training."""
+    trained_on: dict[str, Any]
+    """`name`, `digest` and number of `videos` of the training manifest."""
+    normalised: bool
+    """Whether training compared directions alone (cosines) and not raw dot products."""
+
+    @cached_property
+    def vectors(self) -> KeyedVectors:
+        """The data set's word vectors; InputError when they are missing or were changed."""
+        return self.dataset.word_vectors()
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the checkpoint's file."""
+        return sha256_of_file(self.checkpoint)
+
+    @cached_property
+    def training_videos(self) -> frozenset[str]:
+        """The ids that `mcn train` wrote beside the checkpoint; none where only the checkpoint was kept."""
+        path = self.checkpoint.parent / VIDEOS
+        return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else frozenset()
+
+    def seen(self, video_ids: Iterable[str]) -> str:
+        """An announcement when some of these videos were trained on, else the empty text."""
+        seen = self.training_videos.intersection(video_ids)
+        if not seen:
+            return ""
+        return f"the model was trained on {len(seen)} of these videos, e.g. {min(seen)}: no held-out score"
+
+    def provenance(self) -> dict[str, Any]:
+        """What stands beside every score: scheme, training manifest, this manifest."""
+        manifest = self.dataset.manifest
+        return {
+            "scheme": self.network.settings.scheme.name,
+            "trained on": self.trained_on,
+            "manifest": {"name": manifest.name, "digest": manifest.digest},
+        }
+
+    def embed(self, clips: Iterable[ClipFeatures], rules: ClipRules | None = None) -> Embeddings:
+        """The clips' embeddings in their order, without targets; `rules` as they were cut (default: the model's).
+
+        A modality that `rules` leave out has no vectors. ValueError without any clip.
+        """
+        rules = self.rules if rules is None else rules
+        left, parts = iter(clips), []
+        while batch := list(islice(left, BATCH_CLIPS)):
+            parts.append(self._forward(collate(batch, rules, self.vectors)))
+        if not parts:
+            raise ValueError("no clips to embed")
+        return concatenate(parts)
+
+    def embed_texts(self, texts: Sequence[str], max_words: int | None = None) -> Embeddings:
+        """Embeddings of texts alone: their first `max_words` words with a vector (default: as trained).
+
+        A text without a known word is absent.
+        """
+        known = [known_words(words(text), self.vectors)[: max_words or self.rules.max_words] for text in texts]
+        longest = max(1, *map(len, known)) if known else 1
+        # Padded as in training where padding takes part in the maximum over words.
+        room = longest if self.network.settings.mask_padding_words else (max_words or self.rules.max_words)
+        tensor = torch.zeros(len(texts), room, self.vectors.vector_size)
+        mask = torch.zeros(len(texts), room, dtype=torch.bool)
+        for place, rows in enumerate(known):
+            tensor[place, : len(rows)] = torch.from_numpy(self.vectors.vectors[rows])
+            mask[place, : len(rows)] = True
+        return self._forward(ClipInputs(words=tensor, known_words=mask))
+
+    def _forward(self, batch: ClipInputs) -> Embeddings:
+        present = batch.presence()
+        with torch.inference_mode():
+            embedded = self.network(batch)
+        # A network trained on zeros in place of what is missing calls all present; nothing is still nothing here.
+        embedded = replace(embedded, present=present, targets={space: {} for space in embedded.targets})
+        if not self.normalised:
+            return embedded
+        return embedded.map_vectors(lambda vectors: torch.nn.functional.normalize(vectors, dim=1))
+
+
+def open_trained(checkpoint: Path, manifest: Path | None = None) -> TrainedModel:
+    """The model of a checkpoint (its file or folder) and a manifest's data; default: what it was trained on.
+
+    InputError when either can't be read, or the data set isn't the one the model was trained on.
+    """
+    content = load_checkpoint(checkpoint)
+    trained = settings_of(content)
+    dataset = FeatureDataset(manifest or trained.manifest)
+    if content["identity"] != dataset.identity or content["words"] != dataset.description["words"]:
+        raise InputError(f"{dataset.folder}: the model was trained on another data set; give the right --manifest")
+    network = model_from(content)
+    return TrainedModel(
+        checkpoint=checkpoint / FILE if checkpoint.is_dir() else checkpoint,
+        network=network,
+        dataset=dataset,
+        rules=trained.clip_rules(network.settings.scheme),
+        trained_on=content["manifest"] | {"videos": content["videos"]},
+        normalised=trained.normalise,
+    )

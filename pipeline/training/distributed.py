@@ -13,7 +13,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from extractors.precision import resolve_device, resolve_precision
-from models import Alone, Exchange
+from models.batch_step import Alone, Exchange
 from pipeline.core.errors import InputError
 from pipeline.core.signals import asked_to_stop, stop_file
 from pipeline.training.settings import TrainSettings

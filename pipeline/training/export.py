@@ -1,6 +1,5 @@
 """`mcn export MODEL`: a trained model as the authors' 159 tensors, for their code and for others that read it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,14 @@ from torch import Tensor
 from extractors.errors import WeightsError
 from extractors.state_dict_file import read_state_dict
 from extractors.weights import load_weights
-from models import MCN, ResDavenet, StateDictError, export_published
-from models.published import published_names
+from models.davenet import ResDavenet
+from models.mcn import MCN
+from models.published import StateDictError, export_published, published_names
 from pipeline.core.errors import InputError
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.training.checkpoint import load_checkpoint, model_from, save_tensors
+from pipeline.training.settings import ExportSettings
 from pipeline.training.weights import read_davenet
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """Which model goes where."""
-
-    model: Path
-    """Folder of `mcn train`, or its checkpoint."""
-    out: Path
-    """File to write: a state dict, as torch.save writes it."""
-    davenet: Path | None = None
-    """DaveNet's weights that made the data set's audio rows, for a model that was trained on those."""
 
 
 def run(settings: ExportSettings) -> StageReport:

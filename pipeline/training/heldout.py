@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import torch
 from gensim.models import KeyedVectors
 
-from models import MCN, ClipInputs, concatenate
-from pipeline.clips.clip_rules import ClipRules
+from models.clips import ClipInputs, concatenate
+from models.mcn import MCN
 from pipeline.clips.cutting import ClipFeatures, collate
 from pipeline.clips.dataset import FeatureDataset
+from pipeline.clips.rules import ClipRules
 from pipeline.dataset.manifest import HELD_OUT
-from pipeline.dataset.plans import hash_order
-from pipeline.metrics.directions import directions, is_headline
-from pipeline.metrics.ranking import ranked
-from pipeline.metrics.retrieval_metrics import CUTOFFS
-from pipeline.training.clip_sampling import draw_clips
+from pipeline.dataset.shard_plans import hash_order
+from pipeline.metrics.ranking import directions, is_headline, ranked
+from pipeline.metrics.retrieval import CUTOFFS
+from pipeline.training.batches import draw_clips
 
 _MOST_EACH = 8
 EPOCH = -1

@@ -5,17 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from models import (
-    BUILTIN_SCHEMES,
-    ClusterSettings,
-    LossSettings,
-    ModelSettings,
-    Scheme,
-    SchemeError,
-    builtin_scheme,
-    scheme_from_dict,
-)
-from pipeline.clips.clip_rules import ClipRules
+from models.pairing import BUILTIN_SCHEMES, Scheme, SchemeError, builtin_scheme, scheme_from_dict
+from models.settings import ClusterSettings, LossSettings, ModelSettings
+from pipeline.clips.rules import ClipRules
 from pipeline.core.config import from_mapping, load_yaml
 from pipeline.core.errors import InputError, suggest
 
@@ -308,3 +300,15 @@ def find_scheme(name: str) -> Scheme:
         return scheme_from_dict(load_yaml(path))
     except SchemeError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Which model goes where."""
+
+    model: Path
+    """Folder of `mcn train`, or its checkpoint."""
+    out: Path
+    """File to write: a state dict, as torch.save writes it."""
+    davenet: Path | None = None
+    """DaveNet's weights that made the data set's audio rows, for a model that was trained on those."""

@@ -15,21 +15,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from extractors.precision import resolve_device
-from models import (
-    MCN,
-    ClipInputs,
-    Clusters,
-    ClusterSettings,
-    ModelSettings,
-    cluster_terms,
-    contrastive_terms,
-    reconstruction_terms,
-    term_weights,
-    total_loss,
-)
-from models.kmeans import assign
-from models.losses import LossSettings
+from models.clips import ClipInputs
+from models.kmeans import Clusters, assign
+from models.losses import cluster_terms, contrastive_terms, reconstruction_terms, term_weights, total_loss
+from models.mcn import MCN
 from models.pairing import Scheme
+from models.settings import ClusterSettings, LossSettings, ModelSettings
 from pipeline.core.reporting import Progress
 from pipeline.extraction.settings import STREAMS
 from pipeline.training.distributed import precision_of

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import h5py
 
-from pipeline.clips.clip_rules import ClipRules
 from pipeline.clips.dataset import FeatureDataset
+from pipeline.clips.rules import ClipRules
 from pipeline.core import signals
 from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE, AlreadyThereError, write_aside

@@ -9,24 +9,23 @@ import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from models import MCN
+from models.mcn import MCN
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_json, write_text
 from pipeline.core.lease import locked
 from pipeline.core.provenance import circumstance
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.dataset.manifest import TRAIN
-from pipeline.training.batches import TrainingBatches
+from pipeline.training.batches import PermutedCaptions, TrainingBatches
 from pipeline.training.checkpoint import FILE, VIDEOS, remove_leftovers, save_tensors
-from pipeline.training.clip_sampling import PermutedCaptions
 from pipeline.training.distributed import exchange_of, launch, precision_of
 from pipeline.training.heldout import HeldOutClips
-from pipeline.training.initial_weights import share_initial_weights
 from pipeline.training.settings import TrainSettings, find_scheme
 from pipeline.training.staging import stage
 from pipeline.training.trainer import Data, Trainer
+from pipeline.training.weights import share_initial_weights
 
 FOUND = "train.json"
 DAVENET_FILE = "davenet.pt"

@@ -13,7 +13,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from models import MCN, BatchStep, ClipInputs, ClusterQueue, Scheme, StepLosses, TooFewClipsError, scheme_to_dict
+from models.batch_step import BatchStep, StepLosses
+from models.clips import ClipInputs
+from models.kmeans import ClusterQueue, TooFewClipsError
+from models.mcn import MCN
+from models.pairing import Scheme, scheme_to_dict
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError

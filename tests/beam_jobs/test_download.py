@@ -16,13 +16,14 @@ import imageio_ffmpeg
 import psutil
 import pytest
 
-from beam_jobs.download import DownloadSettings, run
+from beam_jobs.download import run
 from pipeline.core.errors import InputError
 from pipeline.core.files import sha256_of_file
 from pipeline.core.ledger import LedgerWriter, latest_states, read_ledger
 from pipeline.core.records import Outcome
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.download.media import find_media, media_path
+from pipeline.download.settings import DownloadSettings
 from pipeline.sample.site import SampleSite
 
 REPOSITORY = Path(__file__).resolve().parents[2]

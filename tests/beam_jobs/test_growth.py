@@ -18,8 +18,8 @@ from pipeline.core.errors import InputError
 from pipeline.core.lease import locked
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Outcome
+from pipeline.dataset.folder import add_tombstones
 from pipeline.dataset.shard_plans import read_receipt
-from pipeline.dataset.tombstones import add_tombstones
 from pipeline.download.budget import download_lock
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -179,7 +179,7 @@ def test_media_that_went_away_keep_their_plan_open_and_others_go_on(
 ) -> None:
     shutil.copytree(media, tmp_path / "media")
     growing = settings(out="growing", media=tmp_path / "media")
-    from pipeline.dataset.plans import write_plans
+    from pipeline.dataset.shard_plans import write_plans
 
     write_plans(growing.out / "plans", [("video-00000", "video-00001"), ("video-00002", "video-00003")])
     (tmp_path / "media" / "video-00001.mp4").unlink()

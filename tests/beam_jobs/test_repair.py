@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.core.ledger import read_ledger
-from pipeline.dataset.tombstones import add_tombstones
+from pipeline.dataset.folder import add_tombstones
 
 Datasets = Callable[[Path], dict[str, bytes]]
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from models import ClipInputs, ResDavenet
+from models.clips import ClipInputs
+from models.davenet import ResDavenet
 
 
 @pytest.fixture(scope="session")

@@ -7,22 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models import (
-    BUILTIN_SCHEMES,
-    MCN,
-    BatchStep,
-    ClipInputs,
-    ClusterQueue,
-    Clusters,
-    ClusterSettings,
-    Embeddings,
-    LossSettings,
-    ModelSettings,
-    StepLosses,
-    builtin_scheme,
-    concatenate,
-    mcn_losses,
-)
+from models.batch_step import BatchStep, StepLosses
+from models.clips import ClipInputs, Embeddings, concatenate
+from models.kmeans import ClusterQueue, Clusters
+from models.losses import mcn_losses
+from models.mcn import MCN
+from models.pairing import BUILTIN_SCHEMES, builtin_scheme
+from models.settings import ClusterSettings, LossSettings, ModelSettings
 
 CLIPS, WIDTH = 22, 10
 SETTINGS = ModelSettings(width=WIDTH, video_streams=(6, 4), audio_dim=7, word_dim=5, reconstruction_hidden=8)

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models import ClipInputs, Embeddings, builtin_scheme, concatenate
+from models.clips import ClipInputs, Embeddings, concatenate
+from models.pairing import builtin_scheme
 
 
 def test_presence_follows_the_masks(clips: ClipInputs) -> None:

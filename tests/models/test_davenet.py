@@ -4,8 +4,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from models import ResDavenet, running_statistics_held
-from models.davenet import RECEPTIVE_FRAMES, STRIDE, output_steps
+from models.davenet import RECEPTIVE_FRAMES, STRIDE, ResDavenet, output_steps, running_statistics_held
 
 
 @pytest.mark.parametrize(("frames", "steps"), [(1, 1), (16, 1), (17, 2), (100, 7), (800, 50), (1000, 63)])

@@ -6,8 +6,9 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from models import ClusterQueue, ClusterSettings, cosine_kmeans, first_half_of_each_video, kmeans
-from models.kmeans import assign
+from models import kmeans
+from models.kmeans import ClusterQueue, assign, cosine_kmeans, first_half_of_each_video
+from models.settings import ClusterSettings
 
 PUBLISHED = ClusterSettings(
     clusters=3,

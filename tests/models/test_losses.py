@@ -5,22 +5,21 @@ import numpy as np
 import pytest
 import torch
 
-from models import (
-    BUILTIN_SCHEMES,
-    MCN,
-    ClipInputs,
-    Clusters,
-    LossSettings,
-    ModelSettings,
-    builtin_scheme,
+from models.clips import ClipInputs
+from models.kmeans import Clusters
+from models.losses import (
+    cluster_loss,
     cluster_terms,
     contrastive_terms,
     mcn_losses,
+    mms_loss,
     reconstruction_terms,
     term_weights,
     total_loss,
 )
-from models.losses import cluster_loss, mms_loss
+from models.mcn import MCN
+from models.pairing import BUILTIN_SCHEMES, builtin_scheme
+from models.settings import LossSettings, ModelSettings
 
 
 def slow_mms(x: np.ndarray, y: np.ndarray, settings: LossSettings, present: list[bool], video: list[int]) -> float:

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import MCN, ClipInputs, ModelSettings, ResDavenet, builtin_scheme, scheme_from_dict
+from models.clips import ClipInputs
+from models.davenet import ResDavenet
+from models.mcn import MCN
+from models.pairing import builtin_scheme, scheme_from_dict
+from models.settings import ModelSettings
 
 SMALL = ModelSettings(width=8, video_streams=(6, 4), audio_dim=5, word_dim=3, reconstruction_hidden=7)
 

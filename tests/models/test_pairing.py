@@ -3,8 +3,17 @@ from typing import Any
 
 import pytest
 
-from models import BUILTIN_SCHEMES, Scheme, SchemeError, builtin_scheme, scheme_from_dict, scheme_to_dict
-from models.pairing import Pair, Source, Space
+from models.pairing import (
+    BUILTIN_SCHEMES,
+    Pair,
+    Scheme,
+    SchemeError,
+    Source,
+    Space,
+    builtin_scheme,
+    scheme_from_dict,
+    scheme_to_dict,
+)
 
 
 def layout(scheme: Scheme) -> dict[str, tuple[dict[str, str], set[str]]]:

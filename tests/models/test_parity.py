@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks import parity, parity_inputs
-from models import MCN, export_published
+from models.mcn import MCN
+from models.published import export_published
 
 SEED = 11
 

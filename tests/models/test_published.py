@@ -4,16 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models import (
-    MCN,
-    ModelSettings,
-    ResDavenet,
-    StateDictError,
-    builtin_scheme,
-    export_published,
-    load_published,
-    load_published_davenet,
-)
+from models.davenet import ResDavenet
+from models.mcn import MCN
+from models.pairing import builtin_scheme
+from models.published import StateDictError, export_published, load_published, load_published_davenet
+from models.settings import ModelSettings
 
 SMALL = ModelSettings(width=8, video_streams=(6, 4), word_dim=3, reconstruction_hidden=7)
 

@@ -12,11 +12,9 @@ from gensim.models import KeyedVectors
 from extractors.text import save_vectors, vectors_digest
 from pipeline.core.files import write_json
 from pipeline.core.records import Caption, VideoFeatures, Words
-from pipeline.dataset.freeze import FreezeSettings
 from pipeline.dataset.freeze import run as freeze
-from pipeline.dataset.manifest import manifest_path
-from pipeline.dataset.plans import hash_order, read_plan, write_plans
-from pipeline.dataset.shard_plans import make_receipt
+from pipeline.dataset.manifest import FreezeSettings, manifest_path
+from pipeline.dataset.shard_plans import hash_order, make_receipt, read_plan, write_plans
 from pipeline.dataset.shard_writer import Origin, write_part, write_shard
 
 STREAMS = {"resnet152": 24, "efficientnet-lite0": 12}

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.cli import COMMANDS, main, parse
+from pipeline.cli import main, parse
+from pipeline.commands import COMMANDS
 from pipeline.core.errors import InputError
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 
 ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]
@@ -48,7 +49,7 @@ def test_every_command_has_help_with_an_example_that_parses(
     program, *arguments = shlex.split(command.example)
     assert program == "mcn" and arguments[: len(name.split())] == name.split()
     settings, further = parse(name, arguments[len(name.split()) :])
-    assert type(settings).__name__ == command.settings and further == []
+    assert type(settings) is command.settings_class() and further == []
     flags = [word.removeprefix("--").replace("-", "_") for word in arguments if word.startswith("--")]
     for flag in flags:
         given = arguments[arguments.index("--" + flag.replace("_", "-")) + 1]
@@ -59,8 +60,7 @@ def test_every_command_has_help_with_an_example_that_parses(
 def test_every_flag_has_a_help_text(name: str) -> None:
     from pipeline.core import config
 
-    command = COMMANDS[name]
-    settings_class = getattr(importlib.import_module(command.module), command.settings)
+    settings_class = COMMANDS[name].settings_class()
     assert set(config._field_types(settings_class)) == set(config.field_help(settings_class))
 
 

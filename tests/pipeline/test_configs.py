@@ -1,14 +1,16 @@
 """The shipped YAML files: all load, and the study is the owner's experiment."""
 
+import dataclasses
 import importlib
 import inspect
 from pathlib import Path
 
 import pytest
 
-from pipeline.cli import COMMANDS, parse
+from pipeline.cli import parse
+from pipeline.commands import COMMANDS
 from pipeline.core.config import from_mapping
-from pipeline.experiment.run import RunSettings
+from pipeline.experiment.stages import RunSettings
 from pipeline.training.settings import TrainSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -74,5 +76,5 @@ def test_every_preset_makes_settings_of_its_own() -> None:
 def test_each_commands_settings_are_where_the_table_says() -> None:
     for name, command in COMMANDS.items():
         module = importlib.import_module(command.module)
-        assert hasattr(module, command.settings) and callable(module.run), name
+        assert dataclasses.is_dataclass(command.settings_class()) and callable(module.run), name
         inspect.signature(module.run).bind(*range(2 if command.beam else 1))

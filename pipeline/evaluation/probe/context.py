@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.records import Clip
-from pipeline.evaluation.probe.clip_vectors import INPUT, ClipVectors
-from pipeline.evaluation.probe.linear_probe import Draws
-from pipeline.metrics.bootstrap import bootstrap
+from pipeline.evaluation.probe.clips import INPUT, ClipVectors
+from pipeline.evaluation.settings import Draws
+from pipeline.metrics.intervals import bootstrap
 
 MOST_QUERIES = 2000
 MEASURES = ("same video", "same video within task", "same task")

@@ -13,13 +13,12 @@ from torch.nn.functional import interpolate
 from extractors.errors import MediaError
 from pipeline.clips.cutting import ClipFeatures, clip_rows, cut_clip
 from pipeline.core.records import VideoFeatures
-from pipeline.evaluation.probe.clip_vectors import ClipVectors, embed_clips
-from pipeline.evaluation.probe.clips import Window, probed_rules
-from pipeline.evaluation.probe.linear_probe import Draws
+from pipeline.evaluation.probe.clips import ClipVectors, Window, embed_clips, probed_rules
 from pipeline.evaluation.probe.media_features import MediaFeatures, Sound
-from pipeline.metrics.bootstrap import bootstrap
+from pipeline.evaluation.settings import Draws
+from pipeline.metrics.intervals import bootstrap
 from pipeline.metrics.ranking import Side, ranked
-from pipeline.training.trained_model import TrainedModel
+from pipeline.training.checkpoint import TrainedModel
 
 SOUND_DOSES = (20.0, 15.0, 10.0, 5.0, 0.0, -5.0)
 """Signal-to-noise ratios in dB, over whole recordings."""

@@ -1,7 +1,7 @@
-"""What is true of each second of a made sample, and what is asked of it: one question a factor, and the words."""
+"""The factors that probes tell from vectors: a made sample's, and from abstract category to fine step."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.csv_lines import csv_lines
 from pipeline.core.errors import InputError
-from pipeline.evaluation.probe.linear_probe import Asked, Question, question_of
+from pipeline.core.files import csv_lines
+from pipeline.core.records import VideoRecord
+from pipeline.evaluation.lists import StepList
+from pipeline.evaluation.probe.clips import INPUT, ClipVectors, Window, embed_windows, step_windows, videos_of
+from pipeline.evaluation.probe.linear_probe import Asked, LinearProbe, Question, question_of
+from pipeline.evaluation.settings import Draws
+from pipeline.training.checkpoint import TrainedModel
 
 ABSENT = "none"
 STEP = "step"
@@ -137,3 +142,89 @@ def _usual(counts: Counter[str], videos: dict[str, set[str]], spoken: int) -> It
 def carried_by() -> dict[str, Any]:
     """Factor -> the modality that carries it; words are carried by two."""
     return {factor.name: [factor.carried_by] for factor in FACTORS} | {WORDS: ["audio", "text"]}
+
+
+Ask = Callable[[np.ndarray[Any, np.dtype[np.int64]]], Asked | None]
+"""Takes the indices of the clips that have a modality and gives what is asked of them, rows counted among these."""
+
+
+def probe_everywhere(
+    factor: str, ask: Ask, clips: ClipVectors, draws: Draws, trained_on: Collection[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """A result for each modality's input features and for its vectors in each space that holds it, as JSON values.
+
+    All of one modality are told of the same rows by the same folds. A modality of which the question can't be asked
+    has none.
+    """
+    for modality in clips.modalities:
+        there = np.flatnonzero(clips.present[modality])
+        asked = ask(there)
+        if asked is None or len(np.unique(asked.question.videos)) < 2:
+            continue
+        probe, rows, before = LinearProbe(asked.question, draws, trained_on), there[asked.rows], None
+        for space in (INPUT, *clips.spaces_of(modality)):
+            scores, told = probe.scores(clips.vectors[space, modality][rows], before)
+            if space == INPUT:
+                before = told
+            yield {
+                "factor": factor,
+                "space": space,
+                "modality": modality,
+                "videos": len(np.unique(asked.question.videos)),
+                "levels": max(asked.question.levels),
+                "questions": len(asked.question.levels),
+                "levels left out": asked.left_out,
+                **scores.as_json(),
+            }
+
+
+def unasked(factor: str, results: Sequence[dict[str, Any]], clips: ClipVectors) -> str:
+    """A line that says of which modalities a question could not be asked; empty where it could of all."""
+    told = {result["modality"] for result in results}
+    lacking = [modality for modality in clips.modalities if modality not in told]
+    return f"{factor}: fewer than two levels that two videos have, no probe of {', '.join(lacking)}" if lacking else ""
+
+
+LEVELS = ("category_1", "category_2", "task_id")
+
+
+def climb(
+    windows: Sequence[Window],
+    clips: ClipVectors,
+    records: Mapping[str, VideoRecord],
+    draws: Draws,
+    trained_on: frozenset[str],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Results of the rungs that the id list names, and lines on what couldn't be asked."""
+    found, notes = [], []
+    for level in LEVELS:
+        names = [getattr(records.get(window.clip.video_id), level, "") for window in windows]
+        results, note = _rung(level, names, windows, clips, draws, trained_on)
+        found += results
+        notes += [note] if note else []
+    return found, notes
+
+
+def climb_steps(model: TrainedModel, steps: Sequence[StepList], draws: Draws) -> tuple[list[dict[str, Any]], list[str]]:
+    """Results of the last rung, which step of which task, told from its annotated segments."""
+    windows, names = step_windows(model, steps)
+    if not windows:
+        return [], ["step: no annotated segment lies in a video of the split"]
+    clips = embed_windows(model, windows)
+    results, note = _rung(STEP, names, windows, clips, draws, model.training_videos)
+    return results, [note] if note else []
+
+
+def _rung(
+    level: str,
+    names: Sequence[str],
+    windows: Sequence[Window],
+    clips: ClipVectors,
+    draws: Draws,
+    trained_on: frozenset[str],
+) -> tuple[list[dict[str, Any]], str]:
+    def ask(rows: NDArray[np.int64]) -> Asked | None:
+        return question_of([names[row] for row in rows.tolist()], videos_of(windows, rows))
+
+    results = list(probe_everywhere(level, ask, clips, draws, trained_on))
+    return results, unasked(level, results, clips)

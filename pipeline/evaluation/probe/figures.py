@@ -1,4 +1,4 @@
-"""Factor x scheme x space: how well each factor is told from each space, one panel a space and modality."""
+"""Probes drawn: how well each factor is told from each space, and dose curves of vectors and recall."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline.core.figures import Drawing, drawing_style
-from pipeline.evaluation.probe.clip_vectors import INPUT
+from pipeline.core.figures import COLOURS, Drawing, drawing_style
+from pipeline.evaluation.probe.clips import INPUT
+from pipeline.evaluation.probe.dose_curves import SHIFT
 from pipeline.evaluation.probe.tables import MODALITIES, probes
 
-COLUMNS = (
+PROBE_COLUMNS = (
     *("result", "model", "space", "modality", "factor", "accuracy", "low", "high", "unseen", "unseen_low"),
     *("unseen_high", "chance", "chance_low", "chance_high", "input"),
 )
@@ -36,7 +37,7 @@ def probe_drawing(results: Sequence[Result]) -> Drawing:
     points = list(_points(results))
     with drawing_style():
         figure = _figure(points)
-    return Drawing(figure, COLUMNS, [[point[column] for column in COLUMNS] for point in points])
+    return Drawing(figure, PROBE_COLUMNS, [[point[column] for column in PROBE_COLUMNS] for point in points])
 
 
 def _points(results: Sequence[Result]) -> Iterator[Point]:
@@ -75,17 +76,17 @@ def _figure(points: Sequence[Point]) -> Figure:
     for line, modality in zip(panels, rows, strict=True):
         for axes, (name, space) in zip(line, columns, strict=True):
             held = [p for p in points if (p["model"], p["space"], p["modality"]) == (name, space, modality)]
-            _panel(axes, held, factors)
+            _probe_panel(axes, held, factors)
             axes.set_title(f"{name}: {space}, {modality}" if held else "", fontsize=8)
     for column in panels.T:
         lowest = [axes for axes in column if axes.axison][-1]
         lowest.tick_params(labelbottom=True)
         lowest.set_xlabel("balanced accuracy, %")
-    figure.legend(handles=_legend(points), loc="outside lower center", frameon=False)
+    figure.legend(handles=_probe_legend(points), loc="outside lower center", frameon=False)
     return figure
 
 
-def _legend(points: Sequence[Point]) -> list[Artist]:
+def _probe_legend(points: Sequence[Point]) -> list[Artist]:
     def line(label: str, **style: Any) -> Line2D:
         return Line2D([], [], label=label, markersize=4, **style)
 
@@ -97,7 +98,7 @@ def _legend(points: Sequence[Point]) -> list[Artist]:
     return [*handles, Patch(color=_CHANCE, label="chance, 95 %")]
 
 
-def _panel(axes: Axes, points: Sequence[Point], factors: Sequence[str]) -> None:
+def _probe_panel(axes: Axes, points: Sequence[Point], factors: Sequence[str]) -> None:
     if not points:
         axes.set_axis_off()
         return
@@ -118,3 +119,96 @@ def _panel(axes: Axes, points: Sequence[Point], factors: Sequence[str]) -> None:
     axes.set_yticks(range(len(factors)), factors)
     axes.set_ylim(len(factors) - 0.5, -0.5)
     axes.set_xlim(0, 101)
+
+
+DOSE_COLUMNS = ("result", "model", "space", "modality", "kind", "clips", "dose", "measure", "value", "low", "high")
+"""Of the numbers; an empty dose is none. All measures are fractions, a shift is 1 - cosine."""
+
+_STYLES = ("-", "--", ":", "-.")
+_WIDTH, _HEIGHT = 4.2, 2.1
+"""Inches: of a column, so wide that 8 pt can still be read on a phone, and of a row."""
+
+Curve = Mapping[str, Any]
+Line = tuple[int, str, Curve]
+"""Number of the result, name of its model, curve."""
+
+
+def dose_drawing(results: Sequence[Result]) -> Drawing:
+    """The dose curves of one or several models: a column for each kind of dose, a row for each measure.
+
+    Bands are 95 % intervals over videos; all curves of a column are of the same doses, the smallest on the left. A
+    model's space looks alike everywhere, and so do models of one name.
+    """
+    lines = [(number, name, curve) for number, (name, detail) in enumerate(results) for curve in detail["doses"]]
+    kinds = list(dict.fromkeys(curve["kind"] for _, _, curve in lines))
+    measures = {kind: _measures([curve for _, _, curve in lines if curve["kind"] == kind]) for kind in kinds}
+    rows = max(map(len, measures.values()), default=1)
+    labels = dict.fromkeys(_label(name, curve) for _, name, curve in lines)
+    styles = {label: _style(place) for place, label in enumerate(labels)}
+    with drawing_style():
+        figure = Figure(figsize=(_WIDTH * max(1, len(kinds)), 0.4 + _HEIGHT * rows), layout="constrained")
+        if kinds:
+            panels = figure.subplots(rows, len(kinds), squeeze=False)
+            for column, kind in zip(panels.T, kinds, strict=True):
+                own = [line for line in lines if line[2]["kind"] == kind]
+                for row, axes in enumerate(column):
+                    _dose_panel(axes, own, measures[kind][row : row + 1], kind, styles)
+            _dose_legend(figure, panels.ravel().tolist())
+    return Drawing(figure, DOSE_COLUMNS, list(_rows(lines)))
+
+
+def _measures(curves: Sequence[Curve]) -> list[str]:
+    """What moves with a dose: the shift, then what is lost to each other modality."""
+    found = dict.fromkeys(name for curve in curves for name in curve["monotone"])
+    return sorted(found, key=lambda name: (name != SHIFT, name))
+
+
+def _rows(lines: Sequence[Line]) -> Iterator[tuple[Any, ...]]:
+    for number, name, curve in lines:
+        place = (number, name, curve["space"], curve["modality"], curve["kind"], curve["clips"])
+        for point in curve["points"]:
+            for measure, score in point.items():
+                if measure != "dose":
+                    dose = "" if point["dose"] is None else point["dose"]
+                    yield (*place, dose, measure, *(score[key] for key in ("value", "low", "high")))
+
+
+def _label(name: str, curve: Curve) -> str:
+    return f"{name}: {curve['space']}"
+
+
+def _style(place: int) -> tuple[str, str]:
+    """Colour and kind of line."""
+    return COLOURS[place % len(COLOURS)], _STYLES[place // len(COLOURS) % len(_STYLES)]
+
+
+def _dose_panel(
+    axes: Axes, lines: Sequence[Line], measures: Sequence[str], kind: str, styles: Mapping[str, tuple[str, str]]
+) -> None:
+    """One measure; nothing where a column has fewer of them than another."""
+    if not measures:
+        axes.set_axis_off()
+        return
+    (measure,) = measures
+    for _, name, curve in lines:
+        if measure not in curve["monotone"]:
+            continue
+        scores = [point[measure] for point in curve["points"]]
+        value, low, high = ([100 * score[key] for score in scores] for key in ("value", "low", "high"))
+        colour, style = styles[_label(name, curve)]
+        doses = range(len(scores))
+        axes.fill_between(doses, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(doses, value, style, color=colour, marker="o", markersize=3, label=_label(name, curve))
+    points = lines[0][2]["points"]
+    axes.set_xticks(range(len(points)), ["none" if point["dose"] is None else f"{point['dose']:g}" for point in points])
+    axes.set_xlabel(kind)
+    axes.set_ylabel("shift, %" if measure == SHIFT else f"R@5 {measure}, points")
+    axes.set_title(f"{lines[0][2]['modality']}: {measure}", loc="left")
+
+
+def _dose_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    handles = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles[label] = handle
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2)

@@ -14,7 +14,8 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.metrics.bootstrap import Interval, bootstrap
+from pipeline.evaluation.settings import Draws
+from pipeline.metrics.intervals import Interval, bootstrap
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of the L2 penalty that are tried; the largest mean score within the training folds decides."""
@@ -104,16 +105,6 @@ class ProbeScores:
             "permuted": list(self.permuted),
             "permuted within chance": sum(chance.low <= value <= chance.high for value in self.permuted),
         }
-
-
-@dataclass(frozen=True)
-class Draws:
-    """How often what is random is drawn, and from which seed."""
-
-    bootstrap: int
-    permutations: int
-    """Probes on permuted labels, one at least."""
-    seed: int
 
 
 def question_of(names: Sequence[str], videos: Sequence[str], folds: Sequence[int] | None = None) -> Asked | None:

@@ -24,7 +24,7 @@ from pipeline.core.records import VideoFeatures, Words
 from pipeline.dataset.shard_writer import to_float16
 from pipeline.extraction.prepare import weight_specs
 from pipeline.extraction.settings import ExtractSettings
-from pipeline.training.trained_model import TrainedModel
+from pipeline.training.checkpoint import TrainedModel
 
 _HALO_STEPS = ceil(RECEPTIVE_FRAMES / STRIDE)
 _MARGIN_S = 1.0

@@ -1,8 +1,7 @@
 """`mcn probe`: what each space of a trained model keeps: scene and sound, task and step, context and content."""
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,97 +16,34 @@ from pipeline.core.figures import write_drawing
 from pipeline.core.files import read_json, sha256_of_file
 from pipeline.core.provenance import circumstance
 from pipeline.core.records import VideoRecord
-from pipeline.core.report import StageReport
-from pipeline.core.reporting import Progress
+from pipeline.core.reporting import Progress, StageReport
 from pipeline.download.media import MediaFinder
 from pipeline.download.video_list import read_video_list
 from pipeline.evaluation.lists import read_step_lists
-from pipeline.evaluation.probe import context, dose_curves, factors, ladder, sounds
-from pipeline.evaluation.probe.clip_vectors import ClipVectors, embed_clips
-from pipeline.evaluation.probe.clips import Window, chosen_videos, embed_windows, probed_rules, read_windows
-from pipeline.evaluation.probe.dose_figure import dose_drawing
-from pipeline.evaluation.probe.factor_probes import probe_everywhere, unasked
-from pipeline.evaluation.probe.factors import FACTORS, WORDS, Factor, TrueSecond
-from pipeline.evaluation.probe.figures import Result, probe_drawing
-from pipeline.evaluation.probe.linear_probe import Asked, Draws
+from pipeline.evaluation.probe import context, dose_curves, factors, sounds
+from pipeline.evaluation.probe.clips import (
+    ClipVectors,
+    Window,
+    chosen_videos,
+    embed_clips,
+    embed_windows,
+    probed_rules,
+    read_windows,
+)
+from pipeline.evaluation.probe.factors import FACTORS, WORDS, Factor, TrueSecond, probe_everywhere, unasked
+from pipeline.evaluation.probe.figures import Result, dose_drawing, probe_drawing
+from pipeline.evaluation.probe.linear_probe import Asked
 from pipeline.evaluation.probe.media_features import MediaFeatures
 from pipeline.evaluation.probe.tables import PROBED, probes, tables
 from pipeline.evaluation.results import found_again, publish
-from pipeline.tools.verify.recompute import settings_of
-from pipeline.training.trained_model import TrainedModel, open_trained
+from pipeline.evaluation.settings import ProbeSettings
+from pipeline.extraction.settings import settings_of
+from pipeline.training.checkpoint import TrainedModel, open_trained
 
 FILE = "probe.json"
 LEAST_AGREEMENT = 0.999
 """Cosine of a clip's vector as stored and as made anew from media; less means other media or another machine."""
 MOST_NOTES = 3
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """What `mcn probe` can be told."""
-
-    checkpoint: Path
-    """Trained model: a checkpoint file or the folder it lies in."""
-    out: Path
-    """Folder for probe.json, its tables (.md, .tex), and its figures, probe and probe-doses (.svg, .pdf), with their
-    numbers (.csv)."""
-    manifest: Path | None = None
-    """Manifest of `mcn freeze`; default: the one the model was trained on."""
-    truth: Path | None = None
-    """truth.csv of `mcn sample`: probes of all that is planted in each second."""
-    ids: Path | None = None
-    """csv video_id,category_1,category_2,task_id: the ladder's rungs, and tasks for context against content."""
-    steps: Path | None = None
-    """csv video_id,task_id,step,start,end,text: the ladder's last rung."""
-    sounds: Path | None = None
-    """Folder as ESC-50 is, meta/esc50.csv and audio/: a probe of environmental sounds."""
-    media: Path | None = None
-    """Folder of the videos' files: dose curves."""
-    davenet_weights: str = ""
-    """DaveNet's weights, where the data set's own settings don't find them any more."""
-    beside: tuple[Path, ...] = ()
-    """probe.json of other models, separated by commas: drawn in the same figures."""
-    split: str = "all"
-    """Which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
-    videos: int = 2000
-    """So many of them at most, by chance."""
-    window_seconds: float = 10.0
-    """Length of the clips of the ladder, of context against content and of dose curves."""
-    windows_per_video: int = 6
-    """Clips of each video at most, spread evenly over it."""
-    neighbour_seconds: float = 10.0
-    """Clips of one video nearer to each other than this are not compared."""
-    dose_clips: int = 64
-    """Clips of dose curves at most, each of another video."""
-    permutations: int = 3
-    """Probes on permuted labels, for each probe."""
-    bootstrap: int = 1000
-    """Draws of the 95 % interval over videos."""
-    seed: int = 0
-    """Of folds, permutations, bootstrap and the choice of videos and clips."""
-
-    def __post_init__(self) -> None:
-        if min(self.bootstrap, self.permutations, self.videos, self.windows_per_video) < 1 or self.seed < 0:
-            raise ValueError(
-                "bootstrap, permutations, videos and windows_per_video must be at least 1, seed at least 0"
-            )
-        if not self.window_seconds > 0 or self.neighbour_seconds < 0 or self.dose_clips < 2:
-            raise ValueError("window_seconds must be above 0, neighbour_seconds at least 0, dose_clips at least 2")
-
-    @property
-    def draws(self) -> Draws:
-        """How often what is random is drawn."""
-        return Draws(self.bootstrap, self.permutations, self.seed)
-
-    def command(self) -> str:
-        """The command line that these settings stand for."""
-        parts = ["mcn", "probe"]
-        for field in fields(self):
-            value, plain = getattr(self, field.name), as_plain(self)[field.name]
-            if value != field.default:
-                flag = f"--{field.name.replace('_', '-')}"
-                parts += [flag, ",".join(plain) if isinstance(plain, list) else str(plain)]
-        return shlex.join(parts)
 
 
 def run(settings: ProbeSettings) -> StageReport:
@@ -234,12 +170,12 @@ class _Parts:
         settings = self._settings
         found: list[dict[str, Any]] = []
         if settings.ids is not None:
-            found, notes = ladder.climb(windows, clips, self._records, settings.draws, self._model.training_videos)
+            found, notes = factors.climb(windows, clips, self._records, settings.draws, self._model.training_videos)
             self._note(notes)
         if settings.steps is not None:
             chosen = set(self._videos)
             lists = [one for one in read_step_lists(settings.steps) if one.video_id in chosen]
-            results, notes = ladder.climb_steps(self._model, lists, settings.draws)
+            results, notes = factors.climb_steps(self._model, lists, settings.draws)
             self._note(notes)
             found += results
         else:

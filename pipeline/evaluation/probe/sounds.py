@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from extractors.errors import MediaError
 from pipeline.clips.cutting import ClipFeatures, cut_clip
-from pipeline.core.csv_lines import csv_lines
 from pipeline.core.errors import InputError
-from pipeline.evaluation.probe.clip_vectors import embed_clips
-from pipeline.evaluation.probe.clips import probed_rules
-from pipeline.evaluation.probe.factor_probes import probe_everywhere
-from pipeline.evaluation.probe.linear_probe import Asked, Draws, question_of
+from pipeline.core.files import csv_lines
+from pipeline.evaluation.probe.clips import embed_clips, probed_rules
+from pipeline.evaluation.probe.factors import probe_everywhere
+from pipeline.evaluation.probe.linear_probe import Asked, question_of
 from pipeline.evaluation.probe.media_features import MediaFeatures
-from pipeline.training.trained_model import TrainedModel
+from pipeline.evaluation.settings import Draws
+from pipeline.training.checkpoint import TrainedModel
 
 FACTOR = "environmental sound"
 LIST = Path("meta", "esc50.csv")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.core.tables import Table, percent, signed_percent
-from pipeline.evaluation.probe.clip_vectors import INPUT
+from pipeline.evaluation.probe.clips import INPUT
 from pipeline.evaluation.probe.context import MEASURES
 
 MODALITIES = ("video", "audio", "text")

@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from extractors.text import words
 from pipeline.core.tables import Table, percent
-from pipeline.evaluation.clip_list import LabelledClip
-from pipeline.experiment.report.embedded_clips import EmbeddedClips, SpaceVectors
-from pipeline.experiment.report.shown_names import ShownNames
+from pipeline.evaluation.lists import LabelledClip
+from pipeline.experiment.report.methods import ShownNames
+from pipeline.experiment.report.spaces import EmbeddedClips, SpaceVectors
 
 SHOWN = 8
 """Clusters, the largest first."""

@@ -1,11 +1,42 @@
-"""What each arm finds for the same texts: some that the reference finds at once, some that it doesn't find."""
+"""What each arm finds for the same texts, with frames from the media where they still are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pipeline.experiment.report.frames import Frames
+from pipeline.core.thumbnails import thumbnail
+from pipeline.download.media import MediaFinder
 from pipeline.experiment.report.results import Model
+
+MOST_FRAMES = 60
+"""Of at most 200x150, some 6 kB each."""
+
+
+class Frames:
+    """Gives data URLs until `MOST_FRAMES` are given."""
+
+    def __init__(self, media: Path | None) -> None:
+        self._finder = None if media is None else MediaFinder(media)
+        self._left = MOST_FRAMES
+        self.lacking = 0
+        """Clips whose frame could not be had, or came after the last."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there are media to take frames from."""
+        return self._finder is not None
+
+    def of(self, clip: Mapping[str, Any]) -> str:
+        """The frame in the middle of a clip (`video_id`, `start`, `end` in seconds); "" where there is none."""
+        if self._finder is None:
+            return ""
+        path = self._finder.find(clip["video_id"]) if self._left else None
+        picture = thumbnail(path, (clip["start"] + clip["end"]) / 2) if path is not None else ""
+        self._left -= bool(picture)
+        self.lacking += not picture
+        return picture
+
 
 EACH = 2
 """Examples of either kind."""

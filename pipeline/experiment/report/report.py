@@ -1,8 +1,7 @@
 """`mcn report STUDY`: a study as one HTML file that needs no network, its figures and tables as files beside it."""
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,33 @@ from typing import Any
 import jinja2
 
 from pipeline.core.errors import InputError
-from pipeline.core.figure_files import FigureFiles, Shown
-from pipeline.core.figures import Drawing
+from pipeline.core.figures import Drawing, FigureFiles, Shown
 from pipeline.core.files import read_json, write_text
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.evaluation import localization
-from pipeline.evaluation.probe.dose_figure import dose_drawing
-from pipeline.evaluation.probe.figures import probe_drawing
+from pipeline.evaluation.probe.figures import dose_drawing, probe_drawing
 from pipeline.evaluation.probe.tables import probes
 from pipeline.evaluation.probe.tables import tables as probe_tables
-from pipeline.evaluation.retrieval_tables import tables as retrieval_tables
+from pipeline.evaluation.retrieval import tables as retrieval_tables
 from pipeline.evaluation.timeline import COLUMNS, spread, timeline_figure, timeline_rows
-from pipeline.experiment.comparison_tables import about_the_data, comparison_tables
+from pipeline.experiment.comparison import about_the_data, comparison_tables
 from pipeline.experiment.report.clusters import cluster_contents, cluster_table
-from pipeline.experiment.report.embedded_clips import EmbeddedClips, embed_evaluated
-from pipeline.experiment.report.examples import ARMS, retrieval_examples
-from pipeline.experiment.report.frames import Frames
-from pipeline.experiment.report.learning_curve_figures import kinds_of, learning_curve_figure, read_curves
-from pipeline.experiment.report.methods import answers, methods_paragraph, question
+from pipeline.experiment.report.examples import ARMS, Frames, retrieval_examples
+from pipeline.experiment.report.methods import ShownNames, answers, methods_paragraph, question
 from pipeline.experiment.report.results import Model, Study, read_study
-from pipeline.experiment.report.score_figures import difference_figure, has_scores, score_figure
-from pipeline.experiment.report.shown_names import ShownNames
+from pipeline.experiment.report.score_figures import (
+    difference_figure,
+    has_scores,
+    kinds_of,
+    learning_curve_figure,
+    read_curves,
+    score_figure,
+)
 from pipeline.experiment.report.spaces import (
     MOST_DRAWN,
+    EmbeddedClips,
     Gap,
+    embed_evaluated,
     gap_figure,
     gap_table,
     map_figure,
@@ -48,54 +50,13 @@ from pipeline.experiment.report.tables import (
     manifest_of,
     settings_table,
 )
+from pipeline.experiment.settings import ReportSettings
 
 TIMELINES = 2
 """Videos whose steps are drawn."""
 _OF_PROBES = ("not run, ", "words asked for: ")
 """How notes begin that say what a probe was and wasn't asked: its tables show that."""
 _MEASURES = {"R@5": "R@5, text -> video", "recall": "localization recall"}
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """What `mcn report` can be told."""
-
-    study: Path
-    """Folder that `mcn compare` has filled: it holds compare.json and runs/."""
-    media: Path | None = None
-    """Folder of the videos' files, for frames; default: media beside the study, where stages put it, if it is there."""
-    public: bool = False
-    """Leave out frames, captions, what is made of their words, ids of videos and names of machines."""
-    out: Path | None = None
-    """The HTML file; default: report.html, or report-public.html, in the study's folder. Figures and tables go into a
-    folder beside it, STEM-figures."""
-    seed: int = 0
-    """Of the maps, and of the choice of clips where there are many."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; a number from 0 to 2^32 - 1 is wanted")
-        if self.file.suffix != ".html":
-            raise ValueError(f"out is {self.out}; a file whose name ends in .html is wanted")
-
-    @property
-    def file(self) -> Path:
-        """The HTML file."""
-        return self.out or self.study / ("report-public.html" if self.public else "report.html")
-
-    @property
-    def figures(self) -> Path:
-        """The folder beside it. A name of its own: a public report's must hold nothing of another's."""
-        return self.file.with_name(f"{self.file.stem}-figures")
-
-    def command(self) -> str:
-        """The command line that these settings stand for."""
-        parts = ["mcn", "report", str(self.study)]
-        for field in fields(self)[1:]:
-            value = getattr(self, field.name)
-            if value != field.default:
-                parts += [f"--{field.name}"] if value is True else [f"--{field.name}", str(value)]
-        return shlex.join(parts)
 
 
 def run(settings: ReportSettings) -> StageReport:

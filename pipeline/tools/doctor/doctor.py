@@ -2,24 +2,14 @@
 
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.tools.doctor.finding import Finding, examine
 from pipeline.tools.doctor.folder import shared_folder_checks, trial_folder
 from pipeline.tools.doctor.machine import machine_checks
 from pipeline.tools.doctor.software import software_checks
-
-
-@dataclass(frozen=True)
-class DoctorSettings:
-    """What `mcn doctor` can be told."""
-
-    path: Path | None = None
-    """A folder for data sets or media, such as a mounted NAS: it is checked too, and left as it was."""
-    out: Path | None = None
-    """File to write the findings to as JSON."""
+from pipeline.tools.settings import DoctorSettings
 
 
 def run(settings: DoctorSettings) -> StageReport:

@@ -1,20 +1,20 @@
 """`mcn estimate STUDY.yaml`: days, TB and GPU hours of each stage, each figure with where it comes from."""
 
 import csv
-import importlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from extractors.errors import WeightsError
+from pipeline.commands import COMMANDS
 from pipeline.core.config import from_mapping
 from pipeline.core.errors import InputError
 from pipeline.core.provenance import usable_cores
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.dataset.manifest import TRAIN, read_manifest
 from pipeline.download.video_list import read_video_ids
-from pipeline.experiment.run import RunSettings
+from pipeline.experiment.stages import RunSettings
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.extraction.speed import ExtractionRates, probe_extraction
 from pipeline.tools.estimate.quantities import Figure, Figures
@@ -30,38 +30,13 @@ from pipeline.tools.estimate.stages import (
     train_stage,
 )
 from pipeline.tools.rates import downloads_so_far, report_so_far, shards_so_far
+from pipeline.tools.settings import EstimateSettings
 from pipeline.training.settings import TrainSettings
 from pipeline.training.speed import TrainingRates, TrainingShape, probe_training, shape_of
 
 _EXTRACTION_SHARE = 0.25
 """Of the probe's time; training has the rest."""
 _NO_PROBE = "not probed (--probe-seconds 0)"
-
-
-@dataclass(frozen=True)
-class EstimateSettings:
-    """What `mcn estimate` can be told."""
-
-    study: Path
-    """The experiment's YAML file, as for mcn run; its lists need not be there yet."""
-    probe_seconds: float = 60.0
-    """About how long to measure on this machine; 0: cited figures and those of the run so far alone."""
-    addresses: int = 1
-    """Internet addresses that download at once."""
-    workers: int = 0
-    """Processes that extract at once, a core each, on all machines like this one; 0: the cores of this one."""
-    gpus: int = 0
-    """GPUs at work on all machines like this one; 0: those of this one."""
-    ids: int = 0
-    """Number of listed videos, in place of the list's."""
-    out: Path | None = None
-    """File to write the figures to as JSON."""
-
-    def __post_init__(self) -> None:
-        if self.probe_seconds < 0 or min(self.workers, self.gpus, self.ids) < 0:
-            raise ValueError("probe_seconds, workers, gpus and ids can't be negative")
-        if self.addresses < 1:
-            raise ValueError("addresses must be at least 1")
 
 
 def run(settings: EstimateSettings) -> StageReport:
@@ -220,11 +195,7 @@ class _Estimate:
 
 
 def _of_stage(stage: str, values: dict[str, Any]) -> Any:
-    """A stage's settings; the command line's table says where each class is."""
-    from pipeline.cli import COMMANDS
-
-    command = COMMANDS[stage]
-    return from_mapping(getattr(importlib.import_module(command.module), command.settings), values, stage)
+    return from_mapping(COMMANDS[stage].settings_class(), values, stage)
 
 
 Rates = TypeVar("Rates")

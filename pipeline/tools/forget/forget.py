@@ -8,57 +8,53 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE, fsync_folder, write_aside, write_json, write_text
 from pipeline.core.lease import locked
 from pipeline.core.ledger import decode_line, read_ledger
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.core.video_ids import check_media_name
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.caption_store import CaptionStore, remove_from_store
-from pipeline.dataset.folder import FORGETTING, read_description
+from pipeline.dataset.folder import (
+    FORGETTING,
+    add_tombstones,
+    forgotten,
+    half_forgotten,
+    is_forgotten,
+    read_description,
+    tombstone,
+)
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.manifest import Manifest, read_manifest
-from pipeline.dataset.plans import lease_path, plan_names, read_plan, write_plans
-from pipeline.dataset.shard_plans import Receipt, make_receipt, read_receipt, receipt_path, shard_path
+from pipeline.dataset.shard_plans import (
+    Receipt,
+    lease_path,
+    make_receipt,
+    plan_names,
+    read_plan,
+    read_receipt,
+    receipt_path,
+    shard_path,
+    write_plans,
+)
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.dataset.shard_writer import Origin, write_part, write_shard
-from pipeline.dataset.tombstones import add_tombstones, forgotten, half_forgotten, is_forgotten, tombstone
 from pipeline.download.budget import SCRATCH, download_lock
 from pipeline.download.media import MediaFinder
 from pipeline.download.video_list import each_video_id
+from pipeline.extraction.settings import settings_of
 from pipeline.search.embeddings import EmbeddingsFile
 from pipeline.search.index import FILE as INDEX_FILE
 from pipeline.search.index import read_description as read_index
 from pipeline.tools.forget.references import figures_of, files_naming, is_report
-from pipeline.tools.verify.recompute import settings_of
+from pipeline.tools.settings import ForgetSettings
+from pipeline.tools.verify.findings import check_shards
 from pipeline.tools.verify.repair import WITHOUT_MEDIA
-from pipeline.tools.verify.verify import check_shards
 from pipeline.training.checkpoint import VIDEOS
-
-
-@dataclass(frozen=True)
-class ForgetSettings:
-    """Which videos, and where they may be."""
-
-    ids: tuple[str, ...] = ()
-    """Ids of the videos to forget; none: finish an interrupted `mcn forget`."""
-    dataset: Path | None = None
-    """Data set folder; default: RUN/dataset."""
-    media: Path | None = None
-    """Media folder; default: RUN/media, or the one that the data set was made from."""
-    run: Path | None = None
-    """Folder of a run (`mcn run`), or any folder with models and reports: checkpoints, embeddings and indices are
-    listed, reports removed."""
-    even_if_unknown: bool = False
-    """Keep out an id that nothing names, too. Without it such an id is taken for mistyped: nothing is done for it."""
-
-    def __post_init__(self) -> None:
-        if self.dataset is None and self.run is None:
-            raise ValueError("dataset or run is needed: where the videos are")
 
 
 def run(settings: ForgetSettings) -> StageReport:

@@ -2,20 +2,18 @@
 
 import json
 import re
-from codecs import BOM_UTF16_BE
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pipeline.core.report import StageReport
+from pipeline.core.figures import is_of_a_report
+from pipeline.core.reporting import StageReport
 from pipeline.download.media import MEDIA_SUFFIXES
 
 _BLOCK_BYTES = 1 << 20
 _REPORT_KEYS = frozenset(StageReport("").as_json())
 _RESULTS_KEYS = frozenset(("source", "stages", "scores", "processors"))
 _PAGE_BEGINS, _PAGE_TITLE = b"<!doctype html>", b"<title>mcn run: "
-_STUDY_TITLE, _BY_REPORT = b"<title>mcn report: ", b"mcn report "
-MADE_BY = "made by: "
-"""In the first line of a figure's numbers and of a table for a paper, before the command."""
+_STUDY_TITLE = b"<title>mcn report: "
 
 
 def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collection[Path]) -> list[Path]:
@@ -48,18 +46,6 @@ def is_report(path: Path) -> bool:
         return is_of_a_report(path)
     except (OSError, ValueError, RecursionError):
         return False
-
-
-def is_of_a_report(path: Path) -> bool:
-    """Whether a study's report has put this figure or table (.csv, .tex, .pdf) there, by what stands in it."""
-    if path.suffix not in (".csv", ".tex", ".pdf") or not path.is_file():
-        return False
-    content = path.read_bytes()
-    if path.suffix == ".pdf":
-        # matplotlib writes a PDF's description as plain text, or if it is not of Latin letters alone, as UTF-16.
-        subjects = (_BY_REPORT, BOM_UTF16_BE + _BY_REPORT.decode().encode("utf-16-be"))
-        return content.startswith(b"%PDF") and any(b"/Subject (" + subject in content for subject in subjects)
-    return content.split(b"\n", 1)[0][2:].startswith(MADE_BY.encode() + _BY_REPORT)
 
 
 def figures_of(page: Path) -> list[Path]:

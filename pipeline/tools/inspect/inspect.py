@@ -13,41 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import InputError, suggest
-from pipeline.core.formatting import facts_lines
-from pipeline.core.report import StageReport
-from pipeline.core.terminal_text import plain
+from pipeline.core.formatting import facts_lines, plain
+from pipeline.core.reporting import StageReport
 from pipeline.search.index import FILE as INDEX_FILE
 from pipeline.search.index import read_description as read_index
 from pipeline.tools.inspect.hdf5 import inspect_hdf5
 from pipeline.tools.inspect.records import dataset_facts, inspect_json, ledger_facts
+from pipeline.tools.settings import InspectSettings
 
 if TYPE_CHECKING:
-    from models import Scheme
+    from models.pairing import Scheme
     from pipeline.tools.inspect.scheme import SchemeDescription
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 _VECTORS = (".kv", ".bin", ".txt", ".vec")
-
-
-@dataclass(frozen=True)
-class InspectSettings:
-    """What is looked at, and how it is told."""
-
-    path: str
-    """A ledger (file or folder), plan, part, shard, receipt, data set, manifest, checkpoint (file or model folder),
-    captions.h5, words.kv, embeddings, index, forgotten.json, lease or stage report; or a pairing scheme: a built-in
-    name or YAML file."""
-    json: bool = False
-    """Print JSON, all ids included."""
-    width: int = 0
-    """Width of a scheme's spaces, for its sizes; 0: the default, or the checkpoint's own."""
-    draw: Path | None = None
-    """Draw the scheme (a checkpoint's too) to a file ending in .svg, .pdf or .png."""
-
-    def __post_init__(self) -> None:
-        if self.width < 0:
-            raise ValueError("width can't be negative")
 
 
 @dataclass(frozen=True)
@@ -197,7 +177,7 @@ def _lines(found: Inspection) -> list[str]:
     if found.kind != "scheme":
         lines += facts_lines(found.facts)
     if found.scheme is not None:
-        from pipeline.tools.inspect.scheme_text import scheme_lines
+        from pipeline.tools.inspect.scheme import scheme_lines
 
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         head = f"scheme {plain(found.scheme.name, 60)}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, vectors_digest
-from models import BUILTIN_SCHEMES, Scheme, SchemeError, builtin_scheme, scheme_from_dict
+from models.pairing import BUILTIN_SCHEMES, Scheme, SchemeError, builtin_scheme, scheme_from_dict
 from pipeline.core.config import load_yaml
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json

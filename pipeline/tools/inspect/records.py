@@ -10,13 +10,19 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json, read_json
 from pipeline.core.lease import is_gone, read_lease
 from pipeline.core.ledger_scan import split_line
-from pipeline.dataset.folder import read_description
+from pipeline.dataset.folder import FILE as TOMBSTONES
+from pipeline.dataset.folder import forgotten, read_description
 from pipeline.dataset.freeze import circumstances_of
 from pipeline.dataset.manifest import read_manifest
-from pipeline.dataset.plans import hash_order, plan_names, read_plan
-from pipeline.dataset.shard_plans import closed_names, read_receipt, receipt_names, shard_path
-from pipeline.dataset.tombstones import FILE as TOMBSTONES
-from pipeline.dataset.tombstones import forgotten
+from pipeline.dataset.shard_plans import (
+    closed_names,
+    hash_order,
+    plan_names,
+    read_plan,
+    read_receipt,
+    receipt_names,
+    shard_path,
+)
 
 LARGEST_JSON = 1 << 29
 """Bytes; a manifest of a million ids has 16 MB."""

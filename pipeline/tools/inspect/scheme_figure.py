@@ -13,7 +13,7 @@ from matplotlib.path import Path as Curve
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_aside
-from pipeline.core.terminal_text import plain
+from pipeline.core.formatting import plain
 from pipeline.tools.inspect.scheme import SchemeDescription, SpaceDescription
 
 SUFFIXES = (".svg", ".pdf", ".png")

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from pipeline.core.errors import InputError
 from pipeline.core.ledger_scan import LedgerScan, VideoNumbers
 from pipeline.core.records import Outcome
-from pipeline.dataset.plans import plan_names, read_plan
-from pipeline.dataset.shard_plans import closed_names, read_receipt, receipt_names, receipt_path
-from pipeline.tools.recent_rate import Rate, recent_rate
+from pipeline.dataset.shard_plans import closed_names, plan_names, read_plan, read_receipt, receipt_names, receipt_path
+from pipeline.tools.rates import Rate, recent_rate
 
 STAGE = "extract"
 

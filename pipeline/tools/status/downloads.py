@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.ledger_scan import LedgerScan, VideoNumbers
-from pipeline.core.records import Outcome
+from pipeline.core.records import EXTRACTED, STAGE, Outcome
 from pipeline.core.video_ids import is_media_name
-from pipeline.dataset.tombstones import forgotten
+from pipeline.dataset.folder import forgotten
 from pipeline.download.failures import FAILURE_CLASSES
 from pipeline.download.media import MEDIA_SUFFIXES
 from pipeline.download.video_list import each_video_id
-from pipeline.extraction.cleanup import EXTRACTED, STAGE
-from pipeline.tools.recent_rate import Rate, hours_left, recent_rate
+from pipeline.tools.rates import Rate, hours_left, recent_rate
 
 NOT_ASKED = "not asked for"
 """Reason of waiting of a listed id of which the ledger says nothing."""

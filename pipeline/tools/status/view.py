@@ -13,11 +13,10 @@ from pipeline.core.ledger_scan import VideoNumbers
 from pipeline.core.records import Outcome
 from pipeline.dataset.folder import FORGETTING
 from pipeline.download.budget import FULL, SCRATCH
-from pipeline.tools.recent_rate import hours_left
+from pipeline.tools.rates import hours_left
 from pipeline.tools.status.dataset import DatasetScan, Shards
 from pipeline.tools.status.downloads import Downloads, DownloadScan
-from pipeline.tools.status.status_work import Worker, dataset_leases, media_leases, workers
-from pipeline.tools.status.workers import ModelState, model_states
+from pipeline.tools.status.workers import ModelState, Worker, dataset_leases, media_leases, model_states, workers
 
 ATTEMPTS = 3
 """What `mcn download` does by default: a video that failed so often is given up."""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.config import from_mapping
 from pipeline.core.errors import InputError
 from pipeline.core.records import VideoFeatures
 from pipeline.dataset.caption_store import open_captions
@@ -15,18 +14,10 @@ from pipeline.dataset.shard_reader import Array, FeatureFile, columns
 from pipeline.download.media import MediaFinder
 from pipeline.extraction.features import Extracted, FeatureExtractor
 from pipeline.extraction.prepare import prepare_weights
-from pipeline.extraction.settings import ExtractSettings
+from pipeline.extraction.settings import settings_of
 
 LEAST_COSINE = 0.999
 """Rows of one video agree so well across processor types; less is a fault."""
-
-
-def settings_of(dataset: Path, media: Path | None) -> ExtractSettings:
-    """The settings that a data set was made with, on `media` if given. InputError when the file holds none."""
-    values = dict(read_description(dataset).get("settings", {}))
-    values |= {"out": str(dataset), **({"media": str(media)} if media is not None else {})}
-    values |= {"part": "", "follow": False, "delete_media": False, "ids": None}
-    return from_mapping(ExtractSettings, values, str(dataset / "dataset.json"))
 
 
 def compare(dataset: Path, chosen: Sequence[tuple[str, str]], media: Path | None) -> tuple[list[str], list[str]]:

@@ -15,12 +15,13 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import write_text
 from pipeline.core.lease import locked
 from pipeline.dataset import shard_check
-from pipeline.dataset.folder import read_description
+from pipeline.dataset.folder import half_forgotten, is_forgotten, kept_out, read_description
 from pipeline.dataset.freeze import reasons_of
-from pipeline.dataset.plans import plan_names, read_plan
 from pipeline.dataset.shard_plans import (
     closed_names,
     make_receipt,
+    plan_names,
+    read_plan,
     read_receipt,
     receipt_names,
     shard_path,
@@ -28,13 +29,11 @@ from pipeline.dataset.shard_plans import (
 )
 from pipeline.dataset.shard_reader import FeatureFile, digests_of
 from pipeline.dataset.shard_writer import Origin, write_part
-from pipeline.dataset.tombstones import half_forgotten, is_forgotten, kept_out
 from pipeline.download.media import MediaFinder
 from pipeline.extraction.prepare import prepare_weights
-from pipeline.extraction.settings import ExtractSettings
+from pipeline.extraction.settings import ExtractSettings, settings_of
 from pipeline.extraction.worker import ShardWorker
-from pipeline.tools.verify.recompute import settings_of
-from pipeline.tools.verify.verify import Findings, check_shards
+from pipeline.tools.verify.findings import Findings, check_shards
 
 WITHOUT_MEDIA = "repair-ids.csv"
 

@@ -11,19 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.clips.clip_rules import ClipRules
 from pipeline.clips.cutting import (
     ClipBatch,
     ClipFeatures,
     clip_rows,
     collate,
     cut_clip,
-    grow_clip,
     inclusive_clip_rows,
     is_finite,
     known_words,
     logmel_frame,
 )
+from pipeline.clips.rules import ClipRules, grow_clip
 from pipeline.core.records import Caption
 
 DIVISORS = [1, 2, 3, 5, 6, 10, 15, 30]

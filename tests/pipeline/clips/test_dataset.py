@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.clips.clip_rules import ClipRules
 from pipeline.clips.dataset import FeatureDataset
+from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
-from pipeline.dataset.freeze import FreezeSettings
 from pipeline.dataset.freeze import run as freeze
+from pipeline.dataset.manifest import FreezeSettings
 
 RULES = ClipRules()
 

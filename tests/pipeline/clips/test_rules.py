@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.clips.clip_rules import ClipRules
-from pipeline.clips.rules import caption_clips, window_clips
+from pipeline.clips.rules import ClipRules, caption_clips, window_clips
 
 
 @pytest.fixture

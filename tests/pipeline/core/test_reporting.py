@@ -16,8 +16,7 @@ from pipeline.core import reporting
 from pipeline.core.ledger import LedgerWriter
 from pipeline.core.provenance import circumstance
 from pipeline.core.records import Outcome
-from pipeline.core.report import StageReport
-from pipeline.core.reporting import Progress, ledger_progress
+from pipeline.core.reporting import Progress, StageReport, ledger_progress
 
 
 def test_the_summary_counts_everything_once() -> None:

@@ -19,7 +19,7 @@ from pipeline.dataset.caption_store import (
     remove_from_store,
 )
 from pipeline.dataset.captions import caption_identity
-from pipeline.dataset.tombstones import add_tombstones
+from pipeline.dataset.folder import add_tombstones
 
 
 @pytest.fixture

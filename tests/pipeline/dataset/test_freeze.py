@@ -15,9 +15,9 @@ from pipeline.core.config import from_mapping
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import LedgerWriter
 from pipeline.core.records import Outcome
-from pipeline.dataset.freeze import FreezeSettings, run
-from pipeline.dataset.manifest import read_manifest
-from pipeline.dataset.tombstones import add_tombstones
+from pipeline.dataset.folder import add_tombstones
+from pipeline.dataset.freeze import run
+from pipeline.dataset.manifest import FreezeSettings, read_manifest
 
 
 def canonical(content: Any) -> str:

@@ -13,11 +13,10 @@ import yaml
 
 from pipeline.cli import main
 from pipeline.core.errors import InputError
-from pipeline.dataset.freeze import FreezeSettings
 from pipeline.dataset.freeze import run as freeze
-from pipeline.dataset.manifest import read_manifest
+from pipeline.dataset.manifest import FreezeSettings, read_manifest
 from pipeline.evaluation import retrieval as evaluate
-from pipeline.evaluation.retrieval import RetrievalSettings
+from pipeline.evaluation.settings import RetrievalSettings
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import InputError
 from pipeline.core.records import ShardPlan
-from pipeline.dataset.plans import SMALL_SET_SHARDS, cut_into_shards, plan_names, read_plan, write_plans
+from pipeline.dataset.shard_plans import SMALL_SET_SHARDS, cut_into_shards, plan_names, read_plan, write_plans
 
 
 def by_hash(video_ids: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.dataset.tombstones import FILE, add_tombstones, forgotten, is_forgotten
+from pipeline.dataset.folder import FILE, add_tombstones, forgotten, is_forgotten
 
 
 def test_a_forgotten_id_is_known_and_not_written_down(tmp_path: Path) -> None:

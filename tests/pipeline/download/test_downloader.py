@@ -11,8 +11,9 @@ from pipeline.core.ledger import VideoState, read_ledger
 from pipeline.core.records import Outcome
 from pipeline.download.downloader import Downloader, DownloadJob, Request, clear_scratch, settled, stopped
 from pipeline.download.failures import FAILURE_CLASSES
-from pipeline.download.fetcher import Fetched, FetchError, FetchSettings
+from pipeline.download.fetcher import Fetched, FetchError
 from pipeline.download.media import media_path
+from pipeline.download.settings import FetchSettings
 
 
 class Script:

@@ -6,7 +6,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from pipeline.download.media_check import BrokenMedia, check_media
+from pipeline.download.media import BrokenMedia, check_media
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from yt_dlp.utils import DownloadError
 
 from pipeline.core.files import sha256_of_file
 from pipeline.download import ytdlp
-from pipeline.download.fetcher import FetchSettings
+from pipeline.download.settings import FetchSettings
 from pipeline.sample.site import SampleSite
 
 VIDEO, DEAD = "-bcdefghij_", "geogeogeog1"

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import ClipInputs
+from models.clips import ClipInputs
 from pipeline.core.errors import InputError
 from pipeline.evaluation import classification
-from pipeline.evaluation.classification import ClassificationSettings, spoken
+from pipeline.evaluation.classification import spoken
+from pipeline.evaluation.settings import ClassificationSettings
 from pipeline.training.checkpoint import load_checkpoint, model_from
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run as train

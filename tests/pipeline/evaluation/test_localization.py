@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from models import ClipInputs
+from models.clips import ClipInputs
 from pipeline.core.errors import InputError
 from pipeline.evaluation import localization
-from pipeline.evaluation.localization import LocalizationSettings
+from pipeline.evaluation.settings import LocalizationSettings
 from pipeline.training.checkpoint import load_checkpoint, model_from
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import ClipInputs
+from models.clips import ClipInputs
 from pipeline.core.errors import InputError
 from pipeline.evaluation import retrieval as evaluate
-from pipeline.evaluation.clip_list import read_clips
-from pipeline.evaluation.retrieval import RetrievalSettings
+from pipeline.evaluation.lists import read_clips
+from pipeline.evaluation.settings import RetrievalSettings
 from pipeline.training.checkpoint import load_checkpoint, model_from
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run

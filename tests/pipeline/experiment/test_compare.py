@@ -21,8 +21,7 @@ from pipeline.core.errors import InputError
 from pipeline.experiment import compare
 from pipeline.experiment.report.results import read_study
 from pipeline.experiment.settings import StudySettings
-from pipeline.experiment.sizing import parameters, width_for
-from pipeline.experiment.training_runs import Run
+from pipeline.experiment.training_runs import Run, parameters, width_for
 from pipeline.training.checkpoint import load_checkpoint
 
 SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 3}
@@ -130,7 +129,7 @@ def test_arms_begin_with_the_same_weights_where_shapes_agree(done: Any) -> None:
     settings, _ = done
     # The slow arm has hardly moved; after three steps of Adam at 1e-6 each weight is within 1e-5 of its start.
     from pipeline.training.checkpoint import model_from
-    from pipeline.training.initial_weights import share_initial_weights
+    from pipeline.training.weights import share_initial_weights
 
     slow = model_from(load_checkpoint(settings.out / "runs" / "slow-seed1"))
     start = {name: value.clone() for name, value in slow.state_dict().items()}

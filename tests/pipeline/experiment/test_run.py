@@ -10,10 +10,9 @@ import yaml
 from pipeline.cli import main
 from pipeline.core.config import from_mapping
 from pipeline.core.errors import InputError
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.evaluation import retrieval as evaluate
-from pipeline.experiment import run
-from pipeline.experiment.run import RunSettings
+from pipeline.experiment.stages import EVALUATIONS, SECTIONS, RunSettings
 from pipeline.tools.forget.references import is_report
 from pipeline.training import train
 
@@ -227,7 +226,7 @@ def test_overrides_that_fit_nothing_are_refused(tmp_path: Path, override: str) -
 
 
 def test_every_section_is_a_stage_of_the_command() -> None:
-    from pipeline.cli import COMMANDS
+    from pipeline.commands import COMMANDS
 
-    stages = {section: stage for section, stage, _ in run.EVALUATIONS}
-    assert {stages.get(section, section) for section in run.SECTIONS} <= set(COMMANDS)
+    stages = {section: stage for section, stage, _ in EVALUATIONS}
+    assert {stages.get(section, section) for section in SECTIONS} <= set(COMMANDS)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.lease import locked
-from pipeline.dataset.plans import write_plans
+from pipeline.dataset.shard_plans import write_plans
 from pipeline.download import budget as media_budget
 from pipeline.download.budget import MediaBudget, download_lock
 from pipeline.extraction import driver as extraction_rounds
 from pipeline.extraction.driver import ExtractionRounds
-from pipeline.extraction.preparation import Prepared
+from pipeline.extraction.prepare import Prepared
 from pipeline.extraction.settings import ExtractSettings
 
 BUDGET = 2_000_000.0

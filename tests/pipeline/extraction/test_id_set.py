@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.extraction.id_set import IdSet
+from pipeline.extraction.planning import IdSet
 
 ids = st.text("abcXYZ019_-", min_size=1, max_size=12)
 

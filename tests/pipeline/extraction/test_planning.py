@@ -10,9 +10,8 @@ import pytest
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import LedgerWriter
 from pipeline.core.records import Outcome
-from pipeline.dataset.plans import plan_names, read_plan, write_plans
-from pipeline.dataset.shard_plans import shard_path, write_receipt
-from pipeline.dataset.tombstones import add_tombstones
+from pipeline.dataset.folder import add_tombstones
+from pipeline.dataset.shard_plans import plan_names, read_plan, shard_path, write_plans, write_receipt
 from pipeline.download.media import media_path
 from pipeline.extraction.planning import check_inputs, plan_videos, take_stock
 from pipeline.extraction.settings import ExtractSettings

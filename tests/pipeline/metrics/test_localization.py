@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.lists import Step, StepList
+from pipeline.evaluation.lists import Step, StepList, true_seconds
 from pipeline.metrics.localization import (
     FIGURES,
     Alignment,
@@ -14,7 +14,6 @@ from pipeline.metrics.localization import (
     gather,
     localization_metrics,
     paired_differences,
-    true_seconds,
     video_figures,
 )
 

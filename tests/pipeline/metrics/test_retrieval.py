@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from pipeline.metrics.ranking import Side
-from pipeline.metrics.retrieval import full_video
-from pipeline.metrics.retrieval_metrics import CUTOFFS
+from pipeline.metrics.retrieval import CUTOFFS, full_video
 
 OWNERS = ["b", "a", "b", "c", "c", "c", "d", "e", "f", "f", "g", "a"]
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.metrics.ranking import positions
-from pipeline.metrics.retrieval_metrics import CUTOFFS, RetrievalMetrics
-from pipeline.metrics.retrieval_metrics import retrieval_metrics as metrics_of_positions
+from pipeline.metrics.retrieval import CUTOFFS, RetrievalMetrics
+from pipeline.metrics.retrieval import retrieval_metrics as metrics_of_positions
 
 
 def retrieval_metrics(

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from pipeline.metrics.step_assignment import assign_steps
+from pipeline.metrics.alignment import assign_steps
 
 
 def best_sum(scores: np.ndarray) -> float:

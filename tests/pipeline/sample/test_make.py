@@ -17,13 +17,13 @@ from pipeline.core.errors import InputError
 from pipeline.core.records import Caption
 from pipeline.dataset.captions import read_caption_file
 from pipeline.download.video_list import read_video_list
-from pipeline.sample import SampleSettings, make_sample, run
-from pipeline.sample.captions import permuted_texts
-from pipeline.sample.drawing import SegmentScene
-from pipeline.sample.lists import truth_rows
+from pipeline.sample.film import SegmentScene
+from pipeline.sample.lists import permuted_texts, truth_rows
+from pipeline.sample.make import make_sample, run
 from pipeline.sample.objects import object_sprite
 from pipeline.sample.procedures import ABSENT, ACTIONS, OBJECTS
-from pipeline.sample.soundtrack import Soundtrack, Utterance, make_soundtrack, white_noise_instead
+from pipeline.sample.settings import SampleSettings
+from pipeline.sample.sound import Soundtrack, Utterance, make_soundtrack, white_noise_instead
 from pipeline.sample.story import make_stories
 
 pytest.importorskip("espeakng_loader")

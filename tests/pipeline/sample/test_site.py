@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.download.failures import classify
-from pipeline.download.fetcher import Fetcher, FetchError, FetchSettings
+from pipeline.download.fetcher import Fetcher, FetchError
+from pipeline.download.settings import FetchSettings
 from pipeline.sample.site import SampleSite
 
 VIDEO = "-bcdefghij_"

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.stats.contingency import crosstab
 
-from pipeline.sample.balance import Balance
 from pipeline.sample.procedures import (
     ABSENT,
     ACTIONS,
@@ -20,7 +19,7 @@ from pipeline.sample.procedures import (
     VOICES,
 )
 from pipeline.sample.speech import VOICES_OF_ESPEAK
-from pipeline.sample.story import VideoStory, make_stories, video_ids
+from pipeline.sample.story import Balance, VideoStory, make_stories, video_ids
 
 
 @pytest.fixture(scope="module", params=[0, 7])

@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from extractors.text import words
-from models import ClipInputs
+from models.clips import ClipInputs
 from pipeline.cli import main
 from pipeline.core import signals
 from pipeline.core.errors import InputError
 from pipeline.search import embed
-from pipeline.search.embed import EmbedSettings, run
+from pipeline.search.embed import run
 from pipeline.search.embeddings import EmbeddingsFile, damage, join_parts
+from pipeline.search.settings import EmbedSettings
 from pipeline.training.checkpoint import load_checkpoint, model_from
 
 

@@ -16,13 +16,13 @@ from pipeline.cli import main
 from pipeline.core.errors import InputError
 from pipeline.core.files import read_json
 from pipeline.download.media import media_path
-from pipeline.search.embed import EmbedSettings
 from pipeline.search.embed import run as embed
 from pipeline.search.embeddings import EmbeddingsFile
-from pipeline.search.index import IndexSettings, make_index, memory_bytes, read_description
+from pipeline.search.index import make_index, read_description
 from pipeline.search.index import run as index
-from pipeline.search.search import SearchSettings, run
-from pipeline.training.trained_model import open_trained
+from pipeline.search.search import run
+from pipeline.search.settings import EmbedSettings, IndexSettings, SearchSettings, memory_bytes
+from pipeline.training.checkpoint import open_trained
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.tools.recent_rate import hours_left, recent_rate
+from pipeline.tools.rates import hours_left, recent_rate
 
 NOW = 1_700_000_000.0
 

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import ClipInputs
-from pipeline.clips.clip_rules import ClipRules
+from models.clips import ClipInputs
 from pipeline.clips.dataset import FeatureDataset, collate
+from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
 from pipeline.core.signals import SIGNALS
-from pipeline.training.batches import TrainingBatches
-from pipeline.training.clip_sampling import PermutedCaptions, draw_clips
+from pipeline.training.batches import PermutedCaptions, TrainingBatches, draw_clips
 
 RULES = ClipRules()
 VIDEOS, BATCH, CLIPS = 26, 4, 3

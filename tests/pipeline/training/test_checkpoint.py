@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from models import MCN, ModelSettings, builtin_scheme, scheme_to_dict
+from models.mcn import MCN
+from models.pairing import builtin_scheme, scheme_to_dict
+from models.settings import ModelSettings
 from pipeline.core.errors import InputError
 from pipeline.training.checkpoint import KEYS, SCHEMA, load_checkpoint, model_from, save_checkpoint
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.clips.clip_rules import ClipRules
 from pipeline.clips.dataset import ClipFeatures, FeatureDataset
-from pipeline.training.clip_sampling import PermutedCaptions, draw_clips, epoch_order
+from pipeline.clips.rules import ClipRules
+from pipeline.training.batches import PermutedCaptions, draw_clips, epoch_order
 
 RULES = ClipRules(min_seconds=0.0)
 SHARDS = [[f"video{shard}{n:05d}" for n in range(5 + shard % 3)] for shard in range(10)]

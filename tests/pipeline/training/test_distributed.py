@@ -12,16 +12,11 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from models import (
-    MCN,
-    BatchStep,
-    ClipInputs,
-    ClusterQueue,
-    ClusterSettings,
-    LossSettings,
-    ModelSettings,
-    StepLosses,
-)
+from models.batch_step import BatchStep, StepLosses
+from models.clips import ClipInputs
+from models.kmeans import ClusterQueue
+from models.mcn import MCN
+from models.settings import ClusterSettings, LossSettings, ModelSettings
 from pipeline.core.errors import InputError
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.distributed import exchange_of, started_from_outside

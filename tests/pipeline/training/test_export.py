@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from extractors.weights import load_weights
-from models import MCN, ModelSettings, ResDavenet, builtin_scheme, scheme_to_dict
+from models.davenet import ResDavenet
+from models.mcn import MCN
+from models.pairing import builtin_scheme, scheme_to_dict
+from models.settings import ModelSettings
 from pipeline.cli import main
 from pipeline.core.errors import InputError
 from pipeline.training.checkpoint import KEYS, save_checkpoint
-from pipeline.training.export import ExportSettings, run
+from pipeline.training.export import run
+from pipeline.training.settings import ExportSettings
 from pipeline.training.weights import load_initial, read_davenet
 
 SMALL = ModelSettings(width=6, video_streams=(5, 3), word_dim=4, reconstruction_hidden=2)

@@ -2,8 +2,10 @@
 
 import torch
 
-from models import BUILTIN_SCHEMES, MCN, ModelSettings, builtin_scheme
-from pipeline.training.initial_weights import share_initial_weights
+from models.mcn import MCN
+from models.pairing import BUILTIN_SCHEMES, builtin_scheme
+from models.settings import ModelSettings
+from pipeline.training.weights import share_initial_weights
 
 
 def made(scheme: str, seed: int = 1, **settings: object) -> MCN:

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.clips.clip_rules import ClipRules
 from pipeline.clips.dataset import FeatureDataset
+from pipeline.clips.rules import ClipRules
 from pipeline.core import signals
 from pipeline.core.errors import InputError
 from pipeline.core.records import VideoFeatures
@@ -240,7 +240,7 @@ def test_two_processes_stage_to_one_folder_without_harm(
 ) -> None:
     disk = tmp_path / "disk"
     program = (
-        "import sys; from pathlib import Path; from pipeline.clips.clip_rules import ClipRules;"
+        "import sys; from pathlib import Path; from pipeline.clips.rules import ClipRules;"
         "from pipeline.clips.dataset import FeatureDataset; from pipeline.training.staging import stage;"
         "dataset = FeatureDataset(Path(sys.argv[1]));"
         "print(stage(dataset, ClipRules(), Path(sys.argv[2]), 1.0));"

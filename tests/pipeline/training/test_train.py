@@ -15,13 +15,16 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 
-from models import BUILTIN_SCHEMES, ClusterQueue, ClusterSettings, mcn_losses
 from models import batch_step as models_step
+from models.kmeans import ClusterQueue
+from models.losses import mcn_losses
+from models.pairing import BUILTIN_SCHEMES
+from models.settings import ClusterSettings
 from pipeline.core.errors import InputError
-from pipeline.dataset.freeze import FreezeSettings
 from pipeline.dataset.freeze import run as freeze
+from pipeline.dataset.manifest import FreezeSettings
 from pipeline.evaluation import retrieval as evaluate
-from pipeline.evaluation.retrieval import RetrievalSettings
+from pipeline.evaluation.settings import RetrievalSettings
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import load_checkpoint, model_from
 from pipeline.training.settings import TrainSettings, settings_of

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import ClipInputs
+from models.clips import ClipInputs
 from pipeline.clips.cutting import cut_clip
-from pipeline.training import trained_model
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import open_trained
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run as train
-from pipeline.training.trained_model import open_trained
 
 SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
 
@@ -55,7 +55,7 @@ def test_batches_change_nothing(planted: Any, tmp_path: Path, monkeypatch: pytes
         for c in video.captions
     ]
     whole = model.embed(clips)
-    monkeypatch.setattr(trained_model, "BATCH_CLIPS", 7)
+    monkeypatch.setattr(checkpoint, "BATCH_CLIPS", 7)
     parts = model.embed(iter(clips))
     for modality, vectors in whole.vectors["shared"].items():
         assert torch.allclose(vectors, parts.vectors["shared"][modality], atol=1e-6)

@@ -9,8 +9,8 @@ import torch
 
 from pipeline.clips.cutting import cut_clip
 from pipeline.core.errors import InputError
-from pipeline.evaluation.probe.clip_vectors import INPUT, embed_clips
-from pipeline.training.trained_model import open_trained
+from pipeline.evaluation.probe.clips import INPUT, embed_clips
+from pipeline.training.checkpoint import open_trained
 
 
 def test_input_features_and_embeddings_of_clips(factors: Any) -> None:
@@ -38,7 +38,7 @@ def test_log_mel_is_told_from_by_its_bands(factors: Any) -> None:
     model = open_trained(factors.model)
     rules = replace(model.rules, audio="logmel")
     frames = np.random.default_rng(0).uniform(-80, 0, (7, 40)).astype(np.float16)
-    from pipeline.evaluation.probe.clip_vectors import _audio_feature
+    from pipeline.evaluation.probe.clips import _audio_feature
 
     clip = cut_clip(model.dataset.video("video000003", model.rules), 0, 1, [], model.vectors, model.rules)
     found = _audio_feature(replace(clip, audio=frames), rules, 1024)

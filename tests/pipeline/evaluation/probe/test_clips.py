@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.evaluation.lists import read_step_lists
 from pipeline.evaluation.probe.clips import chosen_videos, read_windows, step_windows
-from pipeline.training.trained_model import open_trained
+from pipeline.training.checkpoint import open_trained
 
 
 @pytest.mark.parametrize(("most", "starts"), [(1, [6]), (2, [2, 8]), (3, [2, 6, 10]), (99, [0, 2, 4, 6, 8, 10])])

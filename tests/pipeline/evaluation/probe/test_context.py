@@ -8,9 +8,9 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from pipeline.core.records import Clip
-from pipeline.evaluation.probe.clip_vectors import INPUT, ClipVectors
+from pipeline.evaluation.probe.clips import INPUT, ClipVectors
 from pipeline.evaluation.probe.context import average_precision, chance_precision, context_scores, neighbourhood
-from pipeline.evaluation.probe.linear_probe import Draws
+from pipeline.evaluation.settings import Draws
 
 DRAWS = Draws(bootstrap=50, permutations=0, seed=0)
 

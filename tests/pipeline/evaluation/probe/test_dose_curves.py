@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.records import Clip
-from pipeline.evaluation.probe.clip_vectors import ClipVectors
-from pipeline.evaluation.probe.clips import Window
+from pipeline.evaluation.probe.clips import ClipVectors, Window
 from pipeline.evaluation.probe.dose_curves import (
     SOUND_DOSES,
     DosedClips,
@@ -17,8 +16,8 @@ from pipeline.evaluation.probe.dose_curves import (
     mixed,
     surrounded,
 )
-from pipeline.evaluation.probe.linear_probe import Draws
 from pipeline.evaluation.probe.media_features import Sound
+from pipeline.evaluation.settings import Draws
 
 DRAWS = Draws(bootstrap=200, permutations=0, seed=0)
 

@@ -8,7 +8,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from pipeline.evaluation.probe import linear_probe
-from pipeline.evaluation.probe.linear_probe import Draws, LinearProbe, Question, balanced_accuracy, question_of
+from pipeline.evaluation.probe.linear_probe import LinearProbe, Question, balanced_accuracy, question_of
+from pipeline.evaluation.settings import Draws
 
 DRAWS = Draws(bootstrap=100, permutations=4, seed=0)
 LEVELS, VIDEOS, ROWS = 4, 20, 12

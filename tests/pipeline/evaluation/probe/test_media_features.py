@@ -14,7 +14,7 @@ from pipeline.core.errors import InputError
 from pipeline.evaluation.probe.media_features import MediaFeatures, Sound
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.sample.clip import write_made_clip
-from pipeline.training.trained_model import open_trained
+from pipeline.training.checkpoint import open_trained
 
 
 @pytest.fixture

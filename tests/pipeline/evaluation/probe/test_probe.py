@@ -13,7 +13,7 @@ from pipeline.cli import main
 from pipeline.core.errors import InputError
 from pipeline.evaluation.probe import probe
 from pipeline.evaluation.probe.media_features import MediaFeatures, Sound
-from pipeline.evaluation.probe.probe import ProbeSettings
+from pipeline.evaluation.settings import ProbeSettings
 from pipeline.sample.clip import write_made_clip
 
 

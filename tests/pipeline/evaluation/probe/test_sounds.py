@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.evaluation.probe import sounds
-from pipeline.evaluation.probe.linear_probe import Draws
 from pipeline.evaluation.probe.media_features import MediaFeatures
+from pipeline.evaluation.settings import Draws
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.sample.sound import SOUND_RATE, action_sound
-from pipeline.training.trained_model import open_trained
+from pipeline.training.checkpoint import open_trained
 
 CLASSES = ("knock", "sizzle", "rumble")
 HEAD = "filename,fold,target,category,esc10,src_file,take"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipeline.cli import main
-from pipeline.core import figure_files, figures
+from pipeline.core import figures
 from pipeline.experiment import compare
 from pipeline.experiment.report.results import Study, read_study
 from pipeline.experiment.settings import StudySettings
@@ -102,7 +102,7 @@ def study(finished: Finished) -> Study:
 def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, and not drawn: that takes most of a report's time."""
     monkeypatch.setattr(figures, "lay_out", lambda figure: None)
-    monkeypatch.setattr(figure_files, "as_svg", lambda figure, title: "<svg></svg>")
+    monkeypatch.setattr(figures, "as_svg", lambda figure, title: "<svg></svg>")
     monkeypatch.setattr(figures, "as_pdf", lambda figure, title, command: f"%PDF /Subject ({command})".encode())
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from pipeline.core.records import Clip
-from pipeline.evaluation.clip_list import LabelledClip
+from pipeline.evaluation.lists import LabelledClip
 from pipeline.experiment.report.clusters import cluster_contents, cluster_table
-from pipeline.experiment.report.embedded_clips import EmbeddedClips, SpaceVectors
-from pipeline.experiment.report.shown_names import ShownNames
+from pipeline.experiment.report.methods import ShownNames
+from pipeline.experiment.report.spaces import EmbeddedClips, SpaceVectors
 
 TEXTS = ["the red pan", "the red pot", "the red cup", "the blue pan", "the blue sky", "the end"]
 CLASSES = ("fry", "fry", "boil", "look", "look", "none")

@@ -11,9 +11,9 @@ import torch
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import sha256_of_file
-from pipeline.experiment.report import embedded_clips
-from pipeline.experiment.report.embedded_clips import embed_evaluated
+from pipeline.experiment.report import spaces
 from pipeline.experiment.report.results import read_study
+from pipeline.experiment.report.spaces import embed_evaluated
 from pipeline.training.checkpoint import load_checkpoint
 
 
@@ -35,7 +35,7 @@ def test_they_rank_clips_as_the_evaluation_did(study: Any) -> None:
 
 
 def test_many_clips_are_a_sample_that_the_seed_draws(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_clips, "MOST_CLIPS", 5)
+    monkeypatch.setattr(spaces, "MOST_CLIPS", 5)
     model = study.of_arm("disjoint")[0]
     drawn = [embed_evaluated(model, seed) for seed in (0, 0, 1)]
     assert [len(clips.clips) for clips in drawn] == [5, 5, 5] and drawn[0].of == 16

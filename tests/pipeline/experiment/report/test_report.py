@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 
 from pipeline.cli import parse
 from pipeline.core.errors import InputError
-from pipeline.core.figure_files import FigureFiles
-from pipeline.core.figures import Drawing
+from pipeline.core.figures import Drawing, FigureFiles
 from pipeline.core.tables import Table
-from pipeline.experiment.report.frames import MOST_FRAMES
-from pipeline.experiment.report.report import ReportSettings, run, write_report
-from pipeline.experiment.report.shown_names import ShownNames
+from pipeline.experiment.report.examples import MOST_FRAMES
+from pipeline.experiment.report.methods import ShownNames
+from pipeline.experiment.report.report import run, write_report
+from pipeline.experiment.settings import ReportSettings
 from pipeline.tools.forget.references import figures_of, is_report
 
 

@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.experiment.report.examples import retrieval_examples
-from pipeline.experiment.report.frames import Frames
-from pipeline.experiment.report.learning_curve_figures import kinds_of, learning_curve_figure, read_curves
-from pipeline.experiment.report.score_figures import difference_figure, score_figure
+from pipeline.experiment.report.examples import Frames, retrieval_examples
+from pipeline.experiment.report.score_figures import (
+    difference_figure,
+    kinds_of,
+    learning_curve_figure,
+    read_curves,
+    score_figure,
+)
 from pipeline.experiment.report.tables import arms_table, circumstance_table
 
 

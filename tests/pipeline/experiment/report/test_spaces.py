@@ -8,9 +8,19 @@ import torch
 from torch.nn import functional
 
 from pipeline.core.records import Clip
-from pipeline.evaluation.clip_list import LabelledClip
-from pipeline.experiment.report.embedded_clips import MOST_CLASSES, OTHER, EmbeddedClips, SpaceVectors
-from pipeline.experiment.report.spaces import MOST_DRAWN, gap_figure, gap_table, map_figure, modality_gaps, space_map
+from pipeline.evaluation.lists import LabelledClip
+from pipeline.experiment.report.spaces import (
+    MOST_CLASSES,
+    MOST_DRAWN,
+    OTHER,
+    EmbeddedClips,
+    SpaceVectors,
+    gap_figure,
+    gap_table,
+    map_figure,
+    modality_gaps,
+    space_map,
+)
 
 
 def planted_clips(count: int = 40, width: int = 6) -> EmbeddedClips:

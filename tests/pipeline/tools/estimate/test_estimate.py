@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from models import LossSettings, builtin_scheme
+from models.pairing import builtin_scheme
+from models.settings import LossSettings
 from pipeline.cli import main, parse
 from pipeline.core.config import from_mapping
 from pipeline.core.files import digest_of_json, write_json
@@ -15,8 +16,9 @@ from pipeline.core.ledger import LedgerWriter
 from pipeline.core.records import Outcome
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.extraction.speed import ExtractionRates, probe_extraction
-from pipeline.tools.estimate.estimate import EstimateSettings, run
+from pipeline.tools.estimate.estimate import run
 from pipeline.tools.estimate.quantities import Figures, number
+from pipeline.tools.settings import EstimateSettings
 from pipeline.training import speed
 from pipeline.training.settings import TrainSettings
 from pipeline.training.speed import TrainingRates, TrainingShape

@@ -13,30 +13,27 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipeline.cli import main
-from pipeline.clips.clip_rules import ClipRules
 from pipeline.clips.dataset import FeatureDataset
-from pipeline.clips.rules import ClipSpan
+from pipeline.clips.rules import ClipRules, ClipSpan
 from pipeline.core.errors import InputError
-from pipeline.core.figure_files import FigureFiles
-from pipeline.core.figures import Drawing
+from pipeline.core.figures import Drawing, FigureFiles
 from pipeline.core.lease import locked
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Outcome
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.core.tables import Table
 from pipeline.dataset.caption_store import CaptionStore, build_caption_store
-from pipeline.dataset.freeze import FreezeSettings
+from pipeline.dataset.folder import forgotten, is_forgotten
 from pipeline.dataset.freeze import run as freeze
-from pipeline.dataset.manifest import read_manifest
-from pipeline.dataset.tombstones import forgotten, is_forgotten
+from pipeline.dataset.manifest import FreezeSettings, read_manifest
 from pipeline.download.media import media_path
 from pipeline.experiment.page import write_page
-from pipeline.experiment.report.report import ReportSettings
+from pipeline.experiment.settings import ReportSettings
 from pipeline.search.embeddings import EmbeddingsFile, MadeOf, join_parts, write_part
 from pipeline.search.index import make_index
 from pipeline.tools.forget import forget
-from pipeline.tools.forget.forget import ForgetSettings
-from pipeline.tools.verify.verify import examine
+from pipeline.tools.settings import ForgetSettings
+from pipeline.tools.verify.findings import examine
 
 GONE, KEPT = "train000003", "train000004"
 

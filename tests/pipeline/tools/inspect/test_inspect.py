@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from models import MCN, ModelSettings, builtin_scheme, scheme_to_dict
+from models.mcn import MCN
+from models.pairing import builtin_scheme, scheme_to_dict
+from models.settings import ModelSettings
 from pipeline.cli import main
 from pipeline.core.files import digest_of_json, write_json
 from pipeline.core.lease import Lease, LeaseWatch
 from pipeline.core.ledger import LedgerWriter
 from pipeline.core.records import Outcome
-from pipeline.core.report import StageReport
+from pipeline.core.reporting import StageReport
 from pipeline.dataset.caption_store import build_caption_store
-from pipeline.dataset.folder import read_description
+from pipeline.dataset.folder import add_tombstones, read_description
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_plans import receipt_path, shard_path
 from pipeline.dataset.shard_writer import Origin, write_part
-from pipeline.dataset.tombstones import add_tombstones
 from pipeline.training.checkpoint import KEYS, save_checkpoint
 
 CAPTIONS = [(0.0, 2.0, "chop an onion"), (2.5, 4.0, "stir it")]

@@ -10,13 +10,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from models import BUILTIN_SCHEMES, builtin_scheme, scheme_from_dict
-from models.pairing import MODALITIES
+from models.pairing import BUILTIN_SCHEMES, MODALITIES, builtin_scheme, scheme_from_dict
 from pipeline.cli import main
 from pipeline.core.errors import InputError
-from pipeline.tools.inspect.scheme import SchemeDescription, SpaceDescription, Vector, describe
+from pipeline.tools.inspect.scheme import SchemeDescription, SpaceDescription, Vector, brackets, describe, scheme_lines
 from pipeline.tools.inspect.scheme_figure import draw_scheme
-from pipeline.tools.inspect.scheme_text import brackets, scheme_lines
 
 CROSSED: dict[str, Any] = {
     "name": "crossed",
@@ -233,7 +231,7 @@ def test_what_can_not_be_drawn_is_refused_in_a_line(
     tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipeline.core.files import write_json
-    from pipeline.core.report import StageReport
+    from pipeline.core.reporting import StageReport
 
     write_json(tmp_path / "report.json", StageReport("verify").as_json())
     spaces = [{"name": "one", "modalities": {"video": "feature"}, "pairs": ["video-text"]}]

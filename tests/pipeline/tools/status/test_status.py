@@ -22,13 +22,12 @@ from pipeline.core.files import digest_of_json, write_json
 from pipeline.core.lease import this_process
 from pipeline.core.ledger import LedgerWriter
 from pipeline.core.records import Outcome
-from pipeline.dataset.plans import read_plan, write_plans
-from pipeline.dataset.shard_plans import closed_names, receipt_path, shard_path
+from pipeline.dataset.folder import add_tombstones
+from pipeline.dataset.shard_plans import closed_names, read_plan, receipt_path, shard_path, write_plans
 from pipeline.dataset.shard_writer import Origin, write_part
-from pipeline.dataset.tombstones import add_tombstones
 from pipeline.download.media import media_path
 from pipeline.tools.status import status
-from pipeline.tools.status.text import lines
+from pipeline.tools.status.status import lines
 from pipeline.tools.status.view import Status, StatusView
 
 STORED = [f"stored{n:05d}" for n in range(6)]

@@ -12,7 +12,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.core.lease import read_lease
 from pipeline.tools.verify import repair
-from pipeline.tools.verify.verify import Findings, check_shards, examine
+from pipeline.tools.verify.findings import Findings, check_shards, examine
 
 
 @pytest.fixture

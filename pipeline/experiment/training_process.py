@@ -1,6 +1,7 @@
 """The program that trains and evaluates one model of a study, and ends with the process that drives it.
 
-Its arguments are the driver's process and the stages, both as JSON: `mcn compare` calls it.
+Its arguments are the driver's process and the stages, both as JSON: `mcn compare` calls it. Light, so that no library's
+thread is there when the command line blocks signals; the one module below the command line that imports it.
 """
 
 import json

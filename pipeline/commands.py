@@ -1,0 +1,198 @@
+"""The stages of the `mcn` command: where each one's settings and work are, and what `--help` says.
+
+Names alone, so that everything may look a stage up: what they name is imported when it is asked for.
+"""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """One stage: where its settings and its `run` are, and what `--help` says. Imported only when asked for."""
+
+    module: str
+    """Its function `run` does the work."""
+    settings: str
+    """Module and name of its settings, which are imported without the libraries of the work."""
+    summary: str
+    example: str
+    beam: bool = False
+    """Whether further flags are Apache Beam's."""
+    heeds_signals: bool = False
+    """Whether SIGTERM and SIGUSR1 let it save and end with status 75."""
+    experiment: bool = False
+    """Whether it takes an experiment's YAML file, which `--set` overrides, in place of a flag for each setting."""
+    positional: tuple[str, ...] = ()
+    """Settings given without a flag, in this order; one of type tuple takes all words that are left."""
+
+    def settings_class(self) -> Any:
+        """The dataclass of its settings."""
+        module, _, name = self.settings.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+    def run(self, settings: Any, beam_arguments: Sequence[str] = ()) -> Any:
+        """Do the work; returns the stage's StageReport."""
+        work = importlib.import_module(self.module).run
+        return work(settings, beam_arguments) if self.beam else work(settings)
+
+
+COMMANDS = {
+    "sample": Command(
+        "pipeline.sample.make",
+        "pipeline.sample.settings.SampleSettings",
+        "make a small HowTo100M of one's own: videos, captions, truth; no network",
+        "mcn sample --out runs/sample",
+    ),
+    "download": Command(
+        "beam_jobs.download",
+        "pipeline.download.settings.DownloadSettings",
+        "download the videos of a list that still exist (an Apache Beam job)",
+        "mcn download --ids HowTo100M_v1.csv --out media",
+        beam=True,
+        heeds_signals=True,
+    ),
+    "extract": Command(
+        "beam_jobs.extract",
+        "pipeline.extraction.settings.ExtractSettings",
+        "media to features in sharded HDF5 (an Apache Beam job)",
+        "mcn extract --media media --captions caption.json --out dataset --weights random:0",
+        beam=True,
+        heeds_signals=True,
+    ),
+    "freeze": Command(
+        "pipeline.dataset.freeze",
+        "pipeline.dataset.manifest.FreezeSettings",
+        "a manifest of what a data set holds now, with held-out videos and tasks",
+        "mcn freeze runs/demo/dataset study --ids runs/demo/sample/HowTo100M_v1.csv",
+        positional=("dataset", "name"),
+    ),
+    "forget": Command(
+        "pipeline.tools.forget.forget",
+        "pipeline.tools.settings.ForgetSettings",
+        "take videos out of media, shards, manifests and reports, and keep them out",
+        "mcn forget abcdefghijk --run runs/demo",
+        positional=("ids",),
+    ),
+    "verify": Command(
+        "pipeline.tools.verify.verify",
+        "pipeline.tools.settings.VerifySettings",
+        "read everything a data set holds and hold it against its digests; mend what is bad",
+        "mcn verify runs/demo/dataset --ids runs/demo/sample/HowTo100M_v1.csv",
+        positional=("dataset",),
+    ),
+    "train": Command(
+        "pipeline.training.train",
+        "pipeline.training.settings.TrainSettings",
+        "train a Multimodal Clustering Network on a manifest",
+        "mcn train --manifest runs/demo/dataset/manifests/run.json --preset sample --out runs/model",
+        heeds_signals=True,
+    ),
+    "export": Command(
+        "pipeline.training.export",
+        "pipeline.training.settings.ExportSettings",
+        "write a trained model's weights under the authors' names",
+        "mcn export models/shared --out weights.pth --davenet dataset/weights/davenet-random-0.pt",
+        positional=("model",),
+    ),
+    "evaluate retrieval": Command(
+        "pipeline.evaluation.retrieval",
+        "pipeline.evaluation.settings.RetrievalSettings",
+        "retrieval of held-out clips and videos by text, sound and picture",
+        "mcn evaluate retrieval --checkpoint runs/model --clips runs/demo/sample/steps.csv --out runs/model",
+    ),
+    "evaluate localization": Command(
+        "pipeline.evaluation.localization",
+        "pipeline.evaluation.settings.LocalizationSettings",
+        "the seconds in which a task's steps are done, found by their texts and order",
+        "mcn evaluate localization --checkpoint runs/model --annotations runs/demo/sample/steps.csv --out runs/model",
+    ),
+    "evaluate classification": Command(
+        "pipeline.evaluation.classification",
+        "pipeline.evaluation.settings.ClassificationSettings",
+        "zero-shot classification of clips by the names of their classes",
+        "mcn evaluate classification --checkpoint runs/model --clips classes.csv --out runs/model",
+    ),
+    "probe": Command(
+        "pipeline.evaluation.probe.probe",
+        "pipeline.evaluation.settings.ProbeSettings",
+        "what each space keeps of scene, sound and words: linear probes, context against content, dose curves",
+        "mcn probe --checkpoint runs/model --ids HowTo100M_v1.csv --media media --out runs/model",
+    ),
+    "embed": Command(
+        "pipeline.search.embed",
+        "pipeline.search.settings.EmbedSettings",
+        "the clips of a manifest as vectors, by a trained model",
+        "mcn embed --checkpoint runs/model --out runs/clips.h5",
+        heeds_signals=True,
+    ),
+    "index": Command(
+        "pipeline.search.index",
+        "pipeline.search.settings.IndexSettings",
+        "an index of embedded clips that is searched within a given memory",
+        "mcn index runs/clips.h5 --out runs/clips-index --memory 1GiB",
+        positional=("embeddings",),
+    ),
+    "search": Command(
+        "pipeline.search.search",
+        "pipeline.search.settings.SearchSettings",
+        "the clips that fit a text, or that are like another clip",
+        'mcn search runs/clips-index "fry the onion"',
+        positional=("index", "query"),
+    ),
+    "report": Command(
+        "pipeline.experiment.report.report",
+        "pipeline.experiment.settings.ReportSettings",
+        "a finished comparison as one HTML file, with its figures and tables as files for a paper",
+        "mcn report runs/demo/study --media runs/demo/media",
+        positional=("study",),
+    ),
+    "estimate": Command(
+        "pipeline.tools.estimate.estimate",
+        "pipeline.tools.settings.EstimateSettings",
+        "days, TB and GPU hours of each stage of a study, from a one-minute probe and cited rates",
+        "mcn estimate configs/study-howto100m.yaml --workers 32",
+        positional=("study",),
+    ),
+    "doctor": Command(
+        "pipeline.tools.doctor.doctor",
+        "pipeline.tools.settings.DoctorSettings",
+        "check this machine and, with PATH, a shared folder for all that the stages rely on",
+        "mcn doctor /tmp",
+        positional=("path",),
+    ),
+    "status": Command(
+        "pipeline.tools.status.status",
+        "pipeline.tools.settings.StatusSettings",
+        "where a data set, a media folder or a run stands: ids, shards, rates, time left, disk; only reads",
+        "mcn status runs/demo",
+        positional=("run",),
+    ),
+    "inspect": Command(
+        "pipeline.tools.inspect.inspect",
+        "pipeline.tools.settings.InspectSettings",
+        "what a file of a data set, a checkpoint or a pairing scheme is, holds and was made by",
+        "mcn inspect shared",
+        positional=("path",),
+    ),
+    "run": Command(
+        "pipeline.experiment.run",
+        "pipeline.experiment.stages.RunSettings",
+        "drive the whole way from a YAML file, skipping what is done",
+        "mcn run configs/sample.yaml",
+        beam=True,
+        heeds_signals=True,
+        experiment=True,
+    ),
+    "compare": Command(
+        "pipeline.experiment.compare",
+        "pipeline.experiment.settings.StudySettings",
+        "pairing schemes side by side: arms x seeds trained alike, and what their differences are worth",
+        "mcn compare configs/study-sample.yaml",
+        beam=True,
+        heeds_signals=True,
+        experiment=True,
+    ),
+}
