@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
-from beam_jobs.worker_errors import CarefulDoFn, raise_counted
+from beam_jobs.worker_errors import ReportingDoFn, raise_counted
 from pipeline.core import signals
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
@@ -21,7 +21,7 @@ from pipeline.core.lease import locked
 from pipeline.core.ledger import latest_states
 from pipeline.core.partition import find_part
 from pipeline.core.records import EXTRACTED, Outcome
-from pipeline.core.reporting import StageReport, ledger_progress
+from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.core.video_ids import is_video_id
 from pipeline.dataset.folder import forgotten, is_forgotten
 from pipeline.dataset.shard_plans import hash_order
@@ -45,7 +45,7 @@ from pipeline.download.video_list import read_video_ids
 __all__ = ["DownloadSettings", "DownloadVideos", "run"]
 
 
-class _Download(CarefulDoFn):
+class _Download(ReportingDoFn):
     def __init__(self, job: DownloadJob, counted: bool) -> None:
         super().__init__(counted)
         self.job = job
@@ -70,7 +70,7 @@ class _Download(CarefulDoFn):
 class DownloadVideos(beam.PTransform[Any, Any]):
     """Requests in, an Outcome for each out; the files appear in `job.media`, a ledger line for each attempt beside.
 
-    `counted`: see `CarefulDoFn`.
+    `counted`: see `ReportingDoFn`.
     """
 
     job: DownloadJob
@@ -81,7 +81,7 @@ class DownloadVideos(beam.PTransform[Any, Any]):
         return requests | "spread over workers" >> beam.Reshuffle() | "download" >> download
 
 
-def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> StageReport:
+def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """Download every listed video that is not there and not known to be gone. Dead videos are counted, not fatal.
 
     Complete when no video is left waiting and at least one is there.
@@ -94,7 +94,7 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> Stage
     kept_out = {video_id for video_id in video_ids if is_forgotten(video_id, gone)}
     video_ids = [video_id for video_id in video_ids if video_id not in kept_out]
     _check_files(settings)
-    report = StageReport(STAGE)
+    report = RunSummary(STAGE)
     if kept_out:
         report.notes.append(f"{len(kept_out)} videos were forgotten and stay out")
     with locked(download_lock(settings.out, str(part)), f"downloading to {settings.out}"):
@@ -110,7 +110,7 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> Stage
     return report
 
 
-def _download(settings: DownloadSettings, report: StageReport, video_ids: list[str], options: PipelineOptions) -> None:
+def _download(settings: DownloadSettings, report: RunSummary, video_ids: list[str], options: PipelineOptions) -> None:
     ledger = settings.out / "ledger"
     there = set(find_media(settings.out).paths)
     states = latest_states(ledger, STAGE)
@@ -180,7 +180,7 @@ def _fetching(settings: DownloadSettings, url: str, workers: int) -> FetchSettin
     )
 
 
-def _count(report: StageReport, settings: DownloadSettings, video_ids: list[str], before: set[str]) -> None:
+def _count(report: RunSummary, settings: DownloadSettings, video_ids: list[str], before: set[str]) -> None:
     """Where each listed video stands now, by the media folder and the ledger."""
     there = {name for name in find_media(settings.out).paths if is_video_id(name)}
     states = latest_states(settings.out / "ledger", STAGE)

@@ -15,16 +15,16 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
-from beam_jobs.worker_errors import CarefulDoFn, raise_counted
+from beam_jobs.worker_errors import ReportingDoFn, raise_counted
 from pipeline.core.provenance import usable_cores
-from pipeline.core.reporting import StageReport, ledger_progress
+from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.extraction.driver import ExtractionRounds
 from pipeline.extraction.settings import ExtractSettings
 
 __all__ = ["ExtractSettings", "ExtractShards", "run"]
 
 
-class _ExtractShard(CarefulDoFn):
+class _ExtractShard(ReportingDoFn):
     def __init__(self, settings: ExtractSettings, weight_files: dict[str, str], stop: str, counted: bool) -> None:
         super().__init__(counted)
         self.settings, self.weight_files, self.stop = settings, weight_files, stop
@@ -57,7 +57,7 @@ class ExtractShards(beam.PTransform[Any, Any]):
     """Plan names in; (plan name, {outcome: videos}) out. Shards appear in `settings.out`, which every worker must see.
 
     `weight_files`: network -> path of a file that `extractors.weights.load_weights` reads. `stop`: path of a file whose
-    coming asks the workers to finish the video in hand. `counted`: see `CarefulDoFn`.
+    coming asks the workers to finish the video in hand. `counted`: see `ReportingDoFn`.
     """
 
     settings: ExtractSettings
@@ -73,7 +73,7 @@ class ExtractShards(beam.PTransform[Any, Any]):
         )
 
 
-def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> StageReport:
+def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """Extract everything in the plans that isn't in a closed shard yet. Videos that fail are counted, not fatal."""
     settings = dataclasses.replace(
         settings,

@@ -17,7 +17,7 @@ from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.worker import sdk_worker_main
 
-from pipeline.core.lease import Holder, is_gone, this_process
+from pipeline.core.lease import Holder, has_ended, this_process
 
 _LOOKS_EVERY_S = 2.0
 
@@ -36,7 +36,7 @@ class LocalRunner(FnApiRunner):
 
 def _end_with(driver: Holder) -> None:
     """End this process when the driver's is gone: left alone it would finish what it has in hand, an hour of it."""
-    while not is_gone(driver):
+    while not has_ended(driver):
         time.sleep(_LOOKS_EVERY_S)
     os._exit(1)
 

@@ -12,7 +12,7 @@ from pipeline.core.errors import InputError
 _NAMESPACE = "InputError"
 
 
-class CarefulDoFn(beam.DoFn):
+class ReportingDoFn(beam.DoFn):
     """A DoFn by `open`, `work` and `close`. After an InputError it takes up no further element.
 
     With `counted` errors are counters, named by their messages, for `raise_counted`: raised, an error is logged by

@@ -117,7 +117,7 @@ class DecoderProcess:
     def _ready_child(self) -> "_Child":
         child = self._child
         if child is not None and child.process.poll() is not None:
-            logger.warning("the decoder process ended between two videos (%s); starting another", child.last_words())
+            logger.warning("the decoder process ended between two videos (%s); starting another", child.stderr_tail())
         if child is None or self._reading or child.videos >= VIDEOS_PER_CHILD or child.process.returncode is not None:
             self.close()
             child = self._child = _Child(self._decode, self.settings)
@@ -143,7 +143,7 @@ class DecoderProcess:
         return message
 
     def _crashed(self, child: "_Child") -> MediaError:
-        words = child.last_words()
+        words = child.stderr_tail()
         self.close()
         if any(sign in words for sign in _NO_MEMORY):
             return out_of_memory(self._path, self.settings)
@@ -173,11 +173,11 @@ class _Child:
         except (EOFError, OSError):
             started = False
         if not started:
-            words = self.last_words()
+            words = self.stderr_tail()
             self.kill()
             raise RuntimeError(f"the decoder process did not start ({words})")
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         """How the process ended, and the last line it wrote to stderr."""
         try:
             status = self.process.wait(timeout=5)

@@ -30,7 +30,7 @@ _BUCKET = 1 << 24
 """Gradient values that are summed over the processes at once."""
 
 
-class Exchange(Protocol):
+class Communicator(Protocol):
     """What processes that share a batch tell one another; every process calls the same methods in the same order."""
 
     rank: int
@@ -49,8 +49,8 @@ class Exchange(Protocol):
         ...
 
 
-class Alone:
-    """The exchange of a single process."""
+class SingleProcess:
+    """The communicator of a single process."""
 
     rank, processes = 0, 1
 
@@ -92,7 +92,7 @@ class BatchStep:
         queues: Mapping[str, ClusterQueue],
         settings: LossSettings,
         chunk_clips: int = 0,
-        exchange: Exchange | None = None,
+        communicator: Communicator | None = None,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """`chunk_clips`: clips embedded at once, 0 for all. `autocast` makes the context in which the model runs.
@@ -100,7 +100,7 @@ class BatchStep:
         With DaveNet inside, a chunk is also the group over which its batch norm takes statistics.
         """
         self.model, self.queues, self.settings = model, queues, settings
-        self.chunk_clips, self.exchange, self.autocast = chunk_clips, exchange or Alone(), autocast
+        self.chunk_clips, self.communicator, self.autocast = chunk_clips, communicator or SingleProcess(), autocast
         self.scheme = model.settings.scheme
         self.weights = term_weights(self.scheme, settings)
 
@@ -122,7 +122,7 @@ class BatchStep:
         counts = {m: int(mask.sum()) for m, mask in leaves.present.items()}
         errors: dict[str, Tensor] = {}
         squares: dict[str, Tensor] = {}
-        row = self.exchange.rank * len(clips)
+        row = self.communicator.rank * len(clips)
         for chunk in chunks:
             if len(chunks) > 1:
                 with self.autocast():
@@ -130,12 +130,12 @@ class BatchStep:
             self._chunk_backward(embedded, leaves, slice(row, row + len(chunk)), counts, errors, squares)
             row += len(chunk)
         for name, value in errors.items():
-            terms[name] = self.exchange.total(value)
-            gradient_norms[name] = self.exchange.total(squares[name]).sqrt()
-        if self.exchange.processes > 1:
-            _add_up_gradients(list(self.model.parameters()), self.exchange)
+            terms[name] = self.communicator.total(value)
+            gradient_norms[name] = self.communicator.total(squares[name]).sqrt()
+        if self.communicator.processes > 1:
+            _add_up_gradients(list(self.model.parameters()), self.communicator)
             for norm, start in zip(norms, before, strict=True):
-                _merge_statistics(norm, start, self.exchange)
+                _merge_statistics(norm, start, self.communicator)
         return StepLosses(terms, {name: self.weights[name] for name in terms}, gradient_norms)
 
     def _embed(self, chunks: list[ClipInputs]) -> Embeddings:
@@ -151,7 +151,7 @@ class BatchStep:
         self, embedded: Embeddings, video_index: Tensor, generator: torch.Generator
     ) -> tuple[Embeddings, dict[str, Tensor], dict[str, Tensor]]:
         """Contrast and clusters of all clips: embeddings that hold their gradients, terms, gradient norms."""
-        gather, settings = self.exchange.gather, self.settings
+        gather, settings = self.communicator.gather, self.settings
         leaves = embedded.map_vectors(lambda v: gather(_precise(v.detach())).requires_grad_())
         leaves = Embeddings(leaves.vectors, {m: gather(mask) for m, mask in leaves.present.items()}, {})
         video_index = gather(video_index)
@@ -185,7 +185,9 @@ class BatchStep:
             queue = self.queues[space.name]
             found = queue.step(*leaves.joint(space), generator, queued)
             # k-means is chaotic: a last bit that differs between two processors would part their centroids for good.
-            clusters[space.name] = Clusters(self.exchange.first(found.centroids), self.exchange.first(found.labels))
+            clusters[space.name] = Clusters(
+                self.communicator.first(found.centroids), self.communicator.first(found.labels)
+            )
             queue.centroids.copy_(clusters[space.name].centroids)
         return clusters
 
@@ -233,28 +235,28 @@ def _are_finite(embeddings: Embeddings) -> bool:
     return all(bool(v[present[m]].isfinite().all()) for by_m in embeddings.vectors.values() for m, v in by_m.items())
 
 
-def _add_up_gradients(parameters: list[nn.Parameter], exchange: Exchange) -> None:
+def _add_up_gradients(parameters: list[nn.Parameter], communicator: Communicator) -> None:
     """Sum each parameter's gradient over the processes; None stays where no process has one.
 
     A process whose clips all lack a modality has none for its layers, where others do.
     """
     own = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device)
-    anywhere = exchange.total(own.to(torch.int64)).tolist()
+    anywhere = communicator.total(own.to(torch.int64)).tolist()
     bucket: list[nn.Parameter] = []
     for parameter in [p for p, holders in zip(parameters, anywhere, strict=True) if holders]:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter)
         if sum(p.numel() for p in bucket) >= _BUCKET:
-            _add_up(bucket, exchange)
+            _add_up(bucket, communicator)
             bucket = []
     if bucket:
-        _add_up(bucket, exchange)
+        _add_up(bucket, communicator)
 
 
-def _add_up(parameters: list[nn.Parameter], exchange: Exchange) -> None:
+def _add_up(parameters: list[nn.Parameter], communicator: Communicator) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
-    summed = exchange.total(torch.cat([gradient.flatten() for gradient in gradients]))
+    summed = communicator.total(torch.cat([gradient.flatten() for gradient in gradients]))
     for gradient, part in zip(gradients, summed.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
@@ -284,15 +286,15 @@ def _statistics(norm: nn.BatchNorm2d) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in norm.named_buffers()}
 
 
-def _merge_statistics(norm: nn.BatchNorm2d, start: dict[str, Tensor], exchange: Exchange) -> None:
+def _merge_statistics(norm: nn.BatchNorm2d, start: dict[str, Tensor], communicator: Communicator) -> None:
     """Running statistics as if one process had seen the groups of all, in the order of the ranks."""
     assert norm.momentum is not None and norm.num_batches_tracked is not None
-    seen = exchange.gather((norm.num_batches_tracked - start["num_batches_tracked"]).unsqueeze(0)).tolist()
+    seen = communicator.gather((norm.num_batches_tracked - start["num_batches_tracked"]).unsqueeze(0)).tolist()
     for name in ("running_mean", "running_var"):
         buffer = norm.get_buffer(name)
         merged = start[name]
         # g groups turn x into (1 - momentum)^g x + c: c is what a process's own groups have added.
-        for groups, after in zip(seen, exchange.gather(buffer.unsqueeze(0)), strict=True):
+        for groups, after in zip(seen, communicator.gather(buffer.unsqueeze(0)), strict=True):
             merged = after + (1.0 - norm.momentum) ** groups * (merged - start[name])
         buffer.copy_(merged)
     norm.num_batches_tracked.copy_(start["num_batches_tracked"] + sum(seen))

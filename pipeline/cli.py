@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from pipeline.commands import COMMANDS
 from pipeline.core import config
 from pipeline.core.errors import InputError, suggest
-from pipeline.core.signals import STOPPED, heed_signals
+from pipeline.core.signals import STOPPED, stop_on_signals
 
 
 class _Parser(argparse.ArgumentParser):
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         name, rest = _command_name(arguments)
         # Before the stage's libraries are loaded: their threads must not take a signal.
-        with heed_signals() if COMMANDS[name].heeds_signals else nullcontext():
+        with stop_on_signals() if COMMANDS[name].stops_on_signals else nullcontext():
             settings, beam_arguments = parse(name, rest)
             report = COMMANDS[name].run(settings, beam_arguments)
         return STOPPED if report.stopped else 0 if report.complete else 1

@@ -21,7 +21,7 @@ class Command:
     example: str
     beam: bool = False
     """Whether further flags are Apache Beam's."""
-    heeds_signals: bool = False
+    stops_on_signals: bool = False
     """Whether SIGTERM and SIGUSR1 let it save and end with status 75."""
     experiment: bool = False
     """Whether it takes an experiment's YAML file, which `--set` overrides, in place of a flag for each setting."""
@@ -34,7 +34,7 @@ class Command:
         return getattr(importlib.import_module(module), name)
 
     def run(self, settings: Any, beam_arguments: Sequence[str] = ()) -> Any:
-        """Do the work; returns the stage's StageReport."""
+        """Do the work; returns the stage's RunSummary."""
         work = importlib.import_module(self.module).run
         return work(settings, beam_arguments) if self.beam else work(settings)
 
@@ -52,7 +52,7 @@ COMMANDS = {
         "download the videos of a list that still exist (an Apache Beam job)",
         "mcn download --ids HowTo100M_v1.csv --out media",
         beam=True,
-        heeds_signals=True,
+        stops_on_signals=True,
     ),
     "extract": Command(
         "beam_jobs.extract",
@@ -60,7 +60,7 @@ COMMANDS = {
         "media to features in sharded HDF5 (an Apache Beam job)",
         "mcn extract --media media --captions caption.json --out dataset --weights random:0",
         beam=True,
-        heeds_signals=True,
+        stops_on_signals=True,
     ),
     "freeze": Command(
         "pipeline.dataset.freeze",
@@ -88,7 +88,7 @@ COMMANDS = {
         "pipeline.training.settings.TrainSettings",
         "train a Multimodal Clustering Network on a manifest",
         "mcn train --manifest runs/demo/dataset/manifests/run.json --preset sample --out runs/model",
-        heeds_signals=True,
+        stops_on_signals=True,
     ),
     "export": Command(
         "pipeline.training.export",
@@ -126,7 +126,7 @@ COMMANDS = {
         "pipeline.search.settings.EmbedSettings",
         "the clips of a manifest as vectors, by a trained model",
         "mcn embed --checkpoint runs/model --out runs/clips.h5",
-        heeds_signals=True,
+        stops_on_signals=True,
     ),
     "index": Command(
         "pipeline.search.index",
@@ -183,7 +183,7 @@ COMMANDS = {
         "drive the whole way from a YAML file, skipping what is done",
         "mcn run configs/sample.yaml",
         beam=True,
-        heeds_signals=True,
+        stops_on_signals=True,
         experiment=True,
     ),
     "compare": Command(
@@ -192,7 +192,7 @@ COMMANDS = {
         "pairing schemes side by side: arms x seeds trained alike, and what their differences are worth",
         "mcn compare configs/study-sample.yaml",
         beam=True,
-        heeds_signals=True,
+        stops_on_signals=True,
         experiment=True,
     ),
 }

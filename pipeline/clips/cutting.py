@@ -186,7 +186,7 @@ class CutClips:
         """The batch with the vectors of its words."""
         rows = self.words.numpy()
         known = rows >= 0
-        spoken = _room((*rows.shape, vectors.vector_size), np.float32)
+        spoken = _aligned_empty((*rows.shape, vectors.vector_size), np.float32)
         if known.any():
             np.take(np.asarray(vectors.vectors, np.float32), rows, axis=0, out=spoken, mode="clip")
         spoken[~known] = 0
@@ -206,7 +206,7 @@ class ClipBatch:
 
     def __init__(self, count: int, rules: ClipRules, video_width: int, audio_width: int = DAVENET_WIDTH) -> None:
         self._filled, self._count = 0, count
-        self._video = _room((count, 1, video_width), np.float16)
+        self._video = _aligned_empty((count, 1, video_width), np.float16)
         self._has_video = np.zeros((count, 1), bool)
         self._words = np.full((count, rules.max_words), -1, np.int64)
         self._has_audio = np.zeros(count, bool)
@@ -214,9 +214,9 @@ class ClipBatch:
         self._audio: NDArray[Any] | None = None
         self._frames: NDArray[np.int64] | None = None
         if rules.audio == "davenet":
-            self._audio = _room((count, audio_width), np.float32)
+            self._audio = _aligned_empty((count, audio_width), np.float32)
         elif rules.audio == "logmel":
-            self._audio = _room((count, LOGMEL_BANDS, rules.logmel_frames), np.float16)
+            self._audio = _aligned_empty((count, LOGMEL_BANDS, rules.logmel_frames), np.float16)
             self._frames = np.zeros(count, np.int64)
             self._padding = SILENCE_DB if rules.logmel_padding == "silence" else LOUDEST_DB
 
@@ -253,7 +253,7 @@ class ClipBatch:
         )
 
 
-def _room(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def _aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array that holds anything, at an address like those of torch's own tensors.
 
     NumPy asks for large pages: they are first written in a fourth of the time that torch's small ones take.

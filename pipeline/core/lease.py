@@ -63,7 +63,7 @@ def this_process() -> Holder:
     return Holder(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()), uuid.uuid4().hex)
 
 
-def is_gone(holder: Holder) -> bool:
+def has_ended(holder: Holder) -> bool:
     """Whether the holder's process is known to have ended: it ran on this boot of this host, and isn't there."""
     boot = _boot()
     return (
@@ -94,7 +94,7 @@ class LeaseWatch:
         """Whether the lease there, if any, may be taken over. `now`: seconds of a steady clock."""
         now = time.monotonic() if now is None else now
         found = read_lease(path)
-        if found is not None and is_gone(found[0]):
+        if found is not None and has_ended(found[0]):
             return True
         seen, since = self._seen.get(path, (None, now))
         if path not in self._seen or seen != found:

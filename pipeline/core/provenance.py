@@ -1,4 +1,4 @@
-"""Circumstance: what is recorded beside a result but needs not match between results."""
+"""Provenance: what is recorded beside a result but needs not match between results."""
 
 import os
 import platform
@@ -51,7 +51,7 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def circumstance(device: str) -> dict[str, Any]:
+def provenance(device: str) -> dict[str, Any]:
     """Versions, processor, device, host, command and time of this process."""
     return {
         "libraries": library_versions(),

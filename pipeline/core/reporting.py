@@ -16,7 +16,7 @@ from pipeline.core.files import write_json
 
 
 @dataclass
-class StageReport:
+class RunSummary:
     """Counts of one stage's run. `unit` names what is counted (`video`, `clip`, ...)."""
 
     stage: str
@@ -38,7 +38,7 @@ class StageReport:
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic, repr=False)
 
-    def finish(self) -> "StageReport":
+    def finish(self) -> "RunSummary":
         """Stop the clock."""
         self.seconds = time.monotonic() - self.started
         return self

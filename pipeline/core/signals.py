@@ -57,7 +57,7 @@ def stop_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def heed_signals() -> Iterator[None]:
+def stop_on_signals() -> Iterator[None]:
     """Take the signals while the block runs: the first asks to stop, the second ends the process at once.
 
     Enter it before libraries start threads of their own, which would take a signal unseen. Where the system can't wait

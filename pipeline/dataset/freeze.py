@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.core.errors import InputError
 from pipeline.core.files import AlreadyThereError, digest_of_json, sha256_of_file, write_json
 from pipeline.core.ledger import latest_states
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.core.video_ids import is_media_name
 from pipeline.dataset.folder import forgotten, is_forgotten, read_description, refuse_half_forgotten
 from pipeline.dataset.manifest import HELD_OUT, TRAIN, FreezeSettings, Manifest, manifest_path, read_manifest
@@ -21,9 +21,9 @@ from pipeline.dataset.word_vectors import read_split
 from pipeline.download.video_list import read_video_list
 
 
-def run(settings: FreezeSettings) -> StageReport:
+def run(settings: FreezeSettings) -> RunSummary:
     """Write the manifest; one of this name that is there stays as it is, and what has changed since is told."""
-    report = StageReport("freeze")
+    report = RunSummary("freeze")
     path = manifest_path(settings.dataset, settings.name)
     manifest, notes = _manifest(settings)
     report.notes = notes
@@ -114,10 +114,10 @@ def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
     missing = _missing(settings, remembered, found)
     chosen = {video_id for ids in sides.values() for video_id in ids}
     needed = [receipt for receipt in found if not chosen.isdisjoint(receipt.video_ids)]
-    circumstances = circumstances_of(needed)
+    circumstances = provenances_of(needed)
     if len(circumstances) > 1:
         notes.append(
-            f"its shards were made under {len(circumstances)} Circumstances (processor, device, libraries; the "
+            f"its shards have {len(circumstances)} different provenances (processor, device, libraries; the "
             "manifest lists them): rows may differ slightly"
         )
     return (
@@ -211,8 +211,8 @@ def reasons_of(ledger: Path, stage: str, wanted: Collection[str] | None = None) 
     return {video_id: state.latest.reason for video_id, state in states.items() if state.latest.reason}
 
 
-def circumstances_of(found: Iterable[Receipt]) -> list[dict[str, Any]]:
-    """The distinct Circumstances of shards, each with its number of `videos`."""
+def provenances_of(found: Iterable[Receipt]) -> list[dict[str, Any]]:
+    """The distinct provenances of shards, each with its number of `videos`."""
     videos: Counter[str] = Counter()
     for receipt in found:
         kept = {key: receipt.circumstance.get(key) for key in ("processor", "device", "libraries")}

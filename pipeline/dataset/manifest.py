@@ -44,7 +44,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """sha256 of the canonical JSON of all but the Circumstances: stands beside every score."""
+        """sha256 of the canonical JSON of all but the provenances: stands beside every score."""
         return digest_of_json({key: value for key, value in self.as_json().items() if key not in _RECORDED_ONLY})
 
     @property

@@ -67,7 +67,7 @@ def verify(path: Path) -> list[str]:
     try:
         with FeatureFile(path) as file:
             opened = file._open
-            problems += _strangers(opened)
+            problems += _unknown_names(opened)
             problems += problems or _wrong_types(opened, file.identity, path.stat().st_size)
             problems += problems or list(_misfits(opened))
             if not problems:
@@ -79,7 +79,7 @@ def verify(path: Path) -> list[str]:
     return [f"{path}: {problem}" for problem in problems]
 
 
-def _strangers(file: h5py.File) -> list[str]:
+def _unknown_names(file: h5py.File) -> list[str]:
     """Names and links that don't belong: looked at before anything is followed."""
     problems = []
     if set(file.attrs) != set(ATTRIBUTES):
@@ -183,7 +183,7 @@ def _wrong_content(file: FeatureFile, opened: h5py.File) -> list[str]:
             if rows is not None and not np.isfinite(rows).all():
                 problems.append(f"{name} of video {video.video_id} holds NaN or infinity")
     if opened.attrs["digest"] != file.seal():
-        problems.append("its attributes (name, plan, Identity or Circumstance) don't match their sha256")
+        problems.append("its attributes (name, plan, Identity or Provenance) don't match their sha256")
     return problems
 
 

@@ -152,7 +152,7 @@ def make_receipt(dataset: Path, name: str, reasons: Mapping[str, str]) -> Receip
             file.content_digest(),
             path.stat().st_size,
             round(sum(file.durations()), 3),
-            file.circumstance,
+            file.provenance,
         )
     _write(dataset, receipt)
     return receipt

@@ -182,7 +182,7 @@ class FeatureFile:
         return dict(json.loads(self._open.attrs["identity"]))
 
     @property
-    def circumstance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What is only recorded: versions, device, host, time."""
         return dict(json.loads(self._open.attrs["circumstance"]))
 
@@ -205,7 +205,7 @@ class FeatureFile:
         return [float(seconds) for seconds in self._open["videos/duration"][:]]
 
     def content_digest(self) -> str:
-        """sha256 over the videos' own digests: equal for equal datasets, whatever the Circumstance."""
+        """sha256 over the videos' own digests: equal for equal datasets, whatever the Provenance."""
         total = hashlib.sha256()
         for name in sorted(self._open["digests"]) if "digests" in self._open else ():
             total.update(name.encode() + b"\0" + self._open[f"digests/{name}"][:].tobytes())

@@ -24,11 +24,11 @@ FLOAT16_MAX = 65504.0
 
 @dataclass(frozen=True)
 class Origin:
-    """What a part or shard says of itself: the Identity it was made under, the Circumstance, and its place."""
+    """What a part or shard says of itself: the Identity it was made under, the Provenance, and its place."""
 
     name: str
     identity: dict[str, Any]
-    circumstance: dict[str, Any]
+    provenance: dict[str, Any]
     plan: str = ""
     """Digest of the plan; empty in a part."""
 
@@ -98,7 +98,7 @@ def _write(
                 "kind": kind,
                 "name": origin.name,
                 "identity": json.dumps(identity, sort_keys=True),
-                "circumstance": json.dumps(origin.circumstance, sort_keys=True),
+                "circumstance": json.dumps(origin.provenance, sort_keys=True),
                 "plan": origin.plan,
                 "digest": "",
             }.items():

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pipeline.clips.cutting import ClipFeatures
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.provenance import circumstance
-from pipeline.core.reporting import StageReport
+from pipeline.core.provenance import provenance
+from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table, percent
 from pipeline.evaluation.lists import LabelledClip, clips_digest, cut_out, of_split, read_clips
 from pipeline.evaluation.results import digest_of, found_again, publish
@@ -26,13 +26,13 @@ FILE = "classification.json"
 CUTOFFS = (1, 5)
 
 
-def run(settings: ClassificationSettings) -> StageReport:
+def run(settings: ClassificationSettings) -> RunSummary:
     """Score every clip against every class name, video alone, in the space that contrasts text with video.
 
     Top-k is the share of clips whose class is among the k best. Also printed: its mean over classes, so that common
     classes don't outweigh rare ones. A clip without a frame, or of a class whose name has no known word, is a miss.
     """
-    report = StageReport("evaluate classification", unit="clip")
+    report = RunSummary("evaluate classification", unit="clip")
     model = open_trained(settings.checkpoint, settings.manifest)
     inputs = _inputs(settings, model)
     if found_again(report, settings.out / FILE, inputs):
@@ -69,7 +69,7 @@ def run(settings: ClassificationSettings) -> StageReport:
         "clips digest": clips_digest(clips),
         **model.provenance(),
         "inputs": inputs,
-        "circumstance": circumstance("cpu"),
+        "circumstance": provenance("cpu"),
         "settings": as_plain(settings),
     }
     publish(report, settings.out / FILE, [table(report.detail)])

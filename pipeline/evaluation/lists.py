@@ -13,7 +13,7 @@ from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
 from pipeline.core.files import csv_lines, digest_of_json
 from pipeline.core.records import Clip
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.training.checkpoint import TrainedModel
 
 
@@ -57,7 +57,7 @@ def cut_out(
 
 
 def of_split(
-    asked: list[LabelledClip], model: TrainedModel, split: str, source: Path, report: StageReport
+    asked: list[LabelledClip], model: TrainedModel, split: str, source: Path, report: RunSummary
 ) -> list[LabelledClip]:
     """Those clips whose video is in `split` of the model's manifest; all that is odd about them goes into `report`.
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json, read_json
-from pipeline.core.provenance import circumstance
-from pipeline.core.reporting import StageReport
+from pipeline.core.provenance import provenance
+from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table, percent
 from pipeline.evaluation.lists import StepList, read_step_lists, true_seconds
 from pipeline.evaluation.results import digest_of, found_again, publish
@@ -80,9 +80,9 @@ class _LocalizedVideo:
         }
 
 
-def run(settings: LocalizationSettings) -> StageReport:
+def run(settings: LocalizationSettings) -> RunSummary:
     """Localize the steps of annotated videos; the headline is recall by video alone, for every scheme."""
-    report = StageReport("evaluate localization", unit="video")
+    report = RunSummary("evaluate localization", unit="video")
     model = open_trained(settings.checkpoint, settings.manifest)
     inputs = _inputs(settings, model)
     if found_again(report, settings.out / FILE, inputs):
@@ -112,7 +112,7 @@ def run(settings: LocalizationSettings) -> StageReport:
             "seconds without anything to score": sum(int(video.scored.unseen.sum()) for video in videos),
         },
         "inputs": inputs,
-        "circumstance": circumstance("cpu"),
+        "circumstance": provenance("cpu"),
         "settings": as_plain(settings),
     }
     if other is not None:
@@ -164,7 +164,7 @@ def _inputs(settings: LocalizationSettings, model: TrainedModel) -> dict[str, An
 
 
 def _of_split(
-    asked: Sequence[StepList], model: TrainedModel, settings: LocalizationSettings, report: StageReport
+    asked: Sequence[StepList], model: TrainedModel, settings: LocalizationSettings, report: RunSummary
 ) -> list[StepList]:
     manifest = model.dataset.manifest
     chosen, frozen = set(manifest.ids(settings.split)), set(model.dataset.video_ids)
@@ -204,7 +204,7 @@ def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSetting
     )
 
 
-def _announce(videos: Sequence[_LocalizedVideo], report: StageReport) -> None:
+def _announce(videos: Sequence[_LocalizedVideo], report: RunSummary) -> None:
     """Say how many of what is odd there are, with an example each, and what it counts as."""
 
     def note(text: str, found: Sequence[tuple[_LocalizedVideo, int]], counts_as: str) -> None:

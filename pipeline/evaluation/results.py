@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import read_json, sha256_of_file
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table, write_tables
 
 
@@ -19,7 +19,7 @@ def digest_of(path: Path | None, what: str) -> str:
     return sha256_of_file(path)
 
 
-def found_again(report: StageReport, path: Path, inputs: Mapping[str, Any]) -> bool:
+def found_again(report: RunSummary, path: Path, inputs: Mapping[str, Any]) -> bool:
     """Whether `path` holds results of the same inputs, which `report` then tells, and its tables lie beside it."""
     before = read_json(path) if path.exists() else None
     detail = before.get("detail") if isinstance(before, dict) else None
@@ -33,7 +33,7 @@ def found_again(report: StageReport, path: Path, inputs: Mapping[str, Any]) -> b
     return True
 
 
-def publish(report: StageReport, path: Path, tables: Sequence[Table]) -> None:
+def publish(report: RunSummary, path: Path, tables: Sequence[Table]) -> None:
     """Write the tables, then the results: where these are, all is there."""
     write_tables(path, tables)
     report.finish().publish(path)

@@ -10,8 +10,8 @@ from extractors.text import words
 from models.clips import Embeddings
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.provenance import circumstance
-from pipeline.core.reporting import StageReport
+from pipeline.core.provenance import provenance
+from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table, percent
 from pipeline.evaluation.lists import LabelledClip, clips_digest, cut_out, of_split, read_clips
 from pipeline.evaluation.results import digest_of, found_again, publish
@@ -107,9 +107,9 @@ MOST_EXAMPLES = 64
 EXAMPLE_LENGTH = 5
 
 
-def run(settings: RetrievalSettings) -> StageReport:
+def run(settings: RetrievalSettings) -> RunSummary:
     """Rank clips and videos in every direction; the headline is text -> video, video alone, for every scheme."""
-    report = StageReport("evaluate retrieval", unit="clip")
+    report = RunSummary("evaluate retrieval", unit="clip")
     model = open_trained(settings.checkpoint, settings.manifest)
     inputs = _inputs(settings, model)
     if found_again(report, settings.out / FILE, inputs):
@@ -134,7 +134,7 @@ def run(settings: RetrievalSettings) -> StageReport:
         "clips digest": clips_digest(clips),
         **model.provenance(),
         "inputs": inputs,
-        "circumstance": circumstance("cpu"),
+        "circumstance": provenance("cpu"),
         "settings": as_plain(settings),
         "examples": _examples(clips, ways[0].queries(embedded), ways[0].candidates(embedded)),
     }
@@ -199,7 +199,7 @@ def _ranked(queries: Side, candidates: Side, settings: RetrievalSettings) -> Pos
 
 
 def _full_video(
-    way: Direction, embedded: Embeddings, owners: Sequence[str], settings: RetrievalSettings, report: StageReport
+    way: Direction, embedded: Embeddings, owners: Sequence[str], settings: RetrievalSettings, report: RunSummary
 ) -> dict[str, Any]:
     """Rule -> metrics of finding whole videos; nothing where each video has one clip."""
     videos = len(set(owners))

@@ -11,8 +11,8 @@ from pipeline.clips.dataset import FeatureDataset
 from pipeline.commands import COMMANDS
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError, suggest
-from pipeline.core.provenance import circumstance
-from pipeline.core.reporting import StageReport
+from pipeline.core.provenance import provenance
+from pipeline.core.reporting import RunSummary
 from pipeline.core.signals import STOPPED, asked_to_stop
 from pipeline.core.tables import write_tables
 from pipeline.dataset.manifest import TRAIN
@@ -35,16 +35,16 @@ from pipeline.sample.make import SUMMARY
 FILE = "compare.json"
 
 
-def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> StageReport:
+def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """The data's stages, then every model, then the tables and the report; what is done is skipped, what was stopped
     goes on.
 
     Complete when all models are trained and evaluated, and the report is written. With `plan` or `only` the data must
     be there, and nothing or one model is trained.
     """
-    report = StageReport("compare", unit="model")
+    report = RunSummary("compare", unit="model")
     if not settings.plan and not settings.only:
-        stages = StageReport("data", unit="stage")
+        stages = RunSummary("data", unit="stage")
         run_stages(settings.experiment.data_plan(), settings.experiment.source, stages, beam_arguments)
         if not stages.complete:
             report.complete, report.stopped = False, stages.stopped
@@ -101,7 +101,7 @@ def _refuse_absent(settings: StudySettings, runs: Sequence[Run]) -> None:
                         raise InputError(f"{source}: {stage}: {name} {path}: no such file or folder")
 
 
-def _train(settings: StudySettings, runs: Sequence[Run], report: StageReport) -> None:
+def _train(settings: StudySettings, runs: Sequence[Run], report: RunSummary) -> None:
     _refuse_absent(settings, runs)
     pool = Pool(min(processes_at_once(settings), len(runs)))
     print(f"== {len(runs)} models, {pool.at_once} at once", flush=True)
@@ -118,7 +118,7 @@ def _train(settings: StudySettings, runs: Sequence[Run], report: StageReport) ->
     report.complete = report.done == len(runs)
 
 
-def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureDataset, report: StageReport) -> None:
+def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureDataset, report: RunSummary) -> None:
     measured = read_runs(runs)
     headline = next(one for one in measured if one.run.arm.name == settings.reference)
     if len(headline.retrieval["videos"]) < 2:
@@ -141,7 +141,7 @@ def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureData
             "streams": sorted(dataset.identity["streams"]),
         },
         "runs": [_summary(one) for one in measured],
-        "circumstance": circumstance("cpu"),
+        "circumstance": provenance("cpu"),
     }
     report.notes.append(about_the_data(report.detail))
     if len(settings.seeds) == 1:

@@ -10,7 +10,7 @@ import yaml
 from pipeline.commands import COMMANDS
 from pipeline.core.config import as_plain
 from pipeline.core.files import write_json, write_text
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.core.signals import asked_to_stop
 from pipeline.experiment.page import write_page
 from pipeline.experiment.stages import EVALUATIONS, RunSettings, stage_settings
@@ -22,7 +22,7 @@ SCORE_KEYS = (
 
 
 def run_stages(
-    plan: Sequence[tuple[str, dict[str, Any]]], source: str, report: StageReport, beam_arguments: Sequence[str] = ()
+    plan: Sequence[tuple[str, dict[str, Any]]], source: str, report: RunSummary, beam_arguments: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Run the stages in turn and tell `report` of them; returns what each says. Stops at the first whose work isn't
     there, and when asked to."""
@@ -49,9 +49,9 @@ def run_stages(
     return stages
 
 
-def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> StageReport:
+def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """Run all stages; stops at the first whose work isn't there. Writes results.json and index.html beside them."""
-    report = StageReport("run", unit="stage")
+    report = RunSummary("run", unit="stage")
     write_text(settings.out / "run.yaml", yaml.safe_dump({"source": settings.source, "stages": dict(settings.plan())}))
     stages = run_stages(settings.plan(), settings.source, report, beam_arguments)
     evaluated = [stage for stage in stages if stage["stage"] in {stage for _, stage, _ in EVALUATIONS}]

@@ -11,14 +11,14 @@ import threading
 import time
 
 from pipeline.cli import main
-from pipeline.core.lease import Holder, is_gone
+from pipeline.core.lease import Holder, has_ended
 
 _LOOKS_EVERY_S = 1.0
 
 
 def _end_with(driver: Holder) -> None:
     # Left alone it would train on for hours, and hold the folder when the study is begun again.
-    while not is_gone(driver):
+    while not has_ended(driver):
         time.sleep(_LOOKS_EVERY_S)
     os._exit(1)
 

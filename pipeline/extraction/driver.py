@@ -19,7 +19,7 @@ from pipeline.core.files import ASIDE
 from pipeline.core.lease import Lease, LeaseWatch, locked, read_lease
 from pipeline.core.ledger import latest_states
 from pipeline.core.partition import find_part
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.dataset.folder import refuse_half_forgotten
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.shard_plans import Receipt, closed_names, lease_path, plan_names, read_plan, receipts, shard_path
@@ -48,7 +48,7 @@ class ExtractionRounds:
         self._watch = LeaseWatch()
         self._downloads = DownloadWatch(settings.media)
         self._idle: set[str] = set()
-        self._report = StageReport(STAGE)
+        self._report = RunSummary(STAGE)
         self._said = 0.0
         self._offers = False
         self._kept: dict[str, str] = {}
@@ -167,7 +167,7 @@ class ExtractionRounds:
             self._said = time.monotonic()
             print(f"extract: waiting: {text}", file=sys.stderr, flush=True)
 
-    def report(self) -> StageReport:
+    def report(self) -> RunSummary:
         """What became of all of it: closed shards by their receipts, this run's and earlier ones'."""
         report, left_out = self._report, Counter[str]()
         new: list[Receipt] = []

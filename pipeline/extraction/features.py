@@ -26,7 +26,7 @@ from extractors.text import words
 from extractors.video import FrameNetwork
 from extractors.weights import Weights, load_weights
 from pipeline.core.errors import InputError
-from pipeline.core.provenance import circumstance
+from pipeline.core.provenance import provenance
 from pipeline.core.records import Caption, VideoFeatures, Words
 from pipeline.dataset.shard_writer import to_float16
 from pipeline.extraction.settings import ExtractSettings
@@ -79,7 +79,7 @@ class FeatureExtractor:
         self.batchers: dict[str, FrameBatcher[str]] = {
             name: FrameBatcher(network) for name, network in self.networks.items()
         }
-        self.circumstance = circumstance(device)
+        self.provenance = provenance(device)
         self.decoder = DecoderProcess(settings.decoding())
         self._in_work: dict[str, _VideoInWork] = {}
 

@@ -87,7 +87,7 @@ class ShardWorker:
 
     def _extract(self, plan: ShardPlan, lease: Lease, failed: dict[str, str]) -> Counter[str]:
         parts = self.folder / "parts" / plan.name
-        origin = Origin(plan.name, self.identity, self.extractor.circumstance, plan.digest)
+        origin = Origin(plan.name, self.identity, self.extractor.provenance, plan.digest)
         wanted = [video_id for video_id in plan.video_ids if video_id not in failed]
         with ShardChecker() as checker:
             missing = [video_id for video_id in wanted if not self._finished(parts / f"{video_id}.h5", checker)]
@@ -127,7 +127,7 @@ class ShardWorker:
 
         for video_id, result in self.extractor.extract(videos(), self._captions_of):
             if isinstance(result, Extracted):
-                of_part = Origin(origin.name, origin.identity, origin.circumstance)
+                of_part = Origin(origin.name, origin.identity, origin.provenance)
                 write_part(parts / f"{video_id}.h5", result.features, of_part)
                 detail = _detail(result.features, self._odd.pop(video_id, Counter()))
                 self._record(video_id, "done", "", "; ".join(result.notes), detail)

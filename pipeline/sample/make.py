@@ -16,7 +16,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE, read_json, sha256_of_file, write_json, write_text
 from pipeline.core.provenance import usable_cores
 from pipeline.core.records import Caption
-from pipeline.core.reporting import Progress, StageReport
+from pipeline.core.reporting import Progress, RunSummary
 from pipeline.sample.film import write_film
 from pipeline.sample.lists import (
     DEAD_CLASSES,
@@ -63,9 +63,9 @@ class _Told:
     truth: list[dict[str, str]]
 
 
-def run(settings: SampleSettings) -> StageReport:
+def run(settings: SampleSettings) -> RunSummary:
     """Make the sample; its summary is printed and lies in `settings.out` as sample.json."""
-    report = StageReport("sample")
+    report = RunSummary("sample")
     with Progress("sample", settings.videos, "video") as shown:
         summary = make_sample(settings, lambda done, total: shown.to(done))
     report.done, report.skipped = summary.made, summary.kept

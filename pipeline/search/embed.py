@@ -20,8 +20,8 @@ from pipeline.clips.rules import ClipRules, ClipSpan, caption_clips, window_clip
 from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE
 from pipeline.core.lease import locked
-from pipeline.core.provenance import circumstance
-from pipeline.core.reporting import Progress, StageReport
+from pipeline.core.provenance import provenance
+from pipeline.core.reporting import Progress, RunSummary
 from pipeline.core.signals import asked_to_stop
 from pipeline.dataset.shard_writer import to_float16
 from pipeline.search.embeddings import EmbeddingsFile, MadeOf, join_parts, vectors_name, write_part
@@ -29,9 +29,9 @@ from pipeline.search.settings import EmbedSettings
 from pipeline.training.checkpoint import BATCH_CLIPS, TrainedModel, open_trained
 
 
-def run(settings: EmbedSettings) -> StageReport:
+def run(settings: EmbedSettings) -> RunSummary:
     """Complete when the file is there and holds these settings' embeddings; InputError when it holds others."""
-    report = StageReport("embed", unit="clip")
+    report = RunSummary("embed", unit="clip")
     model = open_trained(settings.checkpoint, settings.manifest)
     made_of = made_of_settings(model, settings)
     summary = settings.out.with_suffix(".json")
@@ -95,7 +95,7 @@ def _difference(there: MadeOf, wanted: MadeOf) -> str:
 
 
 def _write_parts(
-    model: TrainedModel, settings: EmbedSettings, made_of: MadeOf, folder: Path, report: StageReport
+    model: TrainedModel, settings: EmbedSettings, made_of: MadeOf, folder: Path, report: RunSummary
 ) -> list[Path]:
     """Write the parts that aren't there yet; sets `report.stopped` where a signal cut this short."""
     model.dataset.keep_no_more()
@@ -176,7 +176,7 @@ def _stored(vectors: NDArray[np.float32], precision: str, batch: list[ClipFeatur
     raise InputError(f"video {clip.video_id} at {clip.start:.1f} s: its vector {name} holds {reason}")
 
 
-def _describe(report: StageReport, settings: EmbedSettings, model: TrainedModel) -> None:
+def _describe(report: RunSummary, settings: EmbedSettings, model: TrainedModel) -> None:
     with EmbeddingsFile(settings.out) as file:
         report.skipped = file.clips - report.done
         absent = {m: file.clips - int(file.present(m).sum()) for m in file.made_of.modalities}
@@ -189,7 +189,7 @@ def _describe(report: StageReport, settings: EmbedSettings, model: TrainedModel)
             "clips": file.clips,
             "absent": absent,
             "made of": asdict(file.made_of),
-            "circumstance": circumstance("cpu"),
+            "circumstance": provenance("cpu"),
         }
     silent = model.dataset.without_captions().intersection(video_ids)
     if silent and settings.clips == "captions":

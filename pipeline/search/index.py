@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.core.errors import InputError, suggest
 from pipeline.core.files import ASIDE, read_json, write_json
 from pipeline.core.lease import locked
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.search.embeddings import EmbeddingsFile, VectorRows
 from pipeline.search.settings import IndexSettings, memory_bytes
 from pipeline.search.vector_index import (
@@ -62,9 +62,9 @@ class IndexDescription:
     schema: int = SCHEMA
 
 
-def run(settings: IndexSettings) -> StageReport:
+def run(settings: IndexSettings) -> RunSummary:
     """Complete when the index is there; InputError when the folder holds another one."""
-    report = StageReport("index", unit="vector")
+    report = RunSummary("index", unit="vector")
     memory = memory_bytes(settings.memory)
     with EmbeddingsFile(settings.embeddings) as file:
         space = _space(settings, file)
@@ -188,7 +188,7 @@ def _named(there: IndexDescription) -> str:
     return f"an index of {there.embeddings['path']}, space {there.space}, {there.modality}, {there.memory >> 20} MiB"
 
 
-def _published(report: StageReport) -> StageReport:
+def _published(report: RunSummary) -> RunSummary:
     detail = report.detail
     if detail["left_out"]:
         report.notes.append(f"{detail['left_out']} clips have no {detail['modality']} and can't be found")

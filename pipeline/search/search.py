@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_aside
 from pipeline.core.formatting import plain
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.core.thumbnails import frame_jpeg
 from pipeline.dataset.folder import read_description as read_dataset
 from pipeline.download.media import MediaFinder
@@ -115,9 +115,9 @@ _CAPTION = 72
 """Characters of a caption that a line shows."""
 
 
-def run(settings: SearchSettings) -> StageReport:
+def run(settings: SearchSettings) -> RunSummary:
     """Prints what it finds; complete when there is a clip. InputError for a query that can't be answered."""
-    report = StageReport("search", unit="clip")
+    report = RunSummary("search", unit="clip")
     if settings.like and settings.query.strip():
         raise InputError("mcn search: a query or --like, not both")
     if not settings.like and not settings.query.strip():

@@ -13,7 +13,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from extractors.precision import resolve_device, resolve_precision
-from models.batch_step import Alone, Exchange
+from models.batch_step import Communicator, SingleProcess
 from pipeline.core.errors import InputError
 from pipeline.core.signals import asked_to_stop, stop_file
 from pipeline.training.settings import TrainSettings
@@ -33,14 +33,14 @@ class Work(Protocol[Result]):
 
 
 class FabricExchange:
-    """The exchange of several processes."""
+    """The communicator of several processes."""
 
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
         self.rank, self.processes = fabric.global_rank, fabric.world_size
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """See `models.Exchange`."""
+        """See `models.Communicator`."""
         # gloo gathers no bool.
         sent = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
         received = self._fabric.all_gather(sent.contiguous())
@@ -48,21 +48,21 @@ class FabricExchange:
         return received.flatten(0, 1).to(tensor.dtype)
 
     def total(self, tensor: Tensor) -> Tensor:
-        """See `models.Exchange`."""
+        """See `models.Communicator`."""
         summed = tensor.clone()
         # Fabric's own waits for all processes before each one.
         torch.distributed.all_reduce(summed)
         return summed
 
     def first(self, tensor: Tensor) -> Tensor:
-        """See `models.Exchange`."""
+        """See `models.Communicator`."""
         # A sum with zeros is exact, and stays on the device, where Fabric's broadcast would pickle.
         return self.total(tensor if self.rank == 0 else torch.zeros_like(tensor))
 
 
-def exchange_of(fabric: Fabric) -> Exchange:
+def communicator_of(fabric: Fabric) -> Communicator:
     """What the processes of `fabric` share a batch through."""
-    return FabricExchange(fabric) if fabric.world_size > 1 else Alone()
+    return FabricExchange(fabric) if fabric.world_size > 1 else SingleProcess()
 
 
 def started_from_outside() -> bool:
@@ -120,18 +120,20 @@ def launch(settings: TrainSettings, precision: str, work: Work[Result]) -> Resul
 class Agreement:
     """What all processes must decide alike; all ask at the same time and get the same answer."""
 
-    def __init__(self, exchange: Exchange, device: torch.device, stop_file: Path | None) -> None:
-        self._exchange, self._device, self._stop_file = exchange, device, stop_file
+    def __init__(self, communicator: Communicator, device: torch.device, stop_file: Path | None) -> None:
+        self._communicator, self._device, self._stop_file = communicator, device, stop_file
 
     def stop_or_save(self, due: bool) -> tuple[bool, bool]:
         """Whether any process was asked to stop; and whether process 0 finds a checkpoint due."""
         stop = asked_to_stop() or (self._stop_file is not None and self._stop_file.exists())
-        if self._exchange.processes == 1:
+        if self._communicator.processes == 1:
             return stop, due
-        told = self._exchange.total(torch.tensor([stop, due and self._exchange.rank == 0], device=self._device).int())
+        told = self._communicator.total(
+            torch.tensor([stop, due and self._communicator.rank == 0], device=self._device).int()
+        )
         return bool(told[0]), bool(told[1])
 
     def wait(self) -> None:
         """Until all are here: who leaves earlier may take those with it that still write."""
-        if self._exchange.processes > 1:
-            self._exchange.total(torch.zeros(1, device=self._device))
+        if self._communicator.processes > 1:
+            self._communicator.total(torch.zeros(1, device=self._device))

@@ -13,15 +13,15 @@ from models.davenet import ResDavenet
 from models.mcn import MCN
 from models.published import StateDictError, export_published, published_names
 from pipeline.core.errors import InputError
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.training.checkpoint import load_checkpoint, model_from, save_tensors
 from pipeline.training.settings import ExportSettings
 from pipeline.training.weights import read_davenet
 
 
-def run(settings: ExportSettings) -> StageReport:
+def run(settings: ExportSettings) -> RunSummary:
     """Write the file; one that is there with the same tensors stays. InputError where there is no published form."""
-    report = StageReport("export", unit="tensor")
+    report = RunSummary("export", unit="tensor")
     content = load_checkpoint(settings.model)
     model = model_from(content)
     try:

@@ -14,7 +14,7 @@ from pipeline.core.errors import InputError, suggest
 NORM_GROUP = 128
 """Clips over which DaveNet's batch norm takes its statistics, unless `chunk_clips` says otherwise."""
 
-FREE = frozenset(
+CHANGEABLE_ON_RESUME = frozenset(
     (
         "out manifest scheme initial_weights device devices nodes precision workers stage_to stage_budget save_every "
         "log_every"

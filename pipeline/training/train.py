@@ -15,24 +15,24 @@ from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_json, write_text
 from pipeline.core.lease import locked
-from pipeline.core.provenance import circumstance
-from pipeline.core.reporting import StageReport
+from pipeline.core.provenance import provenance
+from pipeline.core.reporting import RunSummary
 from pipeline.dataset.manifest import TRAIN
 from pipeline.training.batches import PermutedCaptions, TrainingBatches
 from pipeline.training.checkpoint import FILE, VIDEOS, remove_leftovers, save_tensors
-from pipeline.training.distributed import exchange_of, launch, precision_of
+from pipeline.training.distributed import communicator_of, launch, precision_of
 from pipeline.training.heldout import HeldOutClips
 from pipeline.training.settings import TrainSettings, find_scheme
 from pipeline.training.staging import stage
 from pipeline.training.trainer import Data, Trainer
 from pipeline.training.weights import share_initial_weights
 
-FOUND = "train.json"
+SUMMARY_FILE = "train.json"
 DAVENET_FILE = "davenet.pt"
 """Beside the checkpoint of model davenet: weights for `mcn extract --davenet-weights`."""
 
 
-def run(settings: TrainSettings) -> StageReport:
+def run(settings: TrainSettings) -> RunSummary:
     """Train until `epochs` are done. Killed at any moment, the same call goes on from the last checkpoint."""
     try:
         return launch(settings, precision_of(settings), _work)
@@ -50,9 +50,9 @@ def run(settings: TrainSettings) -> StageReport:
         ) from None
 
 
-def _work(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> StageReport:
+def _work(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> RunSummary:
     """What each process does."""
-    report = StageReport("train", unit="epoch")
+    report = RunSummary("train", unit="epoch")
     try:
         trainer = prepare(fabric, settings, report.notes)
     except ValueError as error:  # sizes that the model refuses
@@ -63,7 +63,7 @@ def _work(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> StageRe
             remove_leftovers(settings.out)
         # All take it up, or none: one process that finds a checkpoint and one that doesn't would part for good.
         there = torch.tensor(int((settings.out / FILE).exists()), device=fabric.device)
-        if bool(exchange_of(fabric).first(there)):
+        if bool(communicator_of(fabric).first(there)):
             trainer.resume()
         report.skipped = trainer.epoch
         if trainer.epoch < settings.epochs:
@@ -147,7 +147,7 @@ def _training_videos(settings: TrainSettings, dataset: FeatureDataset, silent: s
     return present
 
 
-def _report(trainer: Trainer, report: StageReport) -> StageReport:
+def _report(trainer: Trainer, report: RunSummary) -> RunSummary:
     settings, dataset = trainer.settings, trainer.data.dataset
     report.done = trainer.epoch - report.skipped
     report.stopped = trainer.epoch < settings.epochs
@@ -158,8 +158,8 @@ def _report(trainer: Trainer, report: StageReport) -> StageReport:
         "scheme": trainer.scheme.name,
         "videos": len(trainer.data.batches.video_ids),
         "manifest": {"name": dataset.manifest.name, "digest": dataset.manifest.digest},
-        "circumstance": circumstance(str(trainer.fabric.device)),
-        "processes": trainer.exchange.processes,
+        "circumstance": provenance(str(trainer.fabric.device)),
+        "processes": trainer.communicator.processes,
         "precision": trainer.precision,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "last": trainer.history[-1] if trainer.history else {},
@@ -173,8 +173,8 @@ def _report(trainer: Trainer, report: StageReport) -> StageReport:
         if settings.model == "davenet" and report.complete:
             report.detail["davenet"] = str(_write_davenet(trainer.model, settings.out / DAVENET_FILE))
         # The report of the run that did the work stays.
-        again = not trainer.steps_now and (settings.out / FOUND).exists()
-        report.finish().publish(None if again else settings.out / FOUND)
+        again = not trainer.steps_now and (settings.out / SUMMARY_FILE).exists()
+        report.finish().publish(None if again else settings.out / SUMMARY_FILE)
     return report
 
 

@@ -26,9 +26,9 @@ from pipeline.core.reporting import Progress
 from pipeline.training.batches import TrainingBatches
 from pipeline.training.checkpoint import FILE, NOT_FINITE, load_checkpoint, save_checkpoint, save_tensors
 from pipeline.training.curves import LearningCurves
-from pipeline.training.distributed import Agreement, exchange_of
+from pipeline.training.distributed import Agreement, communicator_of
 from pipeline.training.heldout import HeldOutClips
-from pipeline.training.settings import FREE, TrainSettings
+from pipeline.training.settings import CHANGEABLE_ON_RESUME, TrainSettings
 from pipeline.training.weights import load_initial
 
 STANDARDISED_BATCHES = 200
@@ -55,7 +55,7 @@ class Trainer:
         self, settings: TrainSettings, fabric: Fabric, precision: str, scheme: Scheme, model: MCN, data: Data
     ) -> None:
         self.settings, self.fabric, self.precision, self.scheme, self.data = settings, fabric, precision, scheme, data
-        self.exchange = exchange_of(fabric)
+        self.communicator = communicator_of(fabric)
         model.to(fabric.device).train()
         self.model = model
         self.queues = nn.ModuleDict(
@@ -68,9 +68,9 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(settings.seed)
         queues = {name: queue for name, queue in self.queues.items() if isinstance(queue, ClusterQueue)}
         self.step_of = BatchStep(
-            self.model, queues, settings.losses(), settings.chunk, self.exchange, autocast=fabric.autocast
+            self.model, queues, settings.losses(), settings.chunk, self.communicator, autocast=fabric.autocast
         )
-        self._agreement = Agreement(self.exchange, fabric.device, None)
+        self._agreement = Agreement(self.communicator, fabric.device, None)
         self._saved = time.monotonic()
         self.epoch = self.step = 0
         """Epochs done, and steps of the one begun."""
@@ -80,12 +80,12 @@ class Trainer:
         self.waited_s = self.worked_s = 0.0
         self.steps_now = 0
         """Steps taken by this process, in `waited_s` + `worked_s` seconds."""
-        self.videos_a_process = settings.batch_videos // self.exchange.processes
+        self.videos_a_process = settings.batch_videos // self.communicator.processes
 
     @property
     def is_first(self) -> bool:
         """Whether this is the process that writes."""
-        return self.exchange.rank == 0
+        return self.communicator.rank == 0
 
     @property
     def steps_done(self) -> int:
@@ -137,7 +137,7 @@ class Trainer:
 
         InputError when a figure is no longer finite: the last checkpoint stays as it was.
         """
-        self._agreement = Agreement(self.exchange, self.fabric.device, stop_file)
+        self._agreement = Agreement(self.communicator, self.fabric.device, stop_file)
         self._saved = time.monotonic()
         folder = self.settings.out / "tensorboard"
         curves = LearningCurves(folder, self.steps_done + 1) if self.is_first else nullcontext()
@@ -180,7 +180,7 @@ class Trainer:
 
     def _step(self, clips: ClipInputs) -> dict[str, float]:
         """One optimiser step; returns its figures by name."""
-        rank, count = self.exchange.rank, self.settings.clips_per_video
+        rank, count = self.communicator.rank, self.settings.clips_per_video
         videos = torch.arange(rank * self.videos_a_process, (rank + 1) * self.videos_a_process)
         video_index = videos.repeat_interleave(count).to(self.fabric.device)
         if self.settings.restart_clusters and self.step == 0:
@@ -192,7 +192,7 @@ class Trainer:
         except TooFewClipsError as error:
             raise InputError(f"training: {error}: see --clusters, --batch-videos and --clips-per-video") from None
         figures = self._figures(losses)
-        self._refuse_what_is_not_finite(figures)
+        self._check_finite(figures)
         rate = learning_rate_at(self.settings, self.steps_done, self.settings.epochs * self.data.batches.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -212,7 +212,7 @@ class Trainer:
         read = torch.stack([value.double() for value in values.values()]).tolist()
         return dict(zip(values, read, strict=True))
 
-    def _refuse_what_is_not_finite(self, figures: dict[str, float]) -> None:
+    def _check_finite(self, figures: dict[str, float]) -> None:
         bad = [name for name, value in figures.items() if not math.isfinite(value)]
         if not bad:
             return
@@ -291,7 +291,7 @@ class Trainer:
         content = load_checkpoint(self.settings.out)
         for name, value in as_plain(self.settings).items():
             before = content["settings"].get(name)
-            if name not in FREE and before != value:
+            if name not in CHANGEABLE_ON_RESUME and before != value:
                 raise InputError(f"{path}: made with {name} {before!r}, asked for {value!r}; take another --out")
         if content["precision"] != self.precision:
             raise InputError(

@@ -21,7 +21,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import sha256_of_file
 from pipeline.core.ledger import LedgerWriter, latest_states, read_ledger
 from pipeline.core.records import Outcome
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.download.media import find_media, media_path
 from pipeline.download.settings import DownloadSettings
 from pipeline.sample.site import SampleSite
@@ -79,7 +79,7 @@ def site(sample: Path) -> Iterator[SampleSite]:
         yield site
 
 
-def download(site: SampleSite, folder: Path, arguments: Sequence[str] = (), **settings: Any) -> StageReport:
+def download(site: SampleSite, folder: Path, arguments: Sequence[str] = (), **settings: Any) -> RunSummary:
     values: dict[str, Any] = {"workers": 1, "retries": 2, "retry_wait_s": 0.01, **settings}
     ids, out = folder / "sample" / "list.csv", folder / "out"
     return run(DownloadSettings(ids=ids, out=out, site="sample", site_url=site.url, **values), arguments)

@@ -145,7 +145,7 @@ def test_with_davenet_a_chunk_is_the_group_of_its_batch_norm() -> None:
 
 
 class Threads:
-    """An exchange of threads that stand for processes."""
+    """A communicator of threads that stand for processes."""
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
@@ -179,7 +179,7 @@ class OneThread:
 def share(model: MCN, clips: ClipInputs, processes: int, chunk: int) -> tuple[list[BatchStep], list[StepLosses]]:
     """Two steps on the same batch, by `processes` copies of the model."""
     threads, size = Threads(processes), len(clips) // processes
-    steps = [make(copy.deepcopy(model), chunk_clips=chunk, exchange=threads.of(rank)) for rank in range(processes)]
+    steps = [make(copy.deepcopy(model), chunk_clips=chunk, communicator=threads.of(rank)) for rank in range(processes)]
     losses: list[StepLosses | None] = [None] * processes
     videos = videos_of(len(clips))
 

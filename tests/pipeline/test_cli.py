@@ -14,7 +14,7 @@ import torch
 from pipeline.cli import main, parse
 from pipeline.commands import COMMANDS
 from pipeline.core.errors import InputError
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 
 ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]
@@ -298,7 +298,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any]) -> li
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_status_0_only_when_the_work_is_there(monkeypatch: pytest.MonkeyPatch, complete: bool) -> None:
-    command = answering(monkeypatch, lambda settings: StageReport("train", complete=complete))
+    command = answering(monkeypatch, lambda settings: RunSummary("train", complete=complete))
     assert main(command) == (0 if complete else 1)
 
 

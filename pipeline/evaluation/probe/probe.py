@@ -14,9 +14,9 @@ from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.figures import write_drawing
 from pipeline.core.files import read_json, sha256_of_file
-from pipeline.core.provenance import circumstance
+from pipeline.core.provenance import provenance
 from pipeline.core.records import VideoRecord
-from pipeline.core.reporting import Progress, StageReport
+from pipeline.core.reporting import Progress, RunSummary
 from pipeline.download.media import MediaFinder
 from pipeline.download.video_list import read_video_list
 from pipeline.evaluation.lists import read_step_lists
@@ -46,9 +46,9 @@ LEAST_AGREEMENT = 0.999
 MOST_NOTES = 3
 
 
-def run(settings: ProbeSettings) -> StageReport:
+def run(settings: ProbeSettings) -> RunSummary:
     """Run every part that what is given suffices for; what is left out is told in a line each."""
-    report = StageReport("probe", unit="part")
+    report = RunSummary("probe", unit="part")
     model = open_trained(settings.checkpoint, settings.manifest)
     inputs = _inputs(settings, model)
     if found_again(report, settings.out / FILE, inputs):
@@ -66,7 +66,7 @@ def run(settings: ProbeSettings) -> StageReport:
         },
         "command": settings.command(),
         "inputs": inputs,
-        "circumstance": circumstance("cpu"),
+        "circumstance": provenance("cpu"),
         "settings": as_plain(settings),
     }
     _draw([(detail["scheme"], detail) for detail in (report.detail, *others)], settings)
@@ -97,7 +97,7 @@ def _remove(path: Path, suffixes: Sequence[str]) -> None:
 class _Parts:
     """The parts of one call; what several need is read once."""
 
-    def __init__(self, settings: ProbeSettings, model: TrainedModel, report: StageReport) -> None:
+    def __init__(self, settings: ProbeSettings, model: TrainedModel, report: RunSummary) -> None:
         self._settings, self._model, self._report = settings, model, report
         self._videos = chosen_videos(model.dataset.manifest.ids(settings.split), settings.videos, settings.seed)
         if not self._videos:

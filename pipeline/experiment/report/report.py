@@ -11,7 +11,7 @@ import jinja2
 from pipeline.core.errors import InputError
 from pipeline.core.figures import Drawing, FigureFiles, Shown
 from pipeline.core.files import read_json, write_text
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.evaluation import localization
 from pipeline.evaluation.probe.figures import dose_drawing, probe_drawing
 from pipeline.evaluation.probe.tables import probes
@@ -59,7 +59,7 @@ _OF_PROBES = ("not run, ", "words asked for: ")
 _MEASURES = {"R@5": "R@5, text -> video", "recall": "localization recall"}
 
 
-def run(settings: ReportSettings) -> StageReport:
+def run(settings: ReportSettings) -> RunSummary:
     """Write the report and say what it lacks; complete when it lacks nothing that the study's files should give."""
     summary = settings.file.with_suffix(".json")
     if summary.exists() and not _is_summary(summary):
@@ -69,12 +69,12 @@ def run(settings: ReportSettings) -> StageReport:
     return report
 
 
-def write_report(settings: ReportSettings) -> StageReport:
+def write_report(settings: ReportSettings) -> RunSummary:
     """Write the HTML file, its figures and tables. Equal studies and settings give equal bytes.
 
     InputError when the folder holds no finished comparison, or can't be written to.
     """
-    report = StageReport("report", unit="file")
+    report = RunSummary("report", unit="file")
     study = read_study(settings.study)
     media = _media(settings)
     content = _Sections(study, settings, media, report).all()
@@ -114,7 +114,7 @@ def _media(settings: ReportSettings) -> Path | None:
 class _Sections:
     """Makes what the page shows, section by section."""
 
-    def __init__(self, study: Study, settings: ReportSettings, media: Path | None, report: StageReport) -> None:
+    def __init__(self, study: Study, settings: ReportSettings, media: Path | None, report: RunSummary) -> None:
         self._study, self._settings, self._report = study, settings, report
         self._names, self._frames = ShownNames(settings.public), Frames(media)
         self._files = FigureFiles(settings.figures, settings.command())

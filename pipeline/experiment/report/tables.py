@@ -1,4 +1,4 @@
-"""Tables of what a study stands on: data, arms, settings, time and memory, circumstance."""
+"""Tables of what a study stands on: data, arms, settings, time and memory, provenance."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -117,7 +117,7 @@ def circumstance_table(study: Study, public: bool) -> Table:
     rows += [(name, _mixed([libraries.get(name, _NONE) for libraries in versions])) for name in names]
     mixed = [row[0] for row in rows if row[0] != "trained" and "; " in row[1]]
     notes = (f"Models differ in {', '.join(mixed)}.",) if mixed else ("The same for all models.",)
-    return Table("Circumstance", ("", ""), tuple(rows), notes)
+    return Table("Provenance", ("", ""), tuple(rows), notes)
 
 
 def _settings(model: Model) -> dict[str, Any]:

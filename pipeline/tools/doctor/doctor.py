@@ -4,7 +4,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.tools.doctor.finding import Finding, examine
 from pipeline.tools.doctor.folder import shared_folder_checks, trial_folder
 from pipeline.tools.doctor.machine import machine_checks
@@ -12,12 +12,12 @@ from pipeline.tools.doctor.software import software_checks
 from pipeline.tools.settings import DoctorSettings
 
 
-def run(settings: DoctorSettings) -> StageReport:
+def run(settings: DoctorSettings) -> RunSummary:
     """Make all checks, print each as it ends. Complete when none found a problem; warnings are told and let pass.
 
     InputError when the folder is missing or can't be written to.
     """
-    report = StageReport("doctor", unit="check")
+    report = RunSummary("doctor", unit="check")
     findings: list[Finding] = []
     with ExitStack() as stack:
         checks = machine_checks() | software_checks()

@@ -54,7 +54,7 @@ def _place(name: str) -> str | None:
     return spec.origin or next(iter(spec.submodule_search_locations or ()), None)
 
 
-def _strangers(places: dict[str, str | None]) -> dict[str, str]:
+def _unknown_names(places: dict[str, str | None]) -> dict[str, str]:
     """Package -> where it was found, for those that aren't this project's own."""
     return {
         name: place or "nowhere"
@@ -65,7 +65,7 @@ def _strangers(places: dict[str, str | None]) -> dict[str, str]:
 
 def check_packages() -> Finding:
     """That `models`, `pipeline` and the others are ours, here and in a process that is started in this folder."""
-    strangers = _strangers({name: _place(name) for name in OURS})
+    strangers = _unknown_names({name: _place(name) for name in OURS})
     if not strangers:
         # Workers and fetchers are such processes: the working directory comes first on their path.
         path = os.pathsep.join(place for place in sys.path if place)
@@ -77,7 +77,7 @@ def check_packages() -> Finding:
             timeout=_CHILD_LIMIT_S,
             check=True,
         )
-        strangers = _strangers(json.loads(child.stdout))
+        strangers = _unknown_names(json.loads(child.stdout))
     if strangers:
         found = ", ".join(f"{name} is {place}" for name, place in strangers.items())
         mend = f"work in another folder, or rename it or take it off the path; ours are in {ROOT}"

@@ -11,7 +11,7 @@ from pipeline.commands import COMMANDS
 from pipeline.core.config import from_mapping
 from pipeline.core.errors import InputError
 from pipeline.core.provenance import usable_cores
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.dataset.manifest import TRAIN, read_manifest
 from pipeline.download.video_list import read_video_ids
 from pipeline.experiment.stages import RunSettings
@@ -39,12 +39,12 @@ _EXTRACTION_SHARE = 0.25
 _NO_PROBE = "not probed (--probe-seconds 0)"
 
 
-def run(settings: EstimateSettings) -> StageReport:
+def run(settings: EstimateSettings) -> RunSummary:
     """Print a table of figures. Complete also where some are unknown: each says what it lacks.
 
     InputError for a study that `mcn run` would refuse.
     """
-    report = StageReport("estimate", unit="figure")
+    report = RunSummary("estimate", unit="figure")
     figures = _Estimate(settings).figures()
     print(figures.table())
     unknown = sum(figure.value is None for figure in figures.all)

@@ -15,7 +15,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE, fsync_folder, write_aside, write_json, write_text
 from pipeline.core.lease import locked
 from pipeline.core.ledger import decode_line, read_ledger
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.core.video_ids import check_media_name
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.caption_store import CaptionStore, remove_from_store
@@ -57,12 +57,12 @@ from pipeline.tools.verify.repair import WITHOUT_MEDIA
 from pipeline.training.checkpoint import VIDEOS
 
 
-def run(settings: ForgetSettings) -> StageReport:
+def run(settings: ForgetSettings) -> RunSummary:
     """Complete when none of the videos is left anywhere; says which checkpoints saw them.
 
     InputError, with nothing changed, when what is to be rewritten is damaged: a copy must not get valid digests.
     """
-    report = StageReport("forget")
+    report = RunSummary("forget")
     dataset = settings.dataset or Path(str(settings.run)) / "dataset"
     read_description(dataset)
     media = _media(settings, dataset)
@@ -93,7 +93,7 @@ def run(settings: ForgetSettings) -> StageReport:
 
 
 def _forget(
-    report: StageReport, settings: ForgetSettings, dataset: Path, media: Path | None, ids: Collection[str]
+    report: RunSummary, settings: ForgetSettings, dataset: Path, media: Path | None, ids: Collection[str]
 ) -> None:
     write_json(dataset / FORGETTING, {"ids": sorted(ids)})
     for folder in (dataset, media):
@@ -279,13 +279,13 @@ def _rewrite(dataset: Path, source: Path, new: str, kept: tuple[str, ...]) -> No
     parts = dataset / "parts" / new
     identity = read_description(dataset)["identity"]
     with FeatureFile(source) as file:
-        circumstance, table = file.circumstance, file.table()
+        provenance, table = file.provenance, file.table()
         places = {video_id: place for place, video_id in enumerate(file.video_ids)}
         stored = [video_id for video_id in kept if video_id in places]
         for video_id in stored:
             video = file.video(places[video_id], video_id, table)
-            write_part(parts / f"{video_id}.h5", video, Origin(new, identity, circumstance))
-    origin = Origin(new, identity, circumstance, read_plan(dataset / "plans", new).digest)
+            write_part(parts / f"{video_id}.h5", video, Origin(new, identity, provenance))
+    origin = Origin(new, identity, provenance, read_plan(dataset / "plans", new).digest)
     write_shard(shard_path(dataset, new), [parts / f"{video_id}.h5" for video_id in stored], origin)
 
 

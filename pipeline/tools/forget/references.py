@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pipeline.core.figures import is_of_a_report
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.download.media import MEDIA_SUFFIXES
 
 _BLOCK_BYTES = 1 << 20
-_REPORT_KEYS = frozenset(StageReport("").as_json())
+_REPORT_KEYS = frozenset(RunSummary("").as_json())
 _RESULTS_KEYS = frozenset(("source", "stages", "scores", "processors"))
 _PAGE_BEGINS, _PAGE_TITLE = b"<!doctype html>", b"<title>mcn run: "
 _STUDY_TITLE = b"<title>mcn report: "

@@ -107,7 +107,7 @@ def _features(path: Path) -> dict[str, Any]:
             "videos without sound": int((np.diff(opened["logmel/offsets"][:]) == 0).sum()),
             "decoders": {name: decoders.count(name) for name in sorted(set(decoders))},
             "identity": identity,
-            "circumstance": file.circumstance,
+            "circumstance": file.provenance,
             "datasets": {name: f"{data.dtype.str} {list(data.shape)}" for name, data in sorted(datasets.items())},
             "video ids": ids,
         }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import InputError, suggest
 from pipeline.core.formatting import facts_lines, plain
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.search.index import FILE as INDEX_FILE
 from pipeline.search.index import read_description as read_index
 from pipeline.tools.inspect.hdf5 import inspect_hdf5
@@ -40,9 +40,9 @@ class Inspection:
     scheme: SchemeDescription | None = None
 
 
-def run(settings: InspectSettings) -> StageReport:
+def run(settings: InspectSettings) -> RunSummary:
     """Print what is found. InputError, one line, for what is missing, broken or of no known kind."""
-    report = StageReport("inspect", unit="file")
+    report = RunSummary("inspect", unit="file")
     found = inspect(settings.path, settings.width)
     if settings.draw is not None:
         from pipeline.tools.inspect.scheme_figure import check_drawing, draw_scheme

@@ -8,11 +8,11 @@ from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json, read_json
-from pipeline.core.lease import is_gone, read_lease
+from pipeline.core.lease import has_ended, read_lease
 from pipeline.core.ledger_scan import split_line
 from pipeline.dataset.folder import FILE as TOMBSTONES
 from pipeline.dataset.folder import forgotten, read_description
-from pipeline.dataset.freeze import circumstances_of
+from pipeline.dataset.freeze import provenances_of
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_plans import (
     closed_names,
@@ -49,7 +49,7 @@ def inspect_json(path: Path) -> Inspected:
         return "data set", dataset_facts(path.parent)
     if "token" in keys and (lease := read_lease(path)) is not None:
         holder, beat = lease
-        facts = {"host": str(holder.host), "process": holder.pid, "ended": is_gone(holder), "beats": beat}
+        facts = {"host": str(holder.host), "process": holder.pid, "ended": has_ended(holder), "beats": beat}
         return "lease", facts | {"seconds since the last": round(max(0.0, time.time() - path.stat().st_mtime), 1)}
     if keys == {"ids"} and path.name == "forgetting.json":
         return "journal of mcn forget", {"videos half forgotten": len(content["ids"])}
@@ -154,7 +154,7 @@ def dataset_facts(dataset: Path) -> dict[str, Any]:
         "words": description.get("words"),
         "settings": description.get("settings"),
         "announcements": description.get("announcements"),
-        "circumstances": circumstances_of(held),
+        "circumstances": provenances_of(held),
     }
 
 

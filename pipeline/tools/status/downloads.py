@@ -133,8 +133,8 @@ class DownloadScan:
         kinds, standing = self.ledger.kind(), self._standing()
         counted = np.zeros(len(standing), bool)
         counted[: len(standing) if self.listed is None else self.listed] = True
-        gravestones = self._forgotten()
-        counted[gravestones] = False
+        tombstones = self._forgotten()
+        counted[tombstones] = False
         done, deleted = self._done()
         # What has come since the folder was last walked is where the ledger says it is.
         has_file = done & ~deleted
@@ -158,8 +158,8 @@ class DownloadScan:
             gone=reasons(_GONE),
             given_up=reasons(_GIVEN_UP),
             waiting=waiting,
-            forgotten=len(gravestones),
-            unlisted=int(((standing != _UNCOUNTED) & ~counted).sum()) - len(gravestones),
+            forgotten=len(tombstones),
+            unlisted=int(((standing != _UNCOUNTED) & ~counted).sum()) - len(tombstones),
             files=int(has_file.sum()),
             deleted=int((deleted & ~has_file).sum()),
             lost=int((done & ~deleted & ~has_file).sum()),

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pipeline.core.formatting import count, duration, plain, size
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.tools.rates import Rate
 from pipeline.tools.settings import StatusSettings
 from pipeline.tools.status.dataset import Shards
@@ -147,9 +147,9 @@ def _model(model: ModelState) -> str:
     return f"{plain(model.name, 80)}: epoch {model.epoch}{of}{loss}{at_work}"
 
 
-def run(settings: StatusSettings) -> StageReport:
+def run(settings: StatusSettings) -> RunSummary:
     """Print where things stand, once or with `watch` until Ctrl-C. InputError when `run` is no such folder."""
-    report = StageReport("status", unit="look")
+    report = RunSummary("status", unit="look")
     view = StatusView(settings.run, settings.media, settings.ids)
     with suppress(KeyboardInterrupt):
         while True:

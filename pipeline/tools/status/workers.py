@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import read_json
-from pipeline.core.lease import EXPIRES_S, is_gone, read_lease
+from pipeline.core.lease import EXPIRES_S, has_ended, read_lease
 from pipeline.download.budget import SCRATCH
 
 _CLOCKS_APART_S = 300.0
@@ -51,7 +51,7 @@ def workers(leases: dict[str, Path], now: float) -> list[Worker]:
         silent = seconds > EXPIRES_S + _CLOCKS_APART_S
         state: Literal["at work", "silent", "ended"] = "silent" if silent else "at work"
         try:
-            state = "ended" if is_gone(holder) else state
+            state = "ended" if has_ended(holder) else state
             found.append(Worker(what, str(holder.host), int(holder.pid), state, round(seconds, 1)))
         except (TypeError, ValueError):
             continue

@@ -17,7 +17,7 @@ from pipeline.core.reporting import Progress
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.caption_store import CaptionStore
 from pipeline.dataset.folder import read_description
-from pipeline.dataset.freeze import circumstances_of
+from pipeline.dataset.freeze import provenances_of
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_check import ShardChecker
 from pipeline.dataset.shard_plans import (
@@ -180,7 +180,7 @@ def _duplicates(findings: Findings) -> None:
 
 
 def _beside(dataset: Path, findings: Findings) -> None:
-    """Word vectors, captions, ledger, Circumstances."""
+    """Word vectors, captions, ledger, provenances."""
     wanted = read_description(dataset).get("words")
     if wanted:
         try:
@@ -201,10 +201,10 @@ def _beside(dataset: Path, findings: Findings) -> None:
         pass
     if torn:
         findings.notes.append(f"{torn.total()} ledger lines were torn by a crash and count as not written")
-    mix = circumstances_of(findings.receipts)
+    mix = provenances_of(findings.receipts)
     if len(mix) > 1:
         shown = "; ".join(f"{one['videos']} videos on {one['processor']}, {one['device']}" for one in mix)
-        findings.notes.append(f"shards were made under {len(mix)} Circumstances: {shown}")
+        findings.notes.append(f"shards have {len(mix)} different provenances: {shown}")
 
 
 def _manifests(dataset: Path, findings: Findings) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.core.errors import InputError
 from pipeline.core.provenance import usable_cores
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.shard_plans import (
     Receipt,
@@ -19,11 +19,11 @@ from pipeline.tools.settings import VerifySettings
 from pipeline.tools.verify.findings import SHOWN, Findings, examine
 
 
-def run(settings: VerifySettings) -> StageReport:
+def run(settings: VerifySettings) -> RunSummary:
     """Complete when nothing is wrong, or all that was is mended."""
     from pipeline.tools.verify.repair import repair  # it brings decoders and networks, which a check does without
 
-    report = StageReport("verify", unit="file")
+    report = RunSummary("verify", unit="file")
     findings = examine(settings.dataset, settings.workers or usable_cores())
     if settings.repair and findings.problems:
         report.notes += repair(settings.dataset, findings, settings.media)
@@ -58,7 +58,7 @@ def run(settings: VerifySettings) -> StageReport:
     return report
 
 
-def _publish(report: StageReport, path: Path) -> None:
+def _publish(report: RunSummary, path: Path) -> None:
     """Print the summary and keep it; a data set that can only be read may be whole all the same."""
     try:
         report.publish(path)

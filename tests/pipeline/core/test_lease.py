@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_json
-from pipeline.core.lease import Lease, LeaseWatch, is_gone, locked, read_lease, this_process
+from pipeline.core.lease import Lease, LeaseWatch, has_ended, locked, read_lease, this_process
 
 
 def elsewhere(path: Path, beat: int = 0, **changes: object) -> None:
@@ -54,7 +54,7 @@ def test_a_dead_process_of_this_host_loses_it_at_once(tmp_path: Path, capsys: py
     path = tmp_path / "000001.json"
     of_a_dead_process(path)
     found = read_lease(path)
-    assert found is not None and is_gone(found[0])
+    assert found is not None and has_ended(found[0])
     lease = Lease(path)
     assert lease.acquire(LeaseWatch())
     line = capsys.readouterr().err
@@ -77,10 +77,10 @@ def test_another_hosts_is_dead_when_its_count_stands_still(tmp_path: Path) -> No
 
 def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
     mine = this_process()
-    assert not is_gone(mine)
+    assert not has_ended(mine)
     write_json(tmp_path / "lease.json", mine.__dict__ | {"started": "1", "beat": 0})
     found = read_lease(tmp_path / "lease.json")
-    assert found is not None and is_gone(found[0])
+    assert found is not None and has_ended(found[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"beat": 1}', b"\xff\xfe", b'{"beat": "x", "host": 1}'])

@@ -14,13 +14,13 @@ import pytest
 from pipeline.core import provenance as circumstances
 from pipeline.core import reporting
 from pipeline.core.ledger import LedgerWriter
-from pipeline.core.provenance import circumstance
+from pipeline.core.provenance import provenance
 from pipeline.core.records import Outcome
-from pipeline.core.reporting import Progress, StageReport, ledger_progress
+from pipeline.core.reporting import Progress, RunSummary, ledger_progress
 
 
 def test_the_summary_counts_everything_once() -> None:
-    report = StageReport("extract", done=30, skipped=4, failed=Counter(undecodable=2, timeout=1), waiting=5)
+    report = RunSummary("extract", done=30, skipped=4, failed=Counter(undecodable=2, timeout=1), waiting=5)
     report.notes.append("random weights")
     report.seconds = 60.0
     assert report.lines() == [
@@ -32,19 +32,19 @@ def test_the_summary_counts_everything_once() -> None:
 
 
 def test_nothing_done_has_no_rate_and_nothing_waiting_is_not_mentioned() -> None:
-    report = StageReport("train", unit="epoch")
+    report = RunSummary("train", unit="epoch")
     report.seconds = 1.0
     assert report.lines() == ["train: 0 epochs done, 0 skipped (already there), 0 failed in 1.0 s"]
 
 
 def test_finishing_stops_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = StageReport("train")
+    report = RunSummary("train")
     monkeypatch.setattr(time, "monotonic", lambda: report.started + 12.5)
     assert report.finish().seconds == 12.5
 
 
 def test_the_summary_is_printed_and_written_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = StageReport("train", done=2, failed=Counter(b=1, a=2), detail={"loss": 1.5}, complete=False)
+    report = RunSummary("train", done=2, failed=Counter(b=1, a=2), detail={"loss": 1.5}, complete=False)
     stream = io.StringIO()
     report.publish(tmp_path / "deep" / "train.json", stream)
     assert stream.getvalue().splitlines() == report.lines() and capsys.readouterr().out == ""
@@ -100,7 +100,7 @@ def test_progress_follows_the_ledger_whoever_writes_it(tmp_path: Path, monkeypat
 
 
 def test_the_circumstance_is_plain_json_and_names_the_libraries() -> None:
-    found = circumstance("cpu")
+    found = provenance("cpu")
     assert json.loads(json.dumps(found)) == found and found["device"] == "cpu"
     import h5py
     import torch

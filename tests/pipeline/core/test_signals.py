@@ -19,7 +19,7 @@ import os, sys, threading
 from pathlib import Path
 from pipeline.core import signals
 assert not signals.asked_to_stop()
-with signals.heed_signals(), signals.stop_file(Path(sys.argv[1])) as path:
+with signals.stop_on_signals(), signals.stop_file(Path(sys.argv[1])) as path:
     assert not signals.wait(0) and not path.exists()
     os.kill(os.getpid(), int(sys.argv[2]))
     assert signals.wait(10) and signals.asked_to_stop()
@@ -33,7 +33,7 @@ print("both seen")
 
 
 def test_outside_the_block_a_signal_is_what_it_was(tmp_path: Path) -> None:
-    with signals.heed_signals():
+    with signals.stop_on_signals():
         pass
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []).isdisjoint(signals.SIGNALS)
 
@@ -42,7 +42,7 @@ def test_the_second_signal_ends_the_process_and_children_are_spared() -> None:
     script = """
 import os, signal, subprocess, sys
 from pipeline.core import signals
-with signals.heed_signals():
+with signals.stop_on_signals():
     command = f"{sys.executable} -c \\"print('ready', flush=True); input()\\""
     child = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.stdout.readline()

@@ -324,7 +324,7 @@ def test_a_forgotten_video_is_in_no_manifest(tmp_path: Path, stored: Callable[..
 def test_a_mix_of_circumstances_is_told(stored: Callable[..., Path]) -> None:
     folder = stored([[id_of(0), id_of(1)], [id_of(2)], [id_of(3)]], processors=["old", "new"])
     report = run(FreezeSettings(folder, "study", heldout_videos=0, heldout_tasks=0))
-    assert any("made under 2 Circumstances" in note for note in report.notes)
+    assert any("have 2 different provenances" in note for note in report.notes)
     found = {one["processor"]: one["videos"] for one in frozen(folder)["circumstances"]}
     assert found == {"old": 3, "new": 1}
     # Only recorded: the same videos under another processor have the same digest.

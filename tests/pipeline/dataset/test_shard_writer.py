@@ -159,7 +159,7 @@ def test_attributes_types_and_layout_are_those_of_the_page(
 
 def test_own_reader_gives_back_what_was_written(shard: Path, videos: list[VideoFeatures]) -> None:
     with FeatureFile(shard) as file:
-        assert file.plan == "plan's digest" and file.circumstance == {"host": "there"}
+        assert file.plan == "plan's digest" and file.provenance == {"host": "there"}
         for wanted, found in zip(videos, file.videos(), strict=True):
             assert found.captions == wanted.captions and found.decoder == wanted.decoder
             assert [found.words.of_caption(n) for n in range(len(found.captions))] == [

@@ -10,7 +10,7 @@ import yaml
 from pipeline.cli import main
 from pipeline.core.config import from_mapping
 from pipeline.core.errors import InputError
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.evaluation import retrieval as evaluate
 from pipeline.experiment.stages import EVALUATIONS, SECTIONS, RunSettings
 from pipeline.tools.forget.references import is_report
@@ -76,15 +76,15 @@ def test_a_run_stops_at_the_first_stage_whose_work_is_not_there(
 ) -> None:
     asked: list[Path] = []
 
-    def incomplete(settings: train.TrainSettings) -> StageReport:
+    def incomplete(settings: train.TrainSettings) -> RunSummary:
         asked.append(settings.out)
-        report = StageReport("train", unit="epoch", complete=len(asked) < 2)
+        report = RunSummary("train", unit="epoch", complete=len(asked) < 2)
         report.detail = {"last": {}}
         return report
 
-    def evaluated(settings: evaluate.RetrievalSettings) -> StageReport:
+    def evaluated(settings: evaluate.RetrievalSettings) -> RunSummary:
         keys = ("scheme", "space", "direction", "metrics", "trained on", "manifest", "clips digest")
-        return StageReport("evaluate retrieval", detail=dict.fromkeys(keys, "x"))
+        return RunSummary("evaluate retrieval", detail=dict.fromkeys(keys, "x"))
 
     monkeypatch.setattr(train, "run", incomplete)
     monkeypatch.setattr(evaluate, "run", evaluated)
@@ -132,7 +132,7 @@ def test_beam_arguments_reach_the_beam_stages_alone(tmp_path: Path, monkeypatch:
     from pipeline.sample import make
 
     seen: dict[str, Any] = {}
-    report = StageReport("x")
+    report = RunSummary("x")
     monkeypatch.setattr(make, "run", lambda settings: seen.update(sample=settings) or report)
     monkeypatch.setattr(extract, "run", lambda settings, beam: seen.update(extract=(settings, beam)) or report)
     path = written(tmp_path, {"out": str(tmp_path / "out"), "sample": None, "extract": {"weights": "random:0"}})

@@ -19,7 +19,7 @@ from models.mcn import MCN
 from models.settings import ClusterSettings, LossSettings, ModelSettings
 from pipeline.core.errors import InputError
 from pipeline.training.checkpoint import load_checkpoint
-from pipeline.training.distributed import exchange_of, started_from_outside
+from pipeline.training.distributed import communicator_of, started_from_outside
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run
 
@@ -62,20 +62,22 @@ def one_step_each(fabric: Fabric, folder: Path) -> None:
 
 def one_step(fabric: Fabric, dtype: torch.dtype, folder: Path) -> None:
     """Gradients and terms of one step on this process's share of the clips, saved by its rank."""
-    exchange = exchange_of(fabric)
+    communicator = communicator_of(fabric)
     torch.manual_seed(0)
     settings = ModelSettings(width=WIDTH, video_streams=(9,), word_dim=5, reconstruction_hidden=8, audio_from="logmel")
     model = MCN(settings).to(dtype).train()
     queue = ClusterQueue(WIDTH, ClusterSettings(clusters=4, queue_rows=16)).to(dtype)
-    share = CLIPS // exchange.processes
-    mine = slice(exchange.rank * share, (exchange.rank + 1) * share)
-    step = BatchStep(model, {"shared": queue}, LossSettings(), GROUP, exchange)
+    share = CLIPS // communicator.processes
+    mine = slice(communicator.rank * share, (communicator.rank + 1) * share)
+    step = BatchStep(model, {"shared": queue}, LossSettings(), GROUP, communicator)
     videos = (torch.arange(CLIPS) // 4)[mine]
     losses: StepLosses = step.backward(clips_of(dtype)[mine], videos, torch.Generator().manual_seed(0))
     found = {f"gradient/{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
     found |= {f"buffer/{name}": buffer for name, buffer in model.named_buffers()}
     found |= {f"term/{name}": term for name, term in losses.terms.items()}
-    torch.save(found | {"centroids": queue.centroids}, folder / f"{dtype}-{exchange.processes}-{exchange.rank}.pt")
+    torch.save(
+        found | {"centroids": queue.centroids}, folder / f"{dtype}-{communicator.processes}-{communicator.rank}.pt"
+    )
 
 
 @pytest.fixture(scope="module")

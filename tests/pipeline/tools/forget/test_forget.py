@@ -20,7 +20,7 @@ from pipeline.core.figures import Drawing, FigureFiles
 from pipeline.core.lease import locked
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Outcome
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table
 from pipeline.dataset.caption_store import CaptionStore, build_caption_store
 from pipeline.dataset.folder import forgotten, is_forgotten
@@ -60,7 +60,7 @@ def whole(tmp_path: Path, planted: Any, page: str) -> Path:
     for name, ids in (("saw", planted.videos), ("did-not", [KEPT])):
         (run / "models" / name).mkdir(parents=True)
         (run / "models" / name / "videos.txt").write_text("".join(f"{i}\n" for i in ids))
-        summary = StageReport("evaluate retrieval", detail={"examples": [{"video_id": i} for i in ids]})
+        summary = RunSummary("evaluate retrieval", detail={"examples": [{"video_id": i} for i in ids]})
         summary.publish(run / "models" / name / "retrieval.json")
     results = {"source": "a.yaml", "stages": [], "scores": [{"video_id": GONE}], "processors": 2}
     (run / "results.json").write_text(json.dumps(results))
@@ -81,7 +81,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     trained = {"name": "study", "digest": "0" * 64, "videos": 1}
     detail = {"metrics": metrics, "examples": [clip | {"found": [clip | {"right": True}]}], "trained on": trained}
     detail |= {"scheme": "shared", "space": "joint", "direction": "text -> video", "manifest": trained}
-    stage = StageReport("evaluate retrieval", detail=detail).as_json() | {"asked": {"checkpoint": str(folder)}}
+    stage = RunSummary("evaluate retrieval", detail=detail).as_json() | {"asked": {"checkpoint": str(folder)}}
     write_page(folder / "index.html", {"source": "a.yaml", "stages": [stage]}, folder / "media")
     return (folder / "index.html").read_text()
 
@@ -203,7 +203,7 @@ def test_files_that_are_not_its_own_are_left_and_told(whole: Path, capsys: pytes
     given = {"captions": media / "caption.json", "ids": media / "my-list.csv", "split": whole / "split.json"}
     description = json.loads((dataset / "dataset.json").read_text())
     (dataset / "dataset.json").write_text(json.dumps(description | {"settings": {k: str(v) for k, v in given.items()}}))
-    report = StageReport("looks like one", detail={"id": GONE})
+    report = RunSummary("looks like one", detail={"id": GONE})
     texts = {
         media / "caption.json": json.dumps({GONE: {"start": [0], "end": [1], "text": ["said"]}}),
         media / "my-list.csv": f"video_id\n{GONE}\n",

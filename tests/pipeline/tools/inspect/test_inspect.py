@@ -20,7 +20,7 @@ from pipeline.core.files import digest_of_json, write_json
 from pipeline.core.lease import Lease, LeaseWatch
 from pipeline.core.ledger import LedgerWriter
 from pipeline.core.records import Outcome
-from pipeline.core.reporting import StageReport
+from pipeline.core.reporting import RunSummary
 from pipeline.dataset.caption_store import build_caption_store
 from pipeline.dataset.folder import add_tombstones, read_description
 from pipeline.dataset.manifest import read_manifest
@@ -57,7 +57,7 @@ def made(
     source = folder / "caption.json"
     source.write_text(json.dumps({"abcdefghijk": {"start": [0, 5], "end": [2, 4], "text": ["Öl", "odd"]}}))
     build_caption_store(source, dataset / "captions.h5", False).close()
-    report = StageReport("verify", "file", done=3, detail={"videos": 5}, notes=["a note"])
+    report = RunSummary("verify", "file", done=3, detail={"videos": 5}, notes=["a note"])
     write_json(dataset / "verify.json", report.as_json())
     _save(folder / "model")
     return folder
@@ -373,7 +373,7 @@ def test_a_plan_of_an_unsound_order_is_told(made: Path, tmp_path: Path, facts: F
 
 
 def test_what_others_wrote_can_not_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = StageReport("\x1b[31mstage", notes=["\x07\x1b[2J\u202e"], detail={"\x1b[H": ["\x1b"]})
+    report = RunSummary("\x1b[31mstage", notes=["\x07\x1b[2J\u202e"], detail={"\x1b[H": ["\x1b"]})
     write_json(tmp_path / "report.json", report.as_json())
     assert main(["inspect", str(tmp_path / "report.json")]) == 0
     printed = capsys.readouterr().out

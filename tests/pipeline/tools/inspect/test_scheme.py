@@ -231,9 +231,9 @@ def test_what_can_not_be_drawn_is_refused_in_a_line(
     tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipeline.core.files import write_json
-    from pipeline.core.reporting import StageReport
+    from pipeline.core.reporting import RunSummary
 
-    write_json(tmp_path / "report.json", StageReport("verify").as_json())
+    write_json(tmp_path / "report.json", RunSummary("verify").as_json())
     spaces = [{"name": "one", "modalities": {"video": "feature"}, "pairs": ["video-text"]}]
     (tmp_path / "scheme.yaml").write_text(yaml.safe_dump({"name": "broken", "spaces": spaces}))
     assert main(["inspect", *(argument.replace("FOLDER", str(tmp_path)) for argument in arguments)]) == 2
