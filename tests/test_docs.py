@@ -110,9 +110,16 @@ def test_make_targets_exist(document: str) -> None:
 def test_layout_is_the_repository() -> None:
     tree = re.search(r"^## Layout\n+```\n(.*?)^```$", text_of("README.md"), re.MULTILINE | re.DOTALL)
     assert tree
-    named = {line.split()[0].rstrip("/") for line in tree[1].splitlines()}
+    lines = tree[1].splitlines()
+    # What is indented stands in pipeline/.
+    named = {("pipeline/" if line.startswith(" ") else "") + line.split()[0].rstrip("/") for line in lines}
     assert all((ROOT / name).exists() for name in named)
-    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} <= named
+    packages = {
+        path.parent.relative_to(ROOT).as_posix()
+        for pattern in ("*", "*/*")
+        for path in ROOT.glob(f"{pattern}/__init__.py")
+    }
+    assert {package for package in packages if package.count("/") == 0 or package.startswith("pipeline/")} <= named
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
