@@ -9,7 +9,8 @@ from extractors.logmel import MEL_RATE
 from extractors.precision import check_storable, one_thread, resolve_device
 from extractors.timeline import check_feature_fps
 from extractors.weights import Weights
-from models.davenet import MEL_BANDS, RECEPTIVE_FRAMES, STRIDE, output_steps
+from models.davenet import RECEPTIVE_FRAMES, STRIDE, output_steps
+from models.settings import MEL_BANDS
 
 STEP_S = STRIDE / MEL_RATE
 CHUNK_STEPS = 512

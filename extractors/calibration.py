@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from extractors.architectures import Architecture
 from extractors.precision import one_thread
-from models.davenet import MEL_BANDS
+from models.settings import MEL_BANDS
 
 RESIDUAL_SCALE = 0.1
 PICTURES = 32

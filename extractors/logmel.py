@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torchaudio.functional import melscale_fbanks
 
 from extractors.precision import one_thread
-from models.davenet import MEL_BANDS
+from models.settings import MEL_BANDS
 
 SAMPLE_RATE = 16000
 WINDOW = 400

@@ -14,9 +14,6 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["bf16", "fp32"]
 
-LARGEST_FEATURE = 65504.0
-"""Largest finite float16: features are stored so."""
-
 # torch's names for bf16 arithmetic: x86 tiles, x86 vectors, Arm.
 _BF16_ARITHMETIC = ("amx_bf16", "avx512_bf16", "bf16", "arm_bf16", "sve_bf16")
 _WORTHWHILE_GAIN = 1.5
@@ -83,9 +80,10 @@ def one_thread() -> Iterator[None]:
 
 def check_storable(network: str, weights_digest: str, rows: NDArray[np.float32]) -> None:
     """Raises ValueError, naming the network, when features hold NaN or a value beyond +-65504."""
-    if not bool((np.abs(rows) <= LARGEST_FEATURE).all()):
+    largest = np.finfo(np.float16).max
+    if not bool((np.abs(rows) <= largest).all()):
         raise ValueError(
-            f"{network} gave NaN or a value beyond {LARGEST_FEATURE:.0f}, which float16 can't hold: its weights "
+            f"{network} gave NaN or a value beyond {largest:.0f}, which float16 can't hold: its weights "
             f"(sha256 {weights_digest[:12]}) don't suit this input; choose other weights"
         )
 

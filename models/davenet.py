@@ -15,7 +15,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-MEL_BANDS = 40
+from models.settings import MEL_BANDS
+
 STRIDE = 16
 RECEPTIVE_FRAMES = 420
 

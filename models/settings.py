@@ -5,6 +5,7 @@ from typing import Literal
 
 from models.pairing import Scheme, Space, builtin_scheme
 
+MEL_BANDS = 40
 AUDIO_WIDTH = 1024
 
 

@@ -12,9 +12,9 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from models.clips import ClipInputs
+from models.settings import AUDIO_WIDTH, MEL_BANDS
 from pipeline.clips.rules import AUDIO_SECONDS, ClipRules
 from pipeline.core.records import VideoFeatures
-from pipeline.dataset.shard_reader import DAVENET_WIDTH, LOGMEL_BANDS
 
 NATIVE_AUDIO_FPS = 6.25
 """DaveNet's own rate: an output every 160 ms."""
@@ -204,7 +204,7 @@ class CutClips:
 class ClipBatch:
     """Room for a batch of `count` clips, filled clip by clip, so that a video is let go once its clips are cut."""
 
-    def __init__(self, count: int, rules: ClipRules, video_width: int, audio_width: int = DAVENET_WIDTH) -> None:
+    def __init__(self, count: int, rules: ClipRules, video_width: int, audio_width: int = AUDIO_WIDTH) -> None:
         self._filled, self._count = 0, count
         self._video = _aligned_empty((count, 1, video_width), np.float16)
         self._has_video = np.zeros((count, 1), bool)
@@ -216,7 +216,7 @@ class ClipBatch:
         if rules.audio == "davenet":
             self._audio = _aligned_empty((count, audio_width), np.float32)
         elif rules.audio == "logmel":
-            self._audio = _aligned_empty((count, LOGMEL_BANDS, rules.logmel_frames), np.float16)
+            self._audio = _aligned_empty((count, MEL_BANDS, rules.logmel_frames), np.float16)
             self._frames = np.zeros(count, np.int64)
             self._padding = SILENCE_DB if rules.logmel_padding == "silence" else LOUDEST_DB
 
@@ -265,7 +265,7 @@ def _aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def collate(
-    clips: Sequence[ClipFeatures], rules: ClipRules, vectors: KeyedVectors, audio_width: int = DAVENET_WIDTH
+    clips: Sequence[ClipFeatures], rules: ClipRules, vectors: KeyedVectors, audio_width: int = AUDIO_WIDTH
 ) -> ClipInputs:
     """A batch of B > 0 clips, by the same `rules` and of the same word vectors by which they were cut.
 

@@ -43,7 +43,7 @@ class FeatureDataset:
         self._cure = f"see `mcn verify {self.folder} --repair`, or freeze another manifest"
         self._files: list[FeatureFile] = []
         self._number = {name: number for number, name in enumerate(self.manifest.shards)}
-        self._open: OrderedDict[int, tuple[str, ...]] = OrderedDict()
+        self._open: OrderedDict[int, FeatureFile] = OrderedDict()
         self._place: dict[str, tuple[int, int]] = {}
         self._cache: dict[tuple[str, tuple[str, ...], str, bool], VideoFeatures] = {}
         self._cache_room = cache_bytes
@@ -105,12 +105,10 @@ class FeatureDataset:
         if key in self._cache:
             return self._cache[key]
         shard, index = self._place[video_id]
-        file = self._files[shard]
+        file = self._opened(shard)
         try:
             video = file.video(
                 index,
-                video_id,
-                self._table(shard),
                 rules.streams,
                 audio=rules.audio == "davenet",
                 logmel=rules.audio == "logmel",
@@ -129,14 +127,12 @@ class FeatureDataset:
             self._cache[key] = video
         return video
 
-    def _table(self, shard: int) -> tuple[str, ...]:
-        """The shard's words; of the shards that are open, those used last stay so."""
-        if shard in self._open:
-            self._open.move_to_end(shard)
-            return self._open[shard]
-        while len(self._open) >= KEPT_OPEN:
-            self._files[self._open.popitem(last=False)[0]].close()
-        self._open[shard] = self._files[shard].table()
+    def _opened(self, shard: int) -> FeatureFile:
+        """The shard's file; of those that are open, the ones used last stay so."""
+        if shard not in self._open and len(self._open) >= KEPT_OPEN:
+            self._open.popitem(last=False)[1].close()
+        self._open[shard] = self._files[shard]
+        self._open.move_to_end(shard)
         return self._open[shard]
 
     def read_from(self, name: str, copy: Path) -> None:
@@ -148,8 +144,8 @@ class FeatureDataset:
 
     def close(self) -> None:
         """Close all shards; what is read next opens them again. To be called before a fork."""
-        for shard in self._open:
-            self._files[shard].close()
+        for file in self._open.values():
+            file.close()
         self._open.clear()
 
     def keep_no_more(self) -> None:

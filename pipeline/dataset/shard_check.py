@@ -10,7 +10,8 @@ import resource
 import selectors
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +21,8 @@ import numpy as np
 from h5py import h5d, h5t
 
 from pipeline.core.errors import InputError
-from pipeline.dataset.shard_reader import ATTRIBUTES, DAVENET_WIDTH, LOGMEL_BANDS, FeatureFile, digests_of
+from pipeline.dataset.schema import ATTRIBUTES, Field, fields
+from pipeline.dataset.shard_reader import FeatureFile, digests_of
 
 MEMORY_BYTES = 8 << 30
 """Address space of a process that checks files."""
@@ -28,52 +30,19 @@ SECONDS_A_FILE = 60.0
 """Longest check of one file, reading at 20 MB/s apart."""
 _STARTING_S = 60.0
 
-_TYPES = {"f2": h5t.IEEE_F16LE, "f8": h5t.IEEE_F64LE, "i4": h5t.STD_I32LE, "i8": h5t.STD_I64LE, "u1": h5t.STD_U8LE}
-
-
-def layout(identity: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dataset -> (type, shape behind the first axis) of a file with this Identity; `S`: text, `V32`: digests."""
-    found: dict[str, tuple[str, tuple[int, ...]]] = {
-        "videos/id": ("S", ()),
-        "videos/duration": ("f8", ()),
-        "videos/logmel_start": ("f8", ()),
-        "videos/decoder": ("S", ()),
-        "rows/video_mask": ("u1", ()),
-        "audio/mask": ("u1", ()),
-        "logmel/frames": ("f2", (LOGMEL_BANDS,)),
-        "captions/times": ("f8", (2,)),
-        "captions/text": ("u1", ()),
-        "captions/words": ("i4", ()),
-        "words/text": ("u1", ()),
-    }
-    for name in ("rows/", "audio/", "logmel/", "captions/", "captions/text_", "captions/word_", "words/"):
-        found[f"{name}offsets"] = ("i8", ())
-    for stream, settings in identity["streams"].items():
-        found[f"rows/{stream}"] = ("f2", (int(settings["width"]),))
-    if identity["audio"]["store"] != "logmel":
-        found["audio/davenet"] = ("f2", (DAVENET_WIDTH,))
-    return found
-
-
-def digest_names(identity: dict[str, Any]) -> set[str]:
-    """Names in the group `digests` of a file with this Identity that holds a video."""
-    names = "id duration logmel_start decoder video_mask audio_mask logmel times text text_lengths words".split()
-    return {*names, *identity["streams"], *(["davenet"] if identity["audio"]["store"] != "logmel" else [])}
-
 
 def verify(path: Path) -> list[str]:
     """Read a part or shard whole, hold it against the format and its own digests; a line per problem, none if sound."""
-    problems: list[str] = []
     try:
         with FeatureFile(path) as file:
-            opened = file._open
-            problems += _unknown_names(opened)
-            problems += problems or _wrong_types(opened, file.identity, path.stat().st_size)
-            problems += problems or list(_misfits(opened))
-            if not problems:
-                problems += _wrong_content(file, opened)
+            problems = (
+                _unknown_names(file.hdf5)
+                or _wrong_types(file.hdf5, fields(file.identity), path.stat().st_size)
+                or list(_wrong_lengths(file.hdf5, fields(file.identity)))
+                or list(_wrong_content(file))
+            )
     except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, OverflowError, MemoryError) as error:
-        problems.append(f"not a whole shard: {(str(error) or type(error).__name__).splitlines()[0]}")
+        problems = [f"not a whole shard: {(str(error) or type(error).__name__).splitlines()[0]}"]
     except InputError as error:
         return [str(error)]
     return [f"{path}: {problem}" for problem in problems]
@@ -81,27 +50,23 @@ def verify(path: Path) -> list[str]:
 
 def _unknown_names(file: h5py.File) -> list[str]:
     """Names and links that don't belong: looked at before anything is followed."""
-    problems = []
     if set(file.attrs) != set(ATTRIBUTES):
-        problems.append(f"its attributes are {', '.join(sorted(file.attrs))}, wanted: {', '.join(sorted(ATTRIBUTES))}")
-        return problems
-    for attribute in ("kind", "name", "identity", "circumstance", "plan", "digest"):
-        if not isinstance(file.attrs[attribute], str):
-            problems.append(f"attribute {attribute} is no text")
+        return [f"its attributes are {_listed(file.attrs)}, expected: {_listed(ATTRIBUTES)}"]
+    problems = [f"attribute {a} is no text" for a in ATTRIBUTES if a != "schema" and not isinstance(file.attrs[a], str)]
     if problems:
         return problems
-    identity = json.loads(file.attrs["identity"])
-    wanted: dict[str, set[str]] = {}
-    for name in layout(identity):
-        group, _, dataset = name.partition("/")
-        wanted.setdefault(group, set()).add(dataset)
+    layout = fields(json.loads(file.attrs["identity"]))
+    expected = defaultdict[str, set[str]](set)
+    for field in layout:
+        group, _, name = field.name.partition("/")
+        expected[group].add(name)
     if len(file["videos"]["id"]):
-        wanted["digests"] = digest_names(identity)
-    if set(file) != set(wanted):
-        return [f"its groups are {', '.join(sorted(file))}, wanted: {', '.join(sorted(wanted))}"]
-    for group, names in wanted.items():
+        expected["digests"] = {field.digest for field in layout if field.digest}
+    if set(file) != set(expected):
+        return [f"its groups are {_listed(file)}, expected: {_listed(expected)}"]
+    for group, names in expected.items():
         if set(file[group]) != names:
-            problems.append(f"{group} holds {', '.join(sorted(file[group]))}, wanted: {', '.join(sorted(names))}")
+            problems.append(f"{group} holds {_listed(file[group])}, expected: {_listed(names)}")
         for name in (group, *(f"{group}/{name}" for name in file[group])):
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                 problems.append(f"{name} is a link")
@@ -110,20 +75,24 @@ def _unknown_names(file: h5py.File) -> list[str]:
     return problems
 
 
-def _wrong_types(file: h5py.File, identity: dict[str, Any], file_bytes: int) -> list[str]:
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _wrong_types(file: h5py.File, layout: list[Field], file_bytes: int) -> list[str]:
     """Types, shapes and layout, by HDF5's own description: a byte order flipped leaves the bytes as they are."""
     problems = []
-    wanted = layout(identity) | {f"digests/{name}": ("V32", ()) for name in file.get("digests", ())}
-    for name, (kind, shape) in wanted.items():
+    digests = [Field(f"digests/{name}", "V32") for name in file.get("digests", ())]
+    for name, dtype, shape in ((field.name, field.dtype, field.shape) for field in (*layout, *digests)):
         dataset = file[name]
         if not isinstance(dataset, h5py.Dataset):
             problems.append(f"{name} is no dataset")
             continue
         stored, plan = dataset.id.get_type(), dataset.id.get_create_plist()
-        if not _is_type(stored, kind):
-            problems.append(f"{name} isn't of type {kind}")
+        if not _is_type(stored, dtype):
+            problems.append(f"{name} isn't of type {dtype}")
         elif len(dataset.shape) != 1 + len(shape) or dataset.shape[1:] != shape or dataset.maxshape != dataset.shape:
-            problems.append(f"{name} has the shape {dataset.shape}, wanted: (n, {', '.join(map(str, shape))})")
+            problems.append(f"{name} has the shape {dataset.shape}, expected: (n, {', '.join(map(str, shape))})")
         elif plan.get_layout() != h5d.CONTIGUOUS or plan.get_nfilters() or plan.get_external_count():
             problems.append(f"{name} isn't contiguous and plain")
         elif dataset.size * stored.get_size() > file_bytes:
@@ -131,60 +100,50 @@ def _wrong_types(file: h5py.File, identity: dict[str, Any], file_bytes: int) -> 
     return problems
 
 
-def _is_type(stored: Any, kind: str) -> bool:
-    if kind == "S":
+def _is_type(stored: Any, dtype: str) -> bool:
+    if dtype.startswith("S"):
         return (
             stored.get_class() == h5t.STRING
             and not stored.is_variable_str()
             and stored.get_strpad() == h5t.STR_NULLPAD
             and stored.get_cset() == h5t.CSET_ASCII
         )
-    if kind == "V32":
+    if dtype == "V32":
         return stored.get_class() == h5t.OPAQUE and stored.get_size() == 32
-    return bool(stored.equal(_TYPES[kind]))
+    return bool(stored.equal(h5t.py_create(np.dtype(dtype))))
 
 
-def _misfits(file: h5py.File) -> Iterator[str]:
-    """What can be told from sizes alone: every index starts at 0, never falls, and ends where its dataset ends."""
-    streams = json.loads(file.attrs["identity"])["streams"]
-    owned = {
-        "rows/offsets": ["rows/video_mask", *(f"rows/{stream}" for stream in streams)],
-        "audio/offsets": ["audio/mask", *(["audio/davenet"] if "davenet" in file["audio"] else [])],
-        "logmel/offsets": ["logmel/frames"],
-        "captions/offsets": ["captions/times"],
-        "captions/text_offsets": ["captions/text"],
-        "captions/word_offsets": ["captions/words"],
-        "words/offsets": ["words/text"],
-    }
-    for name, datasets in owned.items():
+def _wrong_lengths(file: h5py.File, layout: list[Field]) -> Iterator[str]:
+    """What can be told from sizes alone: every index starts at 0, never falls, and ends where its datasets end."""
+    counts = {"": len(file["videos/id"])}
+    for name in (field.name for field in layout if field.is_index):
         offsets = file[name][:]
         if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
-            yield f"{name} is no index"
-        elif wrong := [dataset for dataset in datasets if len(file[dataset]) != offsets[-1]]:
-            yield f"{name} ends at {offsets[-1]}, but {wrong[0]} holds {len(file[wrong[0]])}"
-    for name in ("rows/video_mask", "audio/mask"):
-        if (file[name][:] > 1).any():
-            yield f"{name} holds values other than 0 and 1"
-    for name in ("rows/offsets", "audio/offsets", "logmel/offsets", "captions/offsets"):
-        if len(file[name]) != len(file["videos/id"]) + 1:
-            yield f"{name} has {len(file[name])} entries for {len(file['videos/id'])} videos"
+            yield f"{name} isn't an ascending list of offsets from 0"
+        else:
+            counts[name] = int(offsets[-1])
+    for field in layout:
+        length = len(file[field.name])
+        if field.index in counts and length != counts[field.index] + field.is_index:
+            yield f"{field.name} has {length} entries, expected: {counts[field.index] + field.is_index}"
+        if field.is_mask and (file[field.name][:] > 1).any():
+            yield f"{field.name} holds values other than 0 and 1"
 
 
-def _wrong_content(file: FeatureFile, opened: h5py.File) -> list[str]:
-    problems = []
+def _wrong_content(file: FeatureFile) -> Iterator[str]:
     ids = file.video_ids
     if len(set(ids)) < len(ids):
-        problems.append("holds a video twice")
+        yield "holds a video twice"
     for index, video in enumerate(file.videos()):
+        stated = file.stored_digests(index)
         for name, digest in digests_of(video).items():
-            if opened[f"digests/{name}"][index].tobytes() != digest:
-                problems.append(f"{name} of video {ascii(video.video_id)} doesn't match its sha256")
+            if stated[name] != digest:
+                yield f"{name} of video {ascii(video.video_id)} doesn't match its sha256"
         for name, rows in {**video.video, "davenet": video.audio, "logmel": video.logmel}.items():
             if rows is not None and not np.isfinite(rows).all():
-                problems.append(f"{name} of video {video.video_id} holds NaN or infinity")
-    if opened.attrs["digest"] != file.seal():
-        problems.append("its attributes (name, plan, Identity or Provenance) don't match their sha256")
-    return problems
+                yield f"{name} of video {video.video_id} holds NaN or infinity"
+    if not file.is_sealed():
+        yield "its attributes (name, plan, Identity or Provenance) don't match their sha256"
 
 
 class ShardChecker:

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.core.errors import InputError
 from pipeline.core.files import AlreadyThereError, digest_of_json, read_json, write_json
 from pipeline.core.records import ShardPlan
-from pipeline.dataset.shard_writer import FeatureFile
+from pipeline.dataset.shard_reader import FeatureFile
 
 SMALL_SET_SHARDS = 8
 """A set too small to fill shards is still cut into this many, so that several workers share it."""

@@ -13,110 +13,54 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from models.settings import MEL_BANDS
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json
 from pipeline.core.records import Caption, VideoFeatures, Words
-
-SCHEMA = 1
-DAVENET_WIDTH, LOGMEL_BANDS = 1024, 40
-ATTRIBUTES = ("schema", "kind", "name", "identity", "circumstance", "plan", "digest")
-"""Of the root of every file."""
+from pipeline.dataset.schema import ATTRIBUTES, FIELDS, SCHEMA, Field, fields
 
 Array = NDArray[Any]
 
 
-def columns(video: VideoFeatures) -> dict[str, tuple[str, Array]]:
-    """Digest name -> (dataset, the video's own array in it), words excepted: their ids depend on the table."""
-    texts = b"".join(caption.text.encode() for caption in video.captions)
-    empty = np.zeros((0, LOGMEL_BANDS), np.float16)
-    columns: dict[str, tuple[str, Array]] = {
-        "duration": ("videos/duration", np.array([video.duration], np.float64)),
-        "logmel_start": ("videos/logmel_start", np.array([video.logmel_start], np.float64)),
-        "decoder": ("videos/decoder", np.array([video.decoder.encode()])),
-        "video_mask": ("rows/video_mask", video.video_mask.astype(np.uint8)),
-        "audio_mask": ("audio/mask", video.audio_mask.astype(np.uint8)),
-        "logmel": ("logmel/frames", empty if video.logmel is None else video.logmel),
-        "times": ("captions/times", np.array([(c.start, c.end) for c in video.captions], np.float64).reshape(-1, 2)),
-        "text": ("captions/text", np.frombuffer(texts, np.uint8)),
+def columns(video: VideoFeatures) -> dict[str, Array]:
+    """Digest name -> the video's own values as they are stored; those of its captions' lengths and words apart."""
+    stored = {
+        field.digest: np.atleast_1d(np.asarray(value, field.dtype))
+        for field in FIELDS
+        if field.attribute and (value := getattr(video, field.attribute)) is not None
     }
-    if video.audio is not None:
-        columns["davenet"] = ("audio/davenet", video.audio)
-    for stream, rows in video.video.items():
-        columns[stream] = (f"rows/{stream}", rows)
-    return columns
-
-
-def texts_of(video: VideoFeatures) -> dict[str, str]:
-    """Digest name -> the video's own text in a dataset of fixed-length texts."""
-    return {"id": video.video_id, "decoder": video.decoder}
+    stored.setdefault("logmel", np.zeros((0, MEL_BANDS), np.float16))
+    texts = b"".join(caption.text.encode() for caption in video.captions)
+    stored["times"] = np.array([(c.start, c.end) for c in video.captions], np.float64).reshape(-1, 2)
+    return stored | {"text": np.frombuffer(texts, np.uint8)} | video.video
 
 
 def digests_of(video: VideoFeatures) -> dict[str, bytes]:
     """Digest name -> sha256 of the video's own bytes (docs/data-format.md)."""
-    digests = {
-        name: hashlib.sha256(np.ascontiguousarray(a).tobytes()).digest() for name, (_, a) in columns(video).items()
-    }
-    # A fixed-length text is padded to the file's longest, which is none of the video's own.
-    digests |= {name: hashlib.sha256(text.encode()).digest() for name, text in texts_of(video).items()}
-    words = hashlib.sha256()
-    for index in range(len(video.captions)):
-        words.update(b"".join(word.encode() + b"\0" for word in video.words.of_caption(index)) + b"\0")
-    lengths = np.array([len(caption.text.encode()) for caption in video.captions], np.int64)
-    return digests | {"words": words.digest(), "text_lengths": hashlib.sha256(lengths.tobytes()).digest()}
+    content = {name: _content(values) for name, values in columns(video).items()}
+    content["text_lengths"] = np.array([len(c.text.encode()) for c in video.captions], np.int64).tobytes()
+    lines = (video.words.of_caption(index) for index in range(len(video.captions)))
+    content["words"] = b"".join(b"".join(word.encode() + b"\0" for word in line) + b"\0" for line in lines)
+    return {name: hashlib.sha256(values).digest() for name, values in content.items()}
+
+
+def _content(values: Array) -> bytes:
+    # A text is padded to the file's longest, which is none of the video's own.
+    return bytes(values[0]) if values.dtype.kind == "S" else values.tobytes()
 
 
 @dataclass(frozen=True)
-class _Index:
-    """What is small in a file of N videos and C captions, and told of every video: read once after opening."""
+class _Contents:
+    """What is read once after opening."""
 
-    feature_fps: int
-    audio_rate: str
-    duration: Array
-    logmel_start: Array
-    decoder: Array
-    rows: Array
-    """[N + 1], as the other places: where each video's rows begin and end."""
-    audio: Array
-    logmel: Array
-    captions: Array
-    video_mask: NDArray[np.bool_]
-    audio_mask: NDArray[np.bool_]
-    times: Array
-    """[C, 2] start and end, s."""
-    word_offsets: Array
-    words: Array
-    descriptor: int
-    """Of the open file."""
-    bytes: int
-    """Its size when it was opened."""
+    identity: dict[str, Any]
+    small: dict[str, Array]
+    """Name -> values of every dataset that isn't large, the table of words apart."""
     large: dict[str, h5py.Dataset]
-    """Name -> dataset of rows, log-mel frames and texts: read a video at a time. A staged copy lacks some."""
-
-
-def _read_index(file: h5py.File) -> _Index:
-    identity = json.loads(file.attrs["identity"])
-    names = [f"rows/{stream}" for stream in identity["streams"]]
-    names += ["audio/davenet", "logmel/frames", "captions/text", "captions/text_offsets"]
-    descriptor = file.id.get_vfd_handle()
-    return _Index(
-        descriptor=descriptor,
-        bytes=os.fstat(descriptor).st_size,
-        feature_fps=identity["feature_fps"],
-        audio_rate=identity["audio"]["rate"],
-        duration=file["videos/duration"][:],
-        logmel_start=file["videos/logmel_start"][:],
-        decoder=file["videos/decoder"][:],
-        rows=file["rows/offsets"][:],
-        audio=file["audio/offsets"][:],
-        logmel=file["logmel/offsets"][:],
-        captions=file["captions/offsets"][:],
-        video_mask=file["rows/video_mask"][:].astype(bool),
-        audio_mask=file["audio/mask"][:].astype(bool),
-        times=file["captions/times"][:],
-        word_offsets=file["captions/word_offsets"][:],
-        words=file["captions/words"][:],
-        large={name: file[name] for name in names if name in file},
-    )
+    """A staged copy lacks some."""
+    table: tuple[str, ...]
+    bytes: int
+    """Of the file when it was opened."""
 
 
 class FeatureFile:
@@ -131,7 +75,7 @@ class FeatureFile:
         self._cure = cure
         self._file: h5py.File | None = None
         self._process = -1
-        self._index: _Index | None = None
+        self._contents: _Contents | None = None
 
     def __enter__(self) -> "FeatureFile":
         return self
@@ -140,19 +84,20 @@ class FeatureFile:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_cure": self._cure, "_file": None, "_process": -1, "_index": None}
+        return {"path": self.path, "_cure": self._cure, "_file": None, "_process": -1, "_contents": None}
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        self._index = None
+        self._contents = None
         if self._file is not None and self._process == os.getpid():
             self._file.close()
         self._file = None
 
     @property
-    def _open(self) -> h5py.File:
+    def hdf5(self) -> h5py.File:
+        """The open file."""
         if self._file is None or self._process != os.getpid():
-            self._index = None
+            self._contents = None
             try:
                 self._file = h5py.File(self.path, "r", locking=False)
             except OSError as error:
@@ -169,72 +114,89 @@ class FeatureFile:
                 raise InputError(f"{self.path}: schema {schema}, this program reads {SCHEMA}")
         return self._file
 
-    @property
-    def _small(self) -> _Index:
-        file = self._open
-        if self._index is None:
-            self._index = _read_index(file)
-        return self._index
+    def _read(self) -> _Contents:
+        file = self.hdf5
+        if self._contents is None:
+            identity = self.identity
+            size = os.fstat(file.id.get_vfd_handle()).st_size
+            layout = fields(identity)
+            small = {field.name: file[field.name][:] for field in layout if not field.large}
+            large = {field.name: file[field.name] for field in layout if field.large and field.name in file}
+            table = tuple(_texts(small.pop("words/text"), small.pop("words/offsets")))
+            self._contents = _Contents(identity, small, large, table, size)
+        return self._contents
 
     @property
     def identity(self) -> dict[str, Any]:
         """The Identity under which the rows were made."""
-        return dict(json.loads(self._open.attrs["identity"]))
+        return dict(json.loads(self.hdf5.attrs["identity"]))
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What is only recorded: versions, device, host, time."""
-        return dict(json.loads(self._open.attrs["circumstance"]))
+        return dict(json.loads(self.hdf5.attrs["circumstance"]))
 
     @property
-    def video_ids(self) -> list[str]:
-        """Ids in stored order."""
-        return [video_id.decode() for video_id in self._open["videos/id"][:]]
+    def kind(self) -> str:
+        """`shard`, `part` or, of a staged copy, `copy`."""
+        return str(self.hdf5.attrs["kind"])
+
+    @property
+    def name(self) -> str:
+        """Of the shard that it is, or is a part of."""
+        return str(self.hdf5.attrs["name"])
 
     @property
     def plan(self) -> str:
         """Digest of the plan this shard closes; empty in a part."""
-        return str(self._open.attrs["plan"])
+        return str(self.hdf5.attrs["plan"])
+
+    @property
+    def video_ids(self) -> list[str]:
+        """Ids in stored order."""
+        return [video_id.decode() for video_id in self.hdf5["videos/id"][:]]
 
     def caption_counts(self) -> list[int]:
         """Captions of each video, in stored order."""
-        return [int(count) for count in np.diff(self._open["captions/offsets"][:])]
+        return [int(count) for count in np.diff(self.hdf5["captions/offsets"][:])]
 
     def durations(self) -> list[float]:
         """Seconds of each video, in stored order."""
-        return [float(seconds) for seconds in self._open["videos/duration"][:]]
+        return [float(seconds) for seconds in self.hdf5["videos/duration"][:]]
+
+    def stored_digests(self, index: int) -> dict[str, bytes]:
+        """Digest name -> what the file states as sha256 of video number `index`; see `digests_of`."""
+        return {name: stated[index].tobytes() for name, stated in self.hdf5["digests"].items()}
 
     def content_digest(self) -> str:
         """sha256 over the videos' own digests: equal for equal datasets, whatever the Provenance."""
         total = hashlib.sha256()
-        for name in sorted(self._open["digests"]) if "digests" in self._open else ():
-            total.update(name.encode() + b"\0" + self._open[f"digests/{name}"][:].tobytes())
+        for name, stated in sorted(self.hdf5.get("digests", {}).items()):
+            total.update(name.encode() + b"\0" + stated[:].tobytes())
         return total.hexdigest()
 
     def seal(self) -> str:
         """sha256 over the root's other attributes and the content: what attribute `digest` must hold."""
-        attributes = self._open.attrs
+        attributes = self.hdf5.attrs
         stated = {name: str(attributes[name]) for name in ATTRIBUTES if name != "digest"}
         return digest_of_json(stated | {"content": self.content_digest()})
 
+    def is_sealed(self) -> bool:
+        """Whether nobody has changed its attributes (name, plan, Identity, Provenance) since it was written."""
+        return bool(self.hdf5.attrs.get("digest") == self.seal())
+
     def table(self) -> tuple[str, ...]:
         """The file's words, sorted; the ids of `VideoFeatures.words` point into it."""
-        offsets, text = self._open["words/offsets"][:], self._open["words/text"][:].tobytes()
-        return tuple(text[a:b].decode() for a, b in zip(offsets, offsets[1:], strict=False))
+        return self._read().table
 
-    def videos(
-        self, streams: Sequence[str] | None = None, audio: bool = True, logmel: bool = True
-    ) -> Iterator[VideoFeatures]:
+    def videos(self, streams: Sequence[str] | None = None, audio: bool = True) -> Iterator[VideoFeatures]:
         """All videos in stored order; see `video`."""
-        table = self.table()
-        for index, video_id in enumerate(self.video_ids):
-            yield self.video(index, video_id, table, streams, audio, logmel)
+        for index in range(len(self.video_ids)):
+            yield self.video(index, streams, audio)
 
     def video(
         self,
         index: int,
-        video_id: str,
-        table: tuple[str, ...],
         streams: Sequence[str] | None = None,
         audio: bool = True,
         logmel: bool = True,
@@ -242,42 +204,54 @@ class FeatureFile:
     ) -> VideoFeatures:
         """Video number `index`: one contiguous read a dataset.
 
-        `streams` None means all; `audio`, `logmel` and `texts` say whether to read those. Captions without their texts
-        have empty ones; their words are always there. OSError when the file was cut short meanwhile.
+        `streams` None means all that are there; `audio`, `logmel` and `texts` say whether to read those. Captions
+        without their texts have empty ones; their words are always there. OSError when the file was cut short
+        meanwhile.
         """
-        small = self._small
-        large = small.large
+        contents = self._read()
+        small, large = contents.small, contents.large
         # HDF5 reads zeros past a file's end.
-        if os.fstat(small.descriptor).st_size < small.bytes:
+        if os.fstat(self.hdf5.id.get_vfd_handle()).st_size < contents.bytes:
             raise OSError(f"{self.path.name} was cut short")
+
+        def span(offsets: str) -> slice:
+            first, last = small[offsets][index : index + 2]
+            return slice(first, last)
+
+        def value(field: Field) -> Any:
+            if field.index:
+                values = (large if field.large else small)[field.name][span(field.index)]
+                return values.astype(bool) if field.is_mask else values
+            entry = small[field.name][index]
+            return entry.decode() if isinstance(entry, bytes) else float(entry)
+
+        skipped = {name for name, is_read in (("davenet", audio), ("logmel", logmel)) if not is_read}
+        attributes = {
+            field.attribute: value(field)
+            for field in FIELDS
+            if field.attribute and field.digest not in skipped and (field.name in small or field.name in large)
+        }
         if streams is None:
             streams = [name.removeprefix("rows/") for name in large if name.startswith("rows/")]
-        first, last = small.rows[index : index + 2]
-        audio_first, audio_last = small.audio[index : index + 2]
-        logmel_first, logmel_last = small.logmel[index : index + 2]
-        caption_first, caption_last = small.captions[index : index + 2]
-        word_offsets = small.word_offsets[caption_first : caption_last + 1]
-        times = small.times[caption_first:caption_last].tolist()
-        lines = _texts(large, caption_first, caption_last) if texts else [""] * len(times)
+        captions = span("captions/offsets")
+        times = small["captions/times"][captions].tolist()
+        lines = [""] * len(times)
+        if texts:
+            offsets = large["captions/text_offsets"][captions.start : captions.stop + 1]
+            lines = _texts(large["captions/text"][offsets[0] : offsets[-1]], offsets - offsets[0])
+        word_offsets = small["captions/word_offsets"][captions.start : captions.stop + 1]
+        words = small["captions/words"][word_offsets[0] : word_offsets[-1]]
         return VideoFeatures(
-            video_id=video_id,
-            duration=float(small.duration[index]),
-            feature_fps=small.feature_fps,
-            video={name: large[f"rows/{name}"][first:last] for name in streams},
-            video_mask=small.video_mask[first:last],
-            audio=large["audio/davenet"][audio_first:audio_last] if audio and "audio/davenet" in large else None,
-            audio_mask=small.audio_mask[audio_first:audio_last],
-            logmel=large["logmel/frames"][logmel_first:logmel_last] if logmel else None,
-            logmel_start=float(small.logmel_start[index]),
+            **{"audio": None, "logmel": None} | attributes,
+            feature_fps=contents.identity["feature_fps"],
+            video={stream: large[f"rows/{stream}"][span("rows/offsets")] for stream in streams},
             captions=tuple(Caption(start, end, text) for (start, end), text in zip(times, lines, strict=True)),
-            words=Words(table, small.words[word_offsets[0] : word_offsets[-1]], word_offsets - word_offsets[0]),
-            decoder=small.decoder[index].decode(),
-            audio_rate=small.audio_rate,
+            words=Words(contents.table, words, word_offsets - word_offsets[0]),
+            audio_rate=contents.identity["audio"]["rate"],
         )
 
 
-def _texts(large: dict[str, h5py.Dataset], first: int, last: int) -> list[str]:
-    """The texts of captions `first` to `last`, the last excluded."""
-    offsets = large["captions/text_offsets"][first : last + 1]
-    text = large["captions/text"][offsets[0] : offsets[-1]].tobytes()
-    return [text[a - offsets[0] : b - offsets[0]].decode() for a, b in pairwise(offsets)]
+def _texts(text: Array, offsets: Array) -> list[str]:
+    """The UTF-8 texts of `text` [bytes], text n at `offsets[n]` to `offsets[n + 1]`."""
+    joined = text.tobytes()
+    return [joined[a:b].decode() for a, b in pairwise(offsets.tolist())]

@@ -1,12 +1,12 @@
 """Writing shards and parts in HDF5, by docs/data-format.md: aside, verified against what went in, renamed."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,12 +14,9 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import write_aside
 from pipeline.core.hdf5 import write_hdf5
 from pipeline.core.records import VideoFeatures
+from pipeline.dataset.schema import SCHEMA, fields
 from pipeline.dataset.shard_check import verify
-from pipeline.dataset.shard_reader import DAVENET_WIDTH, LOGMEL_BANDS, SCHEMA, Array, FeatureFile, columns, digests_of
-
-__all__ = ["FLOAT16_MAX", "SCHEMA", "FeatureFile", "Origin", "to_float16", "verify", "write_part", "write_shard"]
-
-FLOAT16_MAX = 65504.0
+from pipeline.dataset.shard_reader import FeatureFile, columns, digests_of
 
 
 @dataclass(frozen=True)
@@ -35,112 +32,86 @@ class Origin:
 
 def to_float16(values: NDArray[np.float32], what: str) -> NDArray[np.float16]:
     """Halve the precision; ValueError if a value is NaN, infinite or beyond 65,504 in magnitude."""
-    if not np.isfinite(values).all() or (values.size and np.abs(values).max() > FLOAT16_MAX):
-        raise ValueError(f"{what}: a value is NaN or beyond 65,504, which half precision can't hold")
+    largest = np.finfo(np.float16).max
+    if not (np.abs(values) <= largest).all():
+        raise ValueError(f"{what}: a value is NaN or beyond {largest:,.0f}, which half precision can't hold")
     return values.astype(np.float16)
 
 
-class _Growing:
-    """Fills preallocated contiguous datasets from the front."""
-
-    def __init__(self, file: h5py.File) -> None:
-        self.file, self.filled = file, dict[str, int]()
-
-    def append(self, dataset: str, values: Array) -> None:
-        start = self.filled.get(dataset, 0)
-        if len(values):
-            self.file[dataset][start : start + len(values)] = values
-        self.filled[dataset] = start + len(values)
-
-
 @dataclass(frozen=True)
-class _Sizes:
-    """How much room one video takes; known before its rows are read."""
+class _Outline:
+    """How much room a video takes, known before its rows are read, and its words."""
 
     video_id: str
-    rows: int
-    audio: int
-    logmel: int
-    caption_bytes: tuple[int, ...]
-    caption_words: tuple[int, ...]
-    table: tuple[str, ...]
+    counts: dict[str, Sequence[int]]
+    """Dataset of offsets -> how many entries belong to the video, or to each of its captions."""
+    words: frozenset[str]
 
 
-def _sizes(video: VideoFeatures) -> _Sizes:
-    return _Sizes(
-        video.video_id,
-        len(video.video_mask),
-        len(video.audio_mask),
-        0 if video.logmel is None else len(video.logmel),
-        tuple(len(caption.text.encode()) for caption in video.captions),
-        tuple(int(n) for n in np.diff(video.words.offsets)),
-        # Of a table that it shares with other videos, its own words alone: theirs may be damaged, or forgotten.
-        tuple(video.words.table[i] for i in np.unique(video.words.ids)),
-    )
+def _outline(video: VideoFeatures) -> _Outline:
+    counts = {
+        "rows/offsets": [len(video.video_mask)],
+        "audio/offsets": [len(video.audio_mask)],
+        "logmel/offsets": [0 if video.logmel is None else len(video.logmel)],
+        "captions/offsets": [len(video.captions)],
+        "captions/text_offsets": [len(caption.text.encode()) for caption in video.captions],
+        "captions/word_offsets": np.diff(video.words.offsets).tolist(),
+    }
+    # Of a table that it shares with other videos, its own words alone: theirs may be damaged, or forgotten.
+    return _Outline(video.video_id, counts, frozenset(video.words.table[i] for i in np.unique(video.words.ids)))
 
 
-def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+def _offsets(counts: Iterable[int]) -> NDArray[np.int64]:
+    return np.cumsum([0, *counts], dtype=np.int64)
 
 
 def _write(
-    path: Path, kind: str, origin: Origin, sizes: list[_Sizes], videos: Callable[[], Iterator[VideoFeatures]]
+    path: Path, kind: str, origin: Origin, outlines: list[_Outline], videos: Callable[[], Iterator[VideoFeatures]]
 ) -> None:
     """Write the file aside in one pass over `videos`, verify it by reading it back, rename it to `path`."""
-    table = sorted({word for size in sizes for word in size.table})
-    encoded = [word.encode() for word in table]
-    position = {word: index for index, word in enumerate(table)}
-    identity = origin.identity
+    layout = fields(origin.identity)
+    words = sorted({word for outline in outlines for word in outline.words})
+    word_ids = {word: index for index, word in enumerate(words)}
+    encoded = [word.encode() for word in words]
+    known = {
+        field.name: _offsets(count for outline in outlines for count in outline.counts[field.name])
+        for field in layout
+        if field.is_index and field.index is not None
+    }
+    known["videos/id"] = np.array([outline.video_id.encode() for outline in outlines], "S")
+    known["words/offsets"] = _offsets(map(len, encoded))
+    known["words/text"] = np.frombuffer(b"".join(encoded), np.uint8)
+    attributes = {
+        "schema": np.int64(SCHEMA),
+        "kind": kind,
+        "name": origin.name,
+        "identity": json.dumps(origin.identity, sort_keys=True),
+        "circumstance": json.dumps(origin.provenance, sort_keys=True),
+        "plan": origin.plan,
+        "digest": "",
+    }
     with write_aside(path, exclusive=kind == "shard") as aside:
         with write_hdf5(aside, "w") as file:
-            file.attrs["schema"] = np.int64(SCHEMA)
-            for name, text in {
-                "kind": kind,
-                "name": origin.name,
-                "identity": json.dumps(identity, sort_keys=True),
-                "circumstance": json.dumps(origin.provenance, sort_keys=True),
-                "plan": origin.plan,
-                "digest": "",
-            }.items():
-                file.attrs[name] = text
-            count, rows = len(sizes), sum(size.rows for size in sizes)
-            audio, captions = sum(size.audio for size in sizes), sum(len(size.caption_bytes) for size in sizes)
-            file["videos/id"] = np.array([size.video_id.encode() for size in sizes], "S")
-            file["rows/offsets"] = _offsets([size.rows for size in sizes])
-            file["audio/offsets"] = _offsets([size.audio for size in sizes])
-            file["logmel/offsets"] = _offsets([size.logmel for size in sizes])
-            file["captions/offsets"] = _offsets([len(size.caption_bytes) for size in sizes])
-            file["captions/text_offsets"] = _offsets([n for size in sizes for n in size.caption_bytes])
-            file["captions/word_offsets"] = _offsets([n for size in sizes for n in size.caption_words])
-            file["words/offsets"] = _offsets([len(word) for word in encoded])
-            file["words/text"] = np.frombuffer(b"".join(encoded), np.uint8)
-            room: dict[str, tuple[tuple[int, ...], Any]] = {
-                "videos/duration": ((count,), "<f8"),
-                "videos/logmel_start": ((count,), "<f8"),
-                "videos/decoder": ((count,), "S16"),
-                "rows/video_mask": ((rows,), "u1"),
-                "audio/mask": ((audio,), "u1"),
-                "logmel/frames": ((sum(size.logmel for size in sizes), LOGMEL_BANDS), "<f2"),
-                "captions/times": ((captions, 2), "<f8"),
-                "captions/text": ((sum(sum(size.caption_bytes) for size in sizes),), "u1"),
-                "captions/words": ((sum(sum(size.caption_words) for size in sizes),), "<i4"),
-            }
-            for stream, settings in identity["streams"].items():
-                room[f"rows/{stream}"] = ((rows, settings["width"]), "<f2")
-            if identity["audio"]["store"] != "logmel":
-                room["audio/davenet"] = ((audio, DAVENET_WIDTH), "<f2")
-            for dataset, (shape, dtype) in room.items():
-                file.create_dataset(dataset, shape, dtype)
-            growing = _Growing(file)
-            digests: dict[str, list[bytes]] = {}
+            for name, value in attributes.items():
+                file.attrs[name] = value
+            for field in layout:
+                if field.name in known:
+                    file[field.name] = known[field.name]
+                else:
+                    length = known[field.index][-1] if field.index else len(outlines)
+                    file.create_dataset(field.name, (length, *field.shape), field.dtype)
+            dataset_of = {field.digest: field.name for field in layout if field.name not in known}
+            filled = Counter[str]()
+            digests = defaultdict[str, list[bytes]](list)
             for video in videos():
-                for dataset, values in columns(video).values():
-                    growing.append(dataset, values)
-                growing.append(
-                    "captions/words", np.array([position[video.words.table[i]] for i in video.words.ids], np.int32)
-                )
-                for name, digest in digests_of(video).items():
-                    digests.setdefault(name, []).append(digest)
+                ids = np.array([word_ids[video.words.table[i]] for i in video.words.ids], np.int32)
+                for digest, values in (columns(video) | {"words": ids}).items():
+                    if digest in dataset_of and len(values):
+                        name = dataset_of[digest]
+                        file[name][filled[name] : filled[name] + len(values)] = values
+                        filled[name] += len(values)
+                for name, sha256 in digests_of(video).items():
+                    digests[name].append(sha256)
             for name, of_videos in digests.items():
                 file[f"digests/{name}"] = np.frombuffer(b"".join(of_videos), "V32")
         with FeatureFile(aside) as written:
@@ -154,7 +125,7 @@ def _write(
 
 def write_part(path: Path, video: VideoFeatures, origin: Origin) -> None:
     """Write one finished video; the part exists whole or not at all."""
-    _write(path, "part", origin, [_sizes(video)], lambda: iter([video]))
+    _write(path, "part", origin, [_outline(video)], lambda: iter([video]))
 
 
 def write_shard(path: Path, parts: Sequence[Path], origin: Origin) -> None:
@@ -162,16 +133,16 @@ def write_shard(path: Path, parts: Sequence[Path], origin: Origin) -> None:
 
     A shard that another worker has closed meanwhile is kept: AlreadyThereError.
     """
-    sizes = []
+    outlines = []
     for part in parts:
         with FeatureFile(part) as file:
             if file.identity != origin.identity:
                 raise InputError(f"{part}: made with other settings than {path}; delete it to have it computed anew")
-            sizes += [_sizes(video) for video in file.videos(streams=(), audio=False, logmel=True)]
+            outlines += [_outline(video) for video in file.videos(streams=(), audio=False)]
 
     def videos() -> Iterator[VideoFeatures]:
         for part in parts:
             with FeatureFile(part) as file:
                 yield from file.videos()
 
-    _write(path, "shard", origin, sizes, videos)
+    _write(path, "shard", origin, outlines, videos)

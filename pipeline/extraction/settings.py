@@ -8,7 +8,7 @@ from extractors.decode import DecodeSettings
 from extractors.weight_names import DEFAULT_WEIGHTS
 from pipeline.core.config import from_mapping
 from pipeline.dataset.folder import read_description
-from pipeline.dataset.shard_writer import SCHEMA
+from pipeline.dataset.schema import SCHEMA
 
 STAGE = "extract"
 

@@ -23,7 +23,8 @@ from pipeline.dataset.caption_store import open_captions
 from pipeline.dataset.folder import read_description
 from pipeline.dataset.shard_check import ShardChecker
 from pipeline.dataset.shard_plans import lease_path, make_receipt, read_plan, read_receipt, shard_path
-from pipeline.dataset.shard_writer import FeatureFile, Origin, write_part, write_shard
+from pipeline.dataset.shard_reader import FeatureFile
+from pipeline.dataset.shard_writer import Origin, write_part, write_shard
 from pipeline.download.media import MediaFinder
 from pipeline.extraction.cleanup import delete_processed
 from pipeline.extraction.features import Extracted, FeatureExtractor

@@ -1,5 +1,6 @@
 """Copies of what training reads of a data set's shards, on a local disk (docs/data-format.md, "Staged copy")."""
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pipeline.core.files import ASIDE, AlreadyThereError, write_aside
 from pipeline.core.hdf5 import write_hdf5
 from pipeline.core.lease import locked
 from pipeline.core.reporting import Progress
+from pipeline.dataset.schema import Field, fields
 from pipeline.dataset.shard_plans import shard_path
 from pipeline.dataset.shard_reader import FeatureFile, digests_of
 
@@ -22,16 +24,6 @@ GIB = 1 << 30
 _BLOCK_BYTES = 32 << 20
 _SPARE_BYTES = 64 << 20
 """Left free on the disk: logs and locks need room too."""
-
-_SMALL = (
-    *("videos/id", "videos/duration", "videos/logmel_start", "videos/decoder"),
-    *("rows/offsets", "rows/video_mask", "audio/offsets", "audio/mask", "logmel/offsets"),
-    *("captions/offsets", "captions/times", "captions/word_offsets", "captions/words"),
-    *("words/offsets", "words/text"),
-)
-_SMALL_DIGESTS = ("id", "duration", "logmel_start", "decoder", "video_mask", "audio_mask", "times", "words")
-_SOUND = {"davenet": ("davenet", "audio/davenet"), "logmel": ("logmel", "logmel/frames")}
-"""What rules hear -> name of its digest, dataset."""
 
 
 class _UnreadableError(InputError):
@@ -49,18 +41,18 @@ def stage(dataset: FeatureDataset, rules: ClipRules, folder: Path, budget_gib: f
     shards = list(dataset.manifest.shards)
     contents = {name: str(dataset.manifest.shards[name]["content"]) for name in shards}
     copies = {name: _copy_path(folder, name, contents[name], rules) for name in shards}
-    found = {name for name in shards if _is_whole(copies[name], contents[name], rules)}
+    layout = _copied(dataset, rules)
     reason = ""
-    if len(found) < len(shards):
+    if not all(_is_whole(copies[name], contents[name], layout) for name in shards):
         try:
             with locked(folder / "staging.json", f"staging to {folder}", patient=True):
                 _remove_leftovers(folder)
-                reason = _copy_missing(dataset, rules, copies, contents, budget_gib * GIB)
+                reason = _copy_missing(dataset.folder, layout, copies, contents, budget_gib * GIB)
         except _UnreadableError:
             raise
         except InputError as error:
             reason = "asked to stop" if signals.asked_to_stop() else str(error)
-    staged = [name for name in shards if _is_whole(copies[name], contents[name], rules)]
+    staged = [name for name in shards if _is_whole(copies[name], contents[name], layout)]
     for name in staged:
         dataset.read_from(name, copies[name])
     size = sum(copies[name].stat().st_size for name in staged)
@@ -72,25 +64,21 @@ def stage(dataset: FeatureDataset, rules: ClipRules, folder: Path, budget_gib: f
 
 def _copy_path(folder: Path, name: str, content: str, rules: ClipRules) -> Path:
     """A copy's name tells all that it depends on: the shard, its content, and what of it is there."""
-    held = "+".join([*sorted(rules.streams), *([rules.audio] if rules.audio in _SOUND else [])])
+    held = "+".join([*sorted(rules.streams), *([rules.audio] if rules.audio != "none" else [])])
     return folder / f"{name}-{content[:16]}-{held}.h5"
 
 
-def _datasets(rules: ClipRules) -> dict[str, str]:
-    """Large datasets that are copied: digest name -> dataset."""
-    found = {stream: f"rows/{stream}" for stream in rules.streams}
-    if rules.audio in _SOUND:
-        digest, dataset = _SOUND[rules.audio]
-        found[digest] = dataset
-    return found
+def _copied(dataset: FeatureDataset, rules: ClipRules) -> list[Field]:
+    """What of a shard a copy holds: of the large datasets those that `rules` read."""
+    read = {*rules.streams, rules.audio}
+    return [field for field in fields(dataset.identity) if not field.large or field.digest in read]
 
 
-def _is_whole(copy: Path, content: str, rules: ClipRules) -> bool:
+def _is_whole(copy: Path, content: str, layout: list[Field]) -> bool:
     """Whether an earlier copy is there, not cut short (HDF5 looks at the file's length), with all that is read."""
     try:
         with h5py.File(copy, "r", locking=False) as file:
-            held = all(name in file for name in (*_SMALL, *_datasets(rules).values()))
-            return held and bool(file.attrs["content"] == content)
+            return all(field.name in file for field in layout) and bool(file.attrs["content"] == content)
     except (OSError, KeyError, ValueError, RuntimeError):
         return False
 
@@ -102,25 +90,25 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _copy_missing(
-    dataset: FeatureDataset, rules: ClipRules, copies: dict[str, Path], contents: dict[str, str], budget: float
+    dataset: Path, layout: list[Field], copies: dict[str, Path], contents: dict[str, str], budget: float
 ) -> str:
     """Copy shard by shard; returns why it ended before the last, or nothing."""
     used = 0
     with Progress("stage", len(copies), "shard") as progress:
         for number, (name, copy) in enumerate(copies.items()):
-            shard = shard_path(dataset.folder, name)
+            shard = shard_path(dataset, name)
             if signals.asked_to_stop():
                 return "asked to stop"
-            size = _size(shard, rules)
+            size = _size(shard, layout)
             if used + size > budget:
                 return f"--stage-budget is {budget / GIB:g} GiB"
-            if not _is_whole(copy, contents[name], rules):
+            if not _is_whole(copy, contents[name], layout):
                 if size + _SPARE_BYTES > shutil.disk_usage(copy.parent).free:
                     return f"{copy.parent} is full"
                 try:
                     copy.unlink(missing_ok=True)
                     with write_aside(copy, exclusive=True) as aside:
-                        _copy(shard, aside, contents[name], rules)
+                        _copy(shard, aside, contents[name], layout)
                         _verify(aside, shard)
                 except AlreadyThereError:
                     pass  # a process that has lost its lock has made the same copy
@@ -143,49 +131,42 @@ def _reading(shard: Path) -> Iterator[None]:
         raise _UnreadableError(f"{shard}: can't be read ({reason}); see `mcn verify`") from None
 
 
-def _size(shard: Path, rules: ClipRules) -> int:
+def _size(shard: Path, layout: list[Field]) -> int:
     """Bytes that a copy takes, some kilobytes of HDF5's own apart."""
     with _reading(shard), h5py.File(shard, "r", locking=False) as file:
-        return sum(file[name].nbytes for name in (*_SMALL, *_datasets(rules).values()))
+        return sum(file[field.name].nbytes for field in layout)
 
 
-def _copy(shard: Path, aside: Path, content: str, rules: ClipRules) -> None:
-    large = _datasets(rules)
-    digests = [f"digests/{name}" for name in (*_SMALL_DIGESTS, *large)]
+def _copy(shard: Path, aside: Path, content: str, layout: list[Field]) -> None:
     with _reading(shard):
         source = h5py.File(shard, "r", locking=False)
     with source, write_hdf5(aside, "w") as copy:
         with _reading(shard):
             attributes = {name: source.attrs[name] for name in ("schema", "name", "identity", "circumstance", "plan")}
-            small = {name: source[name][()] for name in (*_SMALL, *digests)}
         for name, value in {**attributes, "kind": "copy", "content": content}.items():
             copy.attrs[name] = value
-        for name, values in small.items():
-            copy[name] = values
-        for name in large.values():
+        for name in (
+            *(field.name for field in layout),
+            *(f"digests/{field.digest}" for field in layout if field.digest),
+        ):
             with _reading(shard):
-                rows, shape, kind = source[name], source[name].shape, source[name].dtype
-            written = copy.create_dataset(name, shape, kind)
-            step = max(1, _BLOCK_BYTES // (kind.itemsize * shape[1]))
-            for first in range(0, shape[0], step):
+                values = source[name]
+                entry_bytes = values.dtype.itemsize * math.prod(values.shape[1:])
+            written = copy.create_dataset(name, values.shape, values.dtype)
+            step = max(1, _BLOCK_BYTES // entry_bytes)
+            for first in range(0, len(values), step):
                 with _reading(shard):
-                    block = rows[first : first + step]
+                    block = values[first : first + step]
                 written[first : first + step] = block
 
 
 def _verify(aside: Path, shard: Path) -> None:
     """Read the copy back and hold each video against the shard's digests."""
-    with h5py.File(aside, "r", locking=False) as file:
-        digests = {name: file[f"digests/{name}"][:] for name in file["digests"]}
     with FeatureFile(aside) as copied:
-        logmel = "logmel" in digests
-        streams = [name for name in copied.identity["streams"] if name in digests]
-        table = copied.table()
         for index, video_id in enumerate(copied.video_ids):
-            video = copied.video(index, video_id, table, streams, logmel=logmel, texts=False)
-            found = digests_of(video)
-            for name, of_videos in digests.items():
-                if of_videos[index].tobytes() != found[name]:
+            digests = digests_of(copied.video(index, texts=False))
+            for name, stated in copied.stored_digests(index).items():
+                if stated != digests[name]:
                     raise _UnreadableError(
                         f"{shard}: {name} of video {video_id}, copied to {aside.parent}, doesn't match its sha256; "
                         "see `mcn verify`"

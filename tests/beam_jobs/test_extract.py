@@ -21,7 +21,7 @@ from beam_jobs.extract import ExtractSettings, run
 from pipeline.core.errors import InputError
 from pipeline.core.lease import LeaseWatch
 from pipeline.core.ledger import latest_states
-from pipeline.dataset.shard_writer import verify
+from pipeline.dataset.shard_check import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from extractors.decoder_process import DecoderProcess
 from extractors.video import FrameNetwork
 from extractors.weights import load_weights, materialise
 from pipeline.core.ledger import latest_states
-from pipeline.dataset.shard_writer import FeatureFile
+from pipeline.dataset.shard_reader import FeatureFile
 
 
 def ffmpeg_frames(path: Path, width: int, height: int, size: tuple[int, int]) -> NDArray[np.uint8]:

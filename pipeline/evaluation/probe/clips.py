@@ -7,11 +7,11 @@ import numpy as np
 from gensim.models import KeyedVectors
 from numpy.typing import NDArray
 
+from models.settings import MEL_BANDS
 from pipeline.clips.cutting import ClipFeatures, Cutter, known_words
 from pipeline.clips.rules import ClipRules, ClipSpan, window_clips
 from pipeline.core.errors import InputError
 from pipeline.core.records import Clip, VideoFeatures
-from pipeline.dataset.shard_reader import LOGMEL_BANDS
 from pipeline.evaluation.lists import StepList
 from pipeline.training.checkpoint import TrainedModel
 
@@ -82,7 +82,7 @@ def _video_feature(clip: ClipFeatures, widths: tuple[int, ...]) -> NDArray[np.fl
 
 def _audio_feature(clip: ClipFeatures, rules: ClipRules, width: int) -> NDArray[np.float32]:
     if clip.audio is None:
-        return np.zeros(2 * LOGMEL_BANDS if rules.audio == "logmel" else width, np.float32)
+        return np.zeros(2 * MEL_BANDS if rules.audio == "logmel" else width, np.float32)
     if rules.audio != "logmel":
         return clip.audio.astype(np.float32)
     frames = clip.audio.astype(np.float32)

@@ -279,12 +279,11 @@ def _rewrite(dataset: Path, source: Path, new: str, kept: tuple[str, ...]) -> No
     parts = dataset / "parts" / new
     identity = read_description(dataset)["identity"]
     with FeatureFile(source) as file:
-        provenance, table = file.provenance, file.table()
-        places = {video_id: place for place, video_id in enumerate(file.video_ids)}
-        stored = [video_id for video_id in kept if video_id in places]
+        provenance = file.provenance
+        index = {video_id: number for number, video_id in enumerate(file.video_ids)}
+        stored = [video_id for video_id in kept if video_id in index]
         for video_id in stored:
-            video = file.video(places[video_id], video_id, table)
-            write_part(parts / f"{video_id}.h5", video, Origin(new, identity, provenance))
+            write_part(parts / f"{video_id}.h5", file.video(index[video_id]), Origin(new, identity, provenance))
     origin = Origin(new, identity, provenance, read_plan(dataset / "plans", new).digest)
     write_shard(shard_path(dataset, new), [parts / f"{video_id}.h5" for video_id in stored], origin)
 

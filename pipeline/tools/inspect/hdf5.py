@@ -16,8 +16,9 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.dataset.caption_store import CaptionStore
-from pipeline.dataset.shard_check import MEMORY_BYTES, environment, layout
-from pipeline.dataset.shard_reader import ATTRIBUTES, FeatureFile
+from pipeline.dataset.schema import ATTRIBUTES, fields
+from pipeline.dataset.shard_check import MEMORY_BYTES, environment
+from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.search.embeddings import ATTRIBUTES as EMBEDDINGS_ATTRIBUTES
 from pipeline.search.embeddings import EmbeddingsFile
 
@@ -86,17 +87,17 @@ def _embeddings(path: Path) -> dict[str, Any]:
 
 
 def _features(path: Path) -> dict[str, Any]:
-    with FeatureFile(path) as file, h5py.File(path, "r", locking=False) as opened:
-        kind, identity = str(opened.attrs["kind"]), file.identity
+    with FeatureFile(path) as file:
+        opened, kind, identity = file.hdf5, file.kind, file.identity
         if kind not in ("shard", "part"):
             return {"problem": f"{path}: neither a shard nor a part, but {ascii(kind[:40])}"}
-        if opened.attrs["digest"] != file.seal():
+        if not file.is_sealed():
             return {"problem": f"{path}: its attributes don't match their sha256: it was changed; see `mcn verify`"}
-        datasets = {name: opened[name] for name in layout(identity)}
+        datasets = {field.name: opened[field.name] for field in fields(identity)}
         durations, ids = file.durations(), file.video_ids
         decoders = [name.decode() for name in opened["videos/decoder"][:]]
         facts: dict[str, Any] = {
-            "name": str(opened.attrs["name"]),
+            "name": file.name,
             "plan": file.plan,
             "content": file.content_digest(),
             "videos": len(ids),

@@ -149,8 +149,8 @@ def _shard(dataset: Path, name: str, plan: ShardPlan | None, identity: dict[str,
     with FeatureFile(path) as file:
         if file.identity != identity:
             return findings.shard(name, f"{path}: its Identity isn't the data set's")
-        ids, content, kind = file.video_ids, file.content_digest(), file._open.attrs["kind"]
-        if kind != "shard" or file._open.attrs["name"] != name or (plan and file.plan != plan.digest):
+        ids, content = file.video_ids, file.content_digest()
+        if (file.kind, file.name) != ("shard", name) or (plan and file.plan != plan.digest):
             return findings.shard(name, f"{path}: not the shard of plan {name}: another file is in its place")
     if plan is None:
         return

@@ -54,7 +54,7 @@ def compare(dataset: Path, chosen: Sequence[tuple[str, str]], media: Path | None
 
 def _stored(path: Path, video_id: str) -> VideoFeatures:
     with FeatureFile(path) as file:
-        return file.video(file.video_ids.index(video_id), video_id, file.table())
+        return file.video(file.video_ids.index(video_id))
 
 
 def _differences(stored: VideoFeatures, anew: VideoFeatures) -> tuple[list[str], float]:
@@ -62,8 +62,8 @@ def _differences(stored: VideoFeatures, anew: VideoFeatures) -> tuple[list[str],
     differing, least = [], 1.0
     rows = {*stored.video, "davenet", "logmel"}
     again = columns(anew)
-    for name, (_, values) in columns(stored).items():
-        other = again[name][1]
+    for name, values in columns(stored).items():
+        other = again[name]
         if name == "decoder" or (values.shape == other.shape and values.tobytes() == other.tobytes()):
             continue
         if name not in rows or values.shape != other.shape:

@@ -140,16 +140,14 @@ def save_sound_videos(dataset: Path, name: str) -> int:
     planned = {i for i in read_plan(dataset / "plans", name).video_ids if not is_forgotten(i, gone)}
     saved = 0
     with FeatureFile(shard_path(dataset, name)) as file:
-        provenance = file.provenance if file._open.attrs.get("digest") == file.seal() else {}
-        table = file.table()
+        provenance = file.provenance if file.is_sealed() else {}
         for index, video_id in enumerate(file.video_ids):
             part = dataset / "parts" / name / f"{video_id}.h5"
             if video_id not in planned or part.exists():
                 continue
             try:
-                video = file.video(index, video_id, table)
-                wanted = {key: file._open[f"digests/{key}"][index].tobytes() for key in digests_of(video)}
-                if digests_of(video) == wanted and set(video.video) == set(identity["streams"]):
+                video = file.video(index)
+                if digests_of(video) == file.stored_digests(index) and set(video.video) == set(identity["streams"]):
                     write_part(part, video, Origin(name, identity, provenance))
                     saved += 1
             except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError):
