@@ -49,8 +49,8 @@ def cut_into_shards(seconds: Mapping[str, float], shard_seconds: float) -> list[
 def write_plans(folder: Path, shards: Sequence[Sequence[str]]) -> list[str]:
     """Add a plan per shard after those already in `folder`; returns their names."""
     names = []
-    number = 1 + max((int(name) for name in plan_names(folder)), default=-1)
-    for video_ids in shards:
+    first = 1 + max((int(name) for name in plan_names(folder)), default=-1)
+    for number, video_ids in enumerate(shards, first):
         name = f"{number:06d}"
         content: dict[str, Any] = {"schema": 1, "name": name, "video_ids": list(video_ids)}
         try:
@@ -58,7 +58,6 @@ def write_plans(folder: Path, shards: Sequence[Sequence[str]]) -> list[str]:
         except AlreadyThereError:
             raise InputError(f"{folder}: another extraction is planning there; wait for it, then run again") from None
         names.append(name)
-        number += 1
     return names
 
 
@@ -69,10 +68,12 @@ def lease_path(dataset: Path, name: str) -> Path:
 
 def plan_names(folder: Path) -> list[str]:
     """Names of the plans in `folder`, in order."""
-    if not folder.is_dir():
-        return []
-    names = (os.path.splitext(entry.name) for entry in os.scandir(folder))
-    return sorted(stem for stem, extension in names if extension == ".json" and stem.isdigit())
+    return _numbered(folder, ".json")
+
+
+def _numbered(folder: Path, suffix: str) -> list[str]:
+    names = map(os.path.splitext, os.listdir(folder) if folder.is_dir() else ())
+    return sorted(stem for stem, extension in names if extension == suffix and stem.isdigit())
 
 
 def read_plan(folder: Path, name: str) -> ShardPlan:
@@ -121,18 +122,12 @@ def shard_path(dataset: Path, name: str) -> Path:
 
 def closed_names(dataset: Path) -> list[str]:
     """Names of the closed shards, in order."""
-    folder = dataset / "shards"
-    if not folder.is_dir():
-        return []
-    return sorted(path.stem for path in folder.iterdir() if path.suffix == ".h5" and path.stem.isdigit())
+    return _numbered(dataset / "shards", ".h5")
 
 
 def receipt_names(dataset: Path) -> list[str]:
     """Names of the receipts, in order; one without its shard stands for a shard that is gone."""
-    folder = dataset / "shards"
-    if not folder.is_dir():
-        return []
-    return sorted(path.stem for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdigit())
+    return _numbered(dataset / "shards", ".json")
 
 
 def make_receipt(dataset: Path, name: str, reasons: Mapping[str, str]) -> Receipt:

@@ -101,12 +101,8 @@ class FeatureFile:
             try:
                 self._file = h5py.File(self.path, "r", locking=False)
             except OSError as error:
-                state = (
-                    "no such file"
-                    if not self.path.exists()
-                    else f"not a whole HDF5 file ({str(error).splitlines()[0]})"
-                )
-                raise InputError(f"{self.path}: {state}; {self._cure}") from None
+                reason = f"not a whole HDF5 file ({str(error).splitlines()[0]})" if self.path.exists() else "no such file"
+                raise InputError(f"{self.path}: {reason}; {self._cure}") from None
             self._process = os.getpid()
             schema = self._file.attrs.get("schema")
             if schema != SCHEMA:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,21 +128,21 @@ def write_part(path: Path, video: VideoFeatures, origin: Origin) -> None:
     _write(path, "part", origin, [_outline(video)], lambda: iter([video]))
 
 
-def write_shard(path: Path, parts: Sequence[Path], origin: Origin) -> None:
-    """Join parts into a closed shard, in the order given, one video in memory at a time.
+def write_shard(path: Path, parts: Sequence[Path], origin: Origin, without: Collection[str] = ()) -> None:
+    """Join parts, or a shard, into a closed shard, in the order given, one video in memory at a time.
 
-    A shard that another worker has closed meanwhile is kept: AlreadyThereError.
+    Videos whose ids are among `without` are left out. A shard that another worker has closed meanwhile is kept:
+    AlreadyThereError.
     """
-    outlines = []
-    for part in parts:
-        with FeatureFile(part) as file:
-            if file.identity != origin.identity:
-                raise InputError(f"{part}: made with other settings than {path}; delete it to have it computed anew")
-            outlines += [_outline(video) for video in file.videos(streams=(), audio=False)]
 
-    def videos() -> Iterator[VideoFeatures]:
+    def videos(**what: Any) -> Iterator[VideoFeatures]:
         for part in parts:
             with FeatureFile(part) as file:
-                yield from file.videos()
+                if file.identity != origin.identity:
+                    raise InputError(
+                        f"{part}: made with other settings than {path}; delete it to have it computed anew"
+                    )
+                kept = (index for index, video_id in enumerate(file.video_ids) if video_id not in without)
+                yield from (file.video(index, **what) for index in kept)
 
-    _write(path, "shard", origin, outlines, videos)
+    _write(path, "shard", origin, [_outline(video) for video in videos(streams=(), audio=False)], videos)

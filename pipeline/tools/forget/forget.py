@@ -42,7 +42,7 @@ from pipeline.dataset.shard_plans import (
     write_plans,
 )
 from pipeline.dataset.shard_reader import FeatureFile
-from pipeline.dataset.shard_writer import Origin, write_part, write_shard
+from pipeline.dataset.shard_writer import Origin, write_shard
 from pipeline.download.budget import SCRATCH, download_lock
 from pipeline.download.media import MediaFinder
 from pipeline.download.video_list import each_video_id
@@ -233,19 +233,14 @@ def _forget_shards(dataset: Path, ids: Collection[str]) -> dict[str, str]:
     """Replace every plan that names one of the ids, with its shard or parts; returns old name -> new name."""
     replaced: dict[str, str] = {}
     plans = dataset / "plans"
-    for name in plan_names(plans):
-        plan = read_plan(plans, name)
-        if not set(ids) & set(plan.video_ids):
-            continue
-        kept = tuple(video_id for video_id in plan.video_ids if video_id not in ids)
+    for name in _affected(dataset, ids):
+        kept = tuple(video_id for video_id in read_plan(plans, name).video_ids if video_id not in ids)
         # An earlier call that was killed may have written the plan in its place already.
         new = next((n for n in plan_names(plans) if n != name and read_plan(plans, n).video_ids == kept), None)
+        replaced[name] = ""
         if kept:
-            new = new or write_plans(plans, [kept])[0]
-            _move_features(dataset, name, new, kept)
-            replaced[name] = new
-        else:
-            replaced[name] = ""
+            replaced[name] = new or write_plans(plans, [kept])[0]
+            _move_features(dataset, name, replaced[name], kept)
         # A repair that was killed leaves the damaged shard aside; a closing that was, one half written.
         leftovers = sorted((dataset / "shards").glob(f".{name}.h5.*"))
         # The receipt first: one without its shard would stand for a shard that is lost.
@@ -267,25 +262,14 @@ def _move_features(dataset: Path, name: str, new: str, kept: tuple[str, ...]) ->
         return
     receipt = read_receipt(dataset, name)
     if not target.exists():
-        _rewrite(dataset, source, new, kept)
+        with FeatureFile(source) as file:
+            plan = read_plan(dataset / "plans", new)
+            origin = Origin(new, file.identity, file.provenance, plan.digest)
+            write_shard(target, [source], origin, without=set(file.video_ids) - set(kept))
     if read_receipt(dataset, new) is None:
         left_out = receipt.left_out if receipt is not None else reasons_of(dataset / "ledger", "extract")
         make_receipt(dataset, new, left_out)
     shutil.rmtree(parts, ignore_errors=True)
-
-
-def _rewrite(dataset: Path, source: Path, new: str, kept: tuple[str, ...]) -> None:
-    """Close shard `new` with the videos `kept` of the shard `source`."""
-    parts = dataset / "parts" / new
-    identity = read_description(dataset)["identity"]
-    with FeatureFile(source) as file:
-        provenance = file.provenance
-        index = {video_id: number for number, video_id in enumerate(file.video_ids)}
-        stored = [video_id for video_id in kept if video_id in index]
-        for video_id in stored:
-            write_part(parts / f"{video_id}.h5", file.video(index[video_id]), Origin(new, identity, provenance))
-    origin = Origin(new, identity, provenance, read_plan(dataset / "plans", new).digest)
-    write_shard(shard_path(dataset, new), [parts / f"{video_id}.h5" for video_id in stored], origin)
 
 
 def _forget_captions(dataset: Path, ids: Collection[str]) -> bool:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.pairing import BUILTIN_SCHEMES, builtin_scheme
 from pipeline.core.errors import InputError, suggest
 from pipeline.core.formatting import facts_lines, plain
 from pipeline.core.reporting import RunSummary
@@ -22,12 +22,11 @@ from pipeline.tools.inspect.records import dataset_facts, inspect_json, ledger_f
 from pipeline.tools.settings import InspectSettings
 
 if TYPE_CHECKING:
-    from models.pairing import Scheme
     from pipeline.tools.inspect.scheme import SchemeDescription
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
-_VECTORS = (".kv", ".bin", ".txt", ".vec")
+_OF_MODELS = (".pt", ".yaml", ".yml", ".kv", ".bin", ".txt", ".vec")
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,10 @@ def inspect(name: str, width: int = 0) -> Inspection:
     """What a path, or a built-in scheme's name, stands for. `width`: of a scheme's spaces; 0: the default."""
     path = Path(name)
     try:
-        if path.name == name and not path.suffix and (built_in := _built_in(name, width)) is not None:
-            return built_in
+        if name in BUILTIN_SCHEMES:
+            from pipeline.tools.inspect.models import inspect_scheme
+
+            return Inspection(name, *inspect_scheme(builtin_scheme(name), width))
         if not path.exists():
             raise InputError(f"{plain(name)}: no such file, nor a built-in pairing scheme{_near(path)}")
         found = _folder(path) if path.is_dir() else _file(path, width)
@@ -100,26 +101,13 @@ def _near(path: Path) -> str:
     return f"; did you mean {str(folder / hint.split(chr(39))[1])!r}?"
 
 
-def _built_in(name: str, width: int) -> Inspection | None:
-    from pipeline.tools.inspect.models import builtin_or_none
-
-    scheme = builtin_or_none(name)
-    return _scheme(name, scheme, width) if scheme is not None else None
-
-
-def _scheme(path: str, scheme: Scheme, width: int) -> Inspection:
-    from pipeline.tools.inspect.models import scheme_facts
-    from pipeline.tools.inspect.scheme import describe
-
-    described = describe(scheme, {"width": width} if width else None)
-    return Inspection(path, "scheme", scheme_facts(described), described)
-
-
 def _folder(path: Path) -> Inspection:
     if (path / "dataset.json").exists():
         return Inspection(str(path), "data set", dataset_facts(path))
     if (path / "checkpoint.pt").exists():
-        return _checkpoint(path)
+        from pipeline.tools.inspect.models import inspect_model
+
+        return Inspection(str(path), *inspect_model(path, ".pt"))
     if (path / INDEX_FILE).exists():
         return Inspection(str(path), "index", asdict(read_index(path)))
     files = sorted(path.glob("*.jsonl"))
@@ -138,38 +126,17 @@ def _file(path: Path, width: int) -> Inspection:
     suffix = suffixes[-1] if suffixes else ""
     if head == _HDF5:
         return Inspection(str(path), *inspect_hdf5(path))
-    if head.startswith(_ZIP) or suffix == ".pt":
-        return _checkpoint(path)
-    if suffix in (".yaml", ".yml"):
-        return _scheme_file(path, width)
-    if suffix in _VECTORS:
-        return _vectors(path)
-    readers: dict[str, Callable[[], Inspection]] = {
-        ".jsonl": lambda: Inspection(str(path), "ledger", ledger_facts([path], path)),
-        ".json": lambda: Inspection(str(path), *inspect_json(path)),
-        ".h5": lambda: Inspection(str(path), *inspect_hdf5(path)),
-    }
-    if suffix not in readers:
-        raise InputError(f"{path}: of no kind that this program makes; `mcn inspect --help` lists them")
-    return readers[suffix]()
+    if head.startswith(_ZIP) or suffix in _OF_MODELS:
+        from pipeline.tools.inspect.models import inspect_model
 
-
-def _checkpoint(path: Path) -> Inspection:
-    from pipeline.tools.inspect.models import inspect_checkpoint
-
-    return Inspection(str(path), "checkpoint", *inspect_checkpoint(path))
-
-
-def _scheme_file(path: Path, width: int) -> Inspection:
-    from pipeline.tools.inspect.models import scheme_of_file
-
-    return _scheme(str(path), scheme_of_file(path), width)
-
-
-def _vectors(path: Path) -> Inspection:
-    from pipeline.tools.inspect.models import inspect_vectors
-
-    return Inspection(str(path), "word vectors", inspect_vectors(path))
+        return Inspection(str(path), *inspect_model(path, ".pt" if head.startswith(_ZIP) else suffix, width))
+    if suffix == ".jsonl":
+        return Inspection(str(path), "ledger", ledger_facts([path], path))
+    if suffix == ".json":
+        return Inspection(str(path), *inspect_json(path))
+    if suffix == ".h5":
+        return Inspection(str(path), *inspect_hdf5(path))
+    raise InputError(f"{path}: of no kind that this program makes; `mcn inspect --help` lists them")
 
 
 def _lines(found: Inspection) -> list[str]:

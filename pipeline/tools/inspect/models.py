@@ -6,7 +6,7 @@ from typing import Any
 
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, vectors_digest
-from models.pairing import BUILTIN_SCHEMES, Scheme, SchemeError, builtin_scheme, scheme_from_dict
+from models.pairing import BUILTIN_SCHEMES, Scheme, SchemeError, scheme_from_dict
 from pipeline.core.config import load_yaml
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json
@@ -19,13 +19,29 @@ LARGEST_VECTORS = 1 << 30
 _WORDS_SHOWN = 10
 
 
-def builtin_or_none(name: str) -> Scheme | None:
-    """The built-in scheme of that name, if there is one."""
-    return builtin_scheme(name) if name in BUILTIN_SCHEMES else None
+Inspected = tuple[str, dict[str, Any], SchemeDescription | None]
+"""Kind, facts, and the pairing scheme of what has one."""
 
 
-def scheme_of_file(path: Path) -> Scheme:
-    """The scheme of a YAML file. InputError when it holds none, or one that makes no sense."""
+def inspect_model(path: Path, suffix: str, width: int = 0) -> Inspected:
+    """What a checkpoint (`.pt`), a scheme (`.yaml`) or word vectors hold, by the file's suffix.
+
+    `width`: of a scheme's spaces; 0: the default. InputError when the file is missing, broken or holds something else.
+    """
+    if suffix == ".pt":
+        return "checkpoint", *_checkpoint(path)
+    if suffix in (".yaml", ".yml"):
+        return inspect_scheme(_scheme_of_file(path), width)
+    return "word vectors", _vectors(path), None
+
+
+def inspect_scheme(scheme: Scheme, width: int) -> Inspected:
+    """What a scheme makes of a model."""
+    described = describe(scheme, {"width": width} if width else None)
+    return "scheme", scheme_facts(described), described
+
+
+def _scheme_of_file(path: Path) -> Scheme:
     content = load_yaml(path)
     if "spaces" not in content:
         raise InputError(f"{path}: holds no pairing scheme (name, spaces); built in: {', '.join(BUILTIN_SCHEMES)}")
@@ -43,11 +59,8 @@ def scheme_facts(scheme: SchemeDescription) -> dict[str, Any]:
     return facts
 
 
-def inspect_checkpoint(path: Path) -> tuple[dict[str, Any], SchemeDescription]:
-    """Facts of a checkpoint file, or of the one in a model's folder, and its scheme at its sizes.
-
-    InputError when it is missing, cut short or none.
-    """
+def _checkpoint(path: Path) -> tuple[dict[str, Any], SchemeDescription]:
+    """Facts of a checkpoint file, or of the one in a model's folder, and its scheme at its sizes."""
     content = load_checkpoint(path)
     try:
         sizes = dict(content["model_settings"])
@@ -77,8 +90,7 @@ def inspect_checkpoint(path: Path) -> tuple[dict[str, Any], SchemeDescription]:
     return facts, scheme
 
 
-def inspect_vectors(path: Path) -> dict[str, Any]:
-    """Facts of a word2vec file. InputError when it is none, or cut short."""
+def _vectors(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     if size > LARGEST_VECTORS:
         raise InputError(

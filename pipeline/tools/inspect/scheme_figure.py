@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,14 +10,13 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Curve
 
 from pipeline.core.errors import InputError
+from pipeline.core.figures import MODALITY_COLOURS, drawing_style
 from pipeline.core.files import write_aside
 from pipeline.core.formatting import plain
 from pipeline.tools.inspect.scheme import SchemeDescription, SpaceDescription
 
 SUFFIXES = (".svg", ".pdf", ".png")
 
-_COLOURS = {"video": "#0072B2", "audio": "#D55E00", "text": "#009E73"}
-"""Told apart by colour-blind readers too (Okabe and Ito)."""
 _CONTRAST = "#AA3377"
 _NODE_W, _NODE_H, _ROW = 1.3, 0.56, 1.0
 _HEAD_W, _HEAD_H = 1.8, 0.5
@@ -28,15 +25,6 @@ _COLUMN = 5.2
 _BRACKET = 0.22
 _LETTER = 0.14
 """Room for one letter of a space's title."""
-_STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "font.family": "sans-serif",
-    "svg.hashsalt": "mcn",
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-    # A user's name with two $ in it is no formula.
-    "text.parse_math": False,
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,7 @@ def check_drawing(path: Path) -> None:
 def draw_scheme(scheme: SchemeDescription, path: Path) -> None:
     """Write the figure; its suffix says in which format. InputError when it can't be written there."""
     check_drawing(path)
-    with matplotlib.rc_context(_STYLE):
+    with drawing_style():
         figure = _figure(scheme)
         kind = path.suffix.lower().removeprefix(".")
         # No date: the same scheme gives the same file.
@@ -100,7 +88,7 @@ def _figure(scheme: SchemeDescription) -> Figure:
         fontsize=10,
         weight="bold",
     )
-    contrasted = Line2D([], [], color=_CONTRAST, marker="o", markersize=3, label="contrasted")
+    contrasted = Line2D([], [], color=_CONTRAST, marker="o", markersize=3, lw=1.5, label="contrasted")
     axes.legend(handles=[contrasted], loc="lower left", frameon=False, borderaxespad=0.2)
     return figure
 
@@ -150,7 +138,7 @@ def _title(space: SpaceDescription) -> str:
 
 
 def _draw_node(axes: Axes, node: _Node, modality: str, below: str, filled: bool = False) -> None:
-    colour = _COLOURS[modality]
+    colour = MODALITY_COLOURS[modality]
     box = FancyBboxPatch(
         (node.x, node.y - _NODE_H / 2), _NODE_W, _NODE_H, boxstyle="round,pad=0,rounding_size=0.1",
         fc=colour if filled else "white", ec=colour, lw=1.4, zorder=4,
@@ -164,7 +152,7 @@ def _draw_node(axes: Axes, node: _Node, modality: str, below: str, filled: bool 
 
 def _draw_way(axes: Axes, start: _Node, end: _Node, modality: str, label: str, shared: bool) -> None:
     """From a vector through a head, drawn close before what it makes."""
-    colour = _COLOURS[modality]
+    colour = MODALITY_COLOURS[modality]
     head = end.x - 0.75 - _HEAD_W
     box = FancyBboxPatch(
         (head, end.y - _HEAD_H / 2), _HEAD_W, _HEAD_H, boxstyle="square,pad=0", fc="white", ec=colour, lw=0.9,

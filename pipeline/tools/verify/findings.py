@@ -58,14 +58,10 @@ class Findings:
 
 def examine(dataset: Path, workers: int) -> Findings:
     """Read all of a data set. InputError when there is none."""
-    identity = read_description(dataset)["identity"]
     findings = Findings()
     plans = _plans(dataset, findings)
     names = sorted({*closed_names(dataset), *receipt_names(dataset)})
-    parts = sorted((dataset / "parts").glob("*/*.h5"))
-    with Progress("verify", len(names) + len(parts), "file") as progress:
-        _shards(dataset, names, plans, identity, findings, _checked(_paths(dataset, names), workers, progress))
-        _parts(parts, identity, findings, _checked(parts, workers, progress))
+    _check_files(dataset, names, sorted((dataset / "parts").glob("*/*.h5")), plans, findings, workers)
     _duplicates(findings)
     _beside(dataset, findings)
     _manifests(dataset, findings)
@@ -74,39 +70,30 @@ def examine(dataset: Path, workers: int) -> Findings:
 
 def check_shards(dataset: Path, names: Collection[str], parts: Collection[Path] = ()) -> Findings:
     """What is wrong with these shards, with their receipts and with these parts."""
-    identity = read_description(dataset)["identity"]
     findings = Findings()
     plans = {name: read_plan(dataset / "plans", name) for name in names}
-    there = {*closed_names(dataset), *receipt_names(dataset)}
-    closed, held = [name for name in names if name in there], [part for part in parts if part.exists()]
-    with Progress("verify", len(closed) + len(held), "file") as progress:
-        workers = usable_cores()
-        _shards(dataset, closed, plans, identity, findings, _checked(_paths(dataset, closed), workers, progress))
-        _parts(held, identity, findings, _checked(held, workers, progress))
+    closed = {*closed_names(dataset), *receipt_names(dataset)}
+    existing = [part for part in parts if part.exists()]
+    _check_files(dataset, [name for name in names if name in closed], existing, plans, findings, usable_cores())
     return findings
 
 
-def _paths(dataset: Path, names: Collection[str]) -> list[Path]:
-    return [shard_path(dataset, name) for name in names]
-
-
-def _shards(
+def _check_files(
     dataset: Path,
-    names: Collection[str],
+    names: list[str],
+    parts: list[Path],
     plans: dict[str, ShardPlan],
-    identity: dict[str, Any],
     findings: Findings,
-    checked: Iterator[list[str]],
+    workers: int,
 ) -> None:
-    for name, problems in zip(names, checked, strict=True):
-        if problems:
-            for problem in problems[:SHOWN]:
-                findings.shard(name, problem)
-        else:
+    identity = read_description(dataset)["identity"]
+    checked = _checked([*(shard_path(dataset, name) for name in names), *parts], workers)
+    for name in names:
+        problems = next(checked)
+        for problem in problems[:SHOWN]:
+            findings.shard(name, problem)
+        if not problems:
             _shard(dataset, name, plans.get(name), identity, findings)
-
-
-def _parts(parts: Collection[Path], identity: dict[str, Any], findings: Findings, checked: Iterator[list[str]]) -> None:
     for part, problems in zip(parts, checked, strict=True):
         if not problems:
             with FeatureFile(part) as file:
@@ -116,21 +103,19 @@ def _parts(parts: Collection[Path], identity: dict[str, Any], findings: Findings
             findings.bad_parts.append(part)
 
 
-def _checked(paths: list[Path], workers: int, progress: Progress) -> Iterator[list[str]]:
+def _checked(paths: list[Path], workers: int) -> Iterator[list[str]]:
     """Each file's problems, in order, several read at a time, each in a process apart."""
-    if not paths:
-        return
-    with ThreadPoolExecutor(max(1, min(workers, len(paths)))) as pool:
-        size = max(1, min(16, -(-len(paths) // workers)))
-        batches = [paths[start : start + size] for start in range(0, len(paths), size)]
+    size = max(1, min(16, -(-len(paths) // workers)))
+    batches = [paths[start : start + size] for start in range(0, len(paths), size)]
 
-        def check(batch: list[Path]) -> list[list[str]]:
-            with ShardChecker() as checker:
-                return [checker.check(path) for path in batch]
+    def check(batch: list[Path]) -> list[list[str]]:
+        with ShardChecker() as checker:
+            return [checker.check(path) for path in batch]
 
-        for found in pool.map(check, batches):
-            progress.to(progress.count + len(found))
-            yield from found
+    with Progress("verify", len(paths), "file") as progress, ThreadPoolExecutor(workers) as pool:
+        for problems in pool.map(check, batches):
+            progress.to(progress.count + len(problems))
+            yield from problems
 
 
 def _plans(dataset: Path, findings: Findings) -> dict[str, ShardPlan]:

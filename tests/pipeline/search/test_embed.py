@@ -198,11 +198,11 @@ def dies(name, call):
 for name in ("fsync", "replace"):
     setattr(os, name, dies(name, getattr(os, name)))
 shutil.rmtree = dies("rmtree", shutil.rmtree)
-hdf5._Held.write = dies("write", hdf5._Held.write)
+hdf5._ErrorKeepingFile.write = dies("write", hdf5._ErrorKeepingFile.write)
 join_parts = embed.join_parts
 
 def joining(*arguments):
-    hdf5._Held.write = dies("joining", hdf5._Held.write)
+    hdf5._ErrorKeepingFile.write = dies("joining", hdf5._ErrorKeepingFile.write)
     join_parts(*arguments)
 
 embed.join_parts = joining

@@ -156,7 +156,7 @@ STEPS = [
     "_forget_reports",
     "write_shard",
 ]
-STEPS += ["make_receipt", "write_part", "write_plans"]
+STEPS += ["make_receipt", "_move_features", "write_plans"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
