@@ -29,32 +29,32 @@ def settle(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
         if not path.exists():
             write_json(path, description, exclusive=True)
             return description
-    found: dict[str, Any] = read_description(folder)
-    differences = _differences(found["identity"], description["identity"], "")
+    stored: dict[str, Any] = read_description(folder)
+    differences = _differences(stored["identity"], description["identity"], "")
     if differences:
         raise InputError(
             f"{path}: this data set was made with other settings: {'; '.join(differences)}; "
-            "use those settings again or another --out"
+            "use the same settings or another --out"
         )
-    return found
+    return stored
 
 
 def read_description(folder: Path) -> dict[str, Any]:
     """Read `folder/dataset.json`; InputError if it is missing, broken or holds no Identity."""
     path = folder / "dataset.json"
-    found = read_json(path)
-    if not isinstance(found, dict) or not isinstance(found.get("identity"), dict):
+    description = read_json(path)
+    if not isinstance(description, dict) or not isinstance(description.get("identity"), dict):
         raise InputError(f"{path}: holds no Identity; restore it from a copy or choose another --out")
-    return found
+    return description
 
 
-def _differences(there: Any, here: Any, name: str) -> list[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = sorted(set(there) | set(here))
+def _differences(before: Any, now: Any, name: str) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(set(before) | set(now))
         return [
-            line for key in keys for line in _differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+            line for key in keys for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
         ]
-    return [] if there == here else [f"{name} is {there!r} there, {here!r} here"]
+    return [] if before == now else [f"{name} was {before!r}, now {now!r}"]
 
 
 FILE = "forgotten.json"

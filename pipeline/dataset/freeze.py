@@ -22,7 +22,7 @@ from pipeline.download.video_list import read_video_list
 
 
 def run(settings: FreezeSettings) -> RunSummary:
-    """Write the manifest; one of this name that is there stays as it is, and what has changed since is told."""
+    """Write the manifest; one of this name that is there is kept, and what has changed since is noted."""
     report = RunSummary("freeze")
     path = manifest_path(settings.dataset, settings.name)
     manifest, notes = _manifest(settings)
@@ -61,19 +61,19 @@ def run(settings: FreezeSettings) -> RunSummary:
 
 def _changes(path: Path, before: Manifest, now: Manifest) -> list[str]:
     """What differs from a manifest that is there; InputError if that was made by another rule."""
-    for name, wanted in now.rule.items():
-        if before.rule.get(name) != wanted:
+    for name, value in now.rule.items():
+        if before.rule.get(name) != value:
             raise InputError(
-                f"{path}: frozen with {name} {before.rule.get(name)!r}, asked for {wanted!r}; freeze another name"
+                f"{path}: frozen with {name} {before.rule.get(name)!r}, not {value!r}; freeze under another name"
             )
     if (before.identity, before.words) != (now.identity, now.words):
-        raise InputError(f"{path}: of another data set; freeze another name")
-    there, here = _sides_by_id(before), _sides_by_id(now)
-    more, fewer = len(here.keys() - there.keys()), len(there.keys() - here.keys())
-    moved = sum(here.get(video_id, side) != side for video_id, side in there.items())
+        raise InputError(f"{path}: of another data set; freeze under another name")
+    old, new = _sides_by_id(before), _sides_by_id(now)
+    more, fewer = len(new.keys() - old.keys()), len(old.keys() - new.keys())
+    moved = sum(new.get(video_id, side) != side for video_id, side in old.items())
     counts = {"videos gained": more, "videos lost": fewer, "videos on another side (another --ids)": moved}
     changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return [f"{path}: stays as it was; since then {changes}: freeze another name to use this"] if changes else []
+    return [f"{path}: unchanged; since then {changes}: freeze under another name to use this"] if changes else []
 
 
 def _sides_by_id(manifest: Manifest) -> dict[str, str]:
@@ -85,10 +85,10 @@ def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
     description = read_description(settings.dataset)
     # Before the shards: one that is closed meanwhile isn't taken for lost.
     stated = receipt_names(settings.dataset)
-    found = list(receipts(settings.dataset, lambda: reasons_of(settings.dataset / "ledger", "extract")))
-    _refuse_lost(settings.dataset, stated, found)
+    closed = list(receipts(settings.dataset, lambda: reasons_of(settings.dataset / "ledger", "extract")))
+    _refuse_lost(settings.dataset, stated, closed)
     gone = forgotten(settings.dataset)
-    stored = {video_id for video_id in _stored(found) if not is_forgotten(video_id, gone)}
+    stored = {video_id for video_id in _stored(closed) if not is_forgotten(video_id, gone)}
     # Of a million lines the ids and tasks alone are kept.
     listed = {} if settings.ids is None else {r.video_id: sys.intern(r.task_id) for r in read_video_list(settings.ids)}
     notes = []
@@ -111,9 +111,9 @@ def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
     remembered = {video_id for video_id in absent if not is_forgotten(video_id, gone)}
     if len(remembered) < len(absent):
         notes.append(f"{len(absent) - len(remembered)} listed videos were forgotten and are not in the manifest")
-    missing = _missing(settings, remembered, found)
+    missing = _missing(settings, remembered, closed)
     chosen = {video_id for ids in sides.values() for video_id in ids}
-    needed = [receipt for receipt in found if not chosen.isdisjoint(receipt.video_ids)]
+    needed = [receipt for receipt in closed if not chosen.isdisjoint(receipt.video_ids)]
     circumstances = provenances_of(needed)
     if len(circumstances) > 1:
         notes.append(
@@ -145,9 +145,9 @@ def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
     )
 
 
-def _refuse_lost(dataset: Path, stated: Collection[str], found: Iterable[Receipt]) -> None:
+def _refuse_lost(dataset: Path, stated: Collection[str], closed: Iterable[Receipt]) -> None:
     """InputError when a shard isn't there, or not of the size, that its receipt states."""
-    sizes = {receipt.name: receipt.bytes for receipt in found}
+    sizes = {receipt.name: receipt.bytes for receipt in closed}
     for name in sorted({*stated, *sizes}):
         path = shard_path(dataset, name)
         size = path.stat().st_size if path.exists() else None
@@ -156,9 +156,9 @@ def _refuse_lost(dataset: Path, stated: Collection[str], found: Iterable[Receipt
             raise InputError(f"{path}: {what}; repair first: mcn verify {dataset} --repair")
 
 
-def _stored(found: Iterable[Receipt]) -> set[str]:
+def _stored(closed: Iterable[Receipt]) -> set[str]:
     stored: set[str] = set()
-    for receipt in found:
+    for receipt in closed:
         twice = stored.intersection(receipt.video_ids)
         if twice:
             raise InputError(f"shard {receipt.name}: video {min(twice)} is in another shard too; see `mcn verify`")
@@ -185,9 +185,9 @@ def _share(kind: str, name: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _missing(settings: FreezeSettings, absent: set[str], found: Iterable[Receipt]) -> dict[str, list[str]]:
+def _missing(settings: FreezeSettings, absent: set[str], closed: Iterable[Receipt]) -> dict[str, list[str]]:
     """Why listed ids are in no shard: the extraction's reason, else the download's."""
-    left_out = {video_id: reason for receipt in found for video_id, reason in receipt.left_out.items()}
+    left_out = {video_id: reason for receipt in closed for video_id, reason in receipt.left_out.items()}
     extracted = reasons_of(settings.dataset / "ledger", "extract", absent)
     downloads = latest_states(settings.media / "ledger", "download", wanted=absent) if settings.media else {}
     missing: dict[str, list[str]] = defaultdict(list)
@@ -211,10 +211,10 @@ def reasons_of(ledger: Path, stage: str, wanted: Collection[str] | None = None) 
     return {video_id: state.latest.reason for video_id, state in states.items() if state.latest.reason}
 
 
-def provenances_of(found: Iterable[Receipt]) -> list[dict[str, Any]]:
+def provenances_of(closed: Iterable[Receipt]) -> list[dict[str, Any]]:
     """The distinct provenances of shards, each with its number of `videos`."""
     videos: Counter[str] = Counter()
-    for receipt in found:
+    for receipt in closed:
         kept = {key: receipt.circumstance.get(key) for key in ("processor", "device", "libraries")}
         videos[json.dumps(kept, sort_keys=True)] += len(receipt.video_ids)
     return [json.loads(kept) | {"videos": count} for kept, count in sorted(videos.items())]

@@ -73,7 +73,7 @@ class Manifest:
 def manifest_path(dataset: Path, name: str) -> Path:
     """Where manifest `name` lies; InputError for a name that can't be one."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"manifest {name[:80]!a}: a name of 1 to 64 letters, digits, - _ . is wanted")
+        raise InputError(f"manifest {name[:80]!a}: expected a name of 1 to 64 letters, digits, - _ .")
     return dataset / "manifests" / f"{name}.json"
 
 
@@ -90,13 +90,13 @@ def read_manifest(path: Path) -> Manifest:
         for key in ("splits", "left_out", "missing"):
             content[key] = _tuples(content[key])
         manifest = Manifest(**content | {"circumstances": tuple(content["circumstances"])})
-        found = manifest.digest
+        actual = manifest.digest
         named = all(name.isdigit() and isinstance(shard["content"], str) for name, shard in manifest.shards.items())
         if not (named and all(isinstance(video_id, str) for video_id in manifest.video_ids)):
             raise ValueError
     except (KeyError, TypeError, AttributeError, ValueError):
         raise InputError(f"{path}: not a manifest; make one with `mcn freeze DATASET NAME`") from None
-    if found != digest:
+    if actual != digest:
         raise InputError(
             f"{path}: its digest doesn't match: the manifest was changed; restore it or freeze another name"
         )
@@ -116,7 +116,7 @@ class FreezeSettings:
     name: str
     """Name of the manifest: letters, digits, - _ ."""
     ids: Path | None = None
-    """csv of the ids asked for: says which are missing, and gives the tasks (column task_id). Others are left out."""
+    """csv of the requested ids: says which are missing, and gives the tasks (column task_id). Others are left out."""
     media: Path | None = None
     """Media folder: its ledger says why a video couldn't be downloaded."""
     exclude: tuple[Path, ...] = ()

@@ -96,7 +96,7 @@ def _wrong_types(file: h5py.File, layout: list[Field], file_bytes: int) -> list[
         elif plan.get_layout() != h5d.CONTIGUOUS or plan.get_nfilters() or plan.get_external_count():
             problems.append(f"{name} isn't contiguous and plain")
         elif dataset.size * stored.get_size() > file_bytes:
-            problems.append(f"{name} is said to be larger than the file")
+            problems.append(f"{name} has a size beyond that of the file")
     return problems
 
 
@@ -114,7 +114,7 @@ def _is_type(stored: Any, dtype: str) -> bool:
 
 
 def _wrong_lengths(file: h5py.File, layout: list[Field]) -> Iterator[str]:
-    """What can be told from sizes alone: every index starts at 0, never falls, and ends where its datasets end."""
+    """What sizes alone show: every index starts at 0, never falls, and ends where its datasets end."""
     counts = {"": len(file["videos/id"])}
     for name in (field.name for field in layout if field.is_index):
         offsets = file[name][:]

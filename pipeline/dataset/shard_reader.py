@@ -70,7 +70,7 @@ class FeatureFile:
     Raises InputError, which ends with `cure`, when the file is missing or isn't what docs/data-format.md describes.
     """
 
-    def __init__(self, path: Path, cure: str = "mend it: mcn verify DATASET --repair") -> None:
+    def __init__(self, path: Path, cure: str = "repair it: mcn verify DATASET --repair") -> None:
         self.path = path
         self._cure = cure
         self._file: h5py.File | None = None
@@ -101,7 +101,9 @@ class FeatureFile:
             try:
                 self._file = h5py.File(self.path, "r", locking=False)
             except OSError as error:
-                reason = f"not a whole HDF5 file ({str(error).splitlines()[0]})" if self.path.exists() else "no such file"
+                reason = (
+                    f"not a whole HDF5 file ({str(error).splitlines()[0]})" if self.path.exists() else "no such file"
+                )
                 raise InputError(f"{self.path}: {reason}; {self._cure}") from None
             self._process = os.getpid()
             schema = self._file.attrs.get("schema")

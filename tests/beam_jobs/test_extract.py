@@ -64,7 +64,7 @@ def test_a_second_run_computes_nothing(local: Path, settings: Callable[..., Extr
 
 def test_other_settings_are_refused_by_name(local: Path, settings: Callable[..., ExtractSettings]) -> None:
     other = settings(feature_fps=2)
-    with pytest.raises(InputError, match=r"feature_fps is 1 there, 2 here"):
+    with pytest.raises(InputError, match=r"feature_fps was 1, now 2"):
         run(ExtractSettings(**{**other.__dict__, "out": local}))
 
 

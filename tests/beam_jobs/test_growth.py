@@ -263,9 +263,9 @@ def test_following_needs_a_list(settings: Callable[..., ExtractSettings]) -> Non
     ("change", "field"),
     [
         ({"captions": None}, r"captions\.(format|source|sha256)"),
-        ({"drop_overlaps": True}, r"captions\.overlaps is 'kept' there, 'dropped' here"),
+        ({"drop_overlaps": True}, r"captions\.overlaps was 'kept', now 'dropped'"),
         ({"streams": ("resnet152",), "weights": "random:0"}, r"streams\."),
-        ({"davenet_weights": "random:1"}, r"audio\.weights is '[0-9a-f]{64}' there, '[0-9a-f]{64}' here"),
+        ({"davenet_weights": "random:1"}, r"audio\.weights was '[0-9a-f]{64}', now '[0-9a-f]{64}'"),
     ],
 )
 def test_other_settings_are_refused_by_field(

@@ -72,7 +72,7 @@ def test_each_fault_is_found_and_mended_to_the_same_datasets(
     assert verify(copy) == 1
     line = capsys.readouterr().out
     kind = {"receipt": "receipt:", "part": "part:"}.get(fault, "shard:")
-    assert kind in line and "mend it: mcn verify" in line
+    assert kind in line and "repair it: mcn verify" in line
     assert verify(copy, "--repair") == 0
     assert datasets(copy) == datasets(local)
     for receipt in sorted((local / "shards").glob("*.json")):

@@ -66,15 +66,15 @@ def run(settings: ForgetSettings) -> RunSummary:
     dataset = settings.dataset or Path(str(settings.run)) / "dataset"
     read_description(dataset)
     media = _media(settings, dataset)
-    asked = {check_media_name(video_id, "mcn forget") for video_id in settings.ids}
+    requested = {check_media_name(video_id, "mcn forget") for video_id in settings.ids}
     with ExitStack() as stack:
         stack.enter_context(locked(dataset / "leases" / "planning.json", f"planning in {dataset}"))
         half_done = half_forgotten(dataset)
-        if not asked | half_done:
+        if not requested | half_done:
             raise InputError(f"mcn forget: ids are needed; none was left half forgotten in {dataset}")
-        known = _known(asked, dataset, media, settings.run)
-        unknown = set() if settings.even_if_unknown else asked - half_done - known
-        ids = (asked | half_done) - unknown
+        known = _known(requested, dataset, media, settings.run)
+        unknown = set() if settings.even_if_unknown else requested - half_done - known
+        ids = (requested | half_done) - unknown
         affected = _affected(dataset, ids)
         for path, what in _locks(dataset, media, affected):
             stack.enter_context(locked(path, what))
@@ -161,27 +161,27 @@ def _affected(dataset: Path, ids: Collection[str]) -> list[str]:
 
 def _known(ids: Collection[str], dataset: Path, media: Path | None, folder: Path | None) -> set[str]:
     """Ids that something names or that were forgotten before; all of `ids` of which that is so are among them."""
-    found: set[str] = set()
+    known: set[str] = set()
     for name in plan_names(dataset / "plans"):
-        found.update(set(ids).intersection(read_plan(dataset / "plans", name).video_ids))
+        known.update(set(ids).intersection(read_plan(dataset / "plans", name).video_ids))
     for path in sorted((dataset / "manifests").glob("*.json")):
         manifest = read_manifest(path)
         for lists in (manifest.splits, manifest.left_out, manifest.missing):
-            found.update(*lists.values())
+            known.update(*lists.values())
     for path in sorted(folder.rglob(VIDEOS)) if folder is not None else ():
-        found.update(path.read_text(encoding="utf-8").split("\n"))
+        known.update(path.read_text(encoding="utf-8").split("\n"))
     gone: frozenset[str] = frozenset()
-    for place in filter(None, (dataset, media)):
-        gone |= forgotten(place)
-        found.update(outcome.video_id for outcome in read_ledger(place / "ledger", wanted=set(ids)))
+    for top in filter(None, (dataset, media)):
+        gone |= forgotten(top)
+        known.update(outcome.video_id for outcome in read_ledger(top / "ledger", wanted=set(ids)))
     given = _given(dataset)
     # A list that isn't there any more, or no longer one, names nothing.
     with suppress(InputError):
-        found.update(set(ids).intersection(each_video_id(given["ids"])) if "ids" in given else ())
+        known.update(set(ids).intersection(each_video_id(given["ids"])) if "ids" in given else ())
     captions = given.get("captions")
     store = CaptionStore(dataset / CAPTIONS) if (dataset / CAPTIONS).exists() else None
     finder = MediaFinder(media) if media is not None else None
-    found.update(
+    known.update(
         video_id
         for video_id in ids
         if is_forgotten(video_id, gone)
@@ -189,7 +189,7 @@ def _known(ids: Collection[str], dataset: Path, media: Path | None, folder: Path
         or (captions is not None and (captions / f"{video_id}.csv").is_file())
         or (finder is not None and finder.find(video_id) is not None)
     )
-    return found
+    return known
 
 
 def _refuse_damage(dataset: Path, names: Collection[str]) -> None:
@@ -302,8 +302,8 @@ def _without(manifest: Manifest, ids: Collection[str], receipts: list[Receipt]) 
     def cut(lists: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         return {name: tuple(i for i in members if i not in ids) for name, members in lists.items()}
 
-    there = {receipt.name for receipt in receipts}
-    if set(manifest.shards) <= there and not any(
+    closed = {receipt.name for receipt in receipts}
+    if set(manifest.shards) <= closed and not any(
         set(ids) & set(members)
         for lists in (manifest.splits, manifest.left_out, manifest.missing)
         for members in lists.values()
@@ -312,7 +312,7 @@ def _without(manifest: Manifest, ids: Collection[str], receipts: list[Receipt]) 
     frozen = {i for lists in (manifest.splits, manifest.left_out) for members in lists.values() for i in members}
     # A shard that is gone without having been replaced stays named, so that `mcn verify` tells.
     homeless = (frozen - set(ids)).difference(*(receipt.video_ids for receipt in receipts))
-    shards = {name: entry for name, entry in manifest.shards.items() if homeless and name not in there} | {
+    shards = {name: entry for name, entry in manifest.shards.items() if homeless and name not in closed} | {
         receipt.name: {"content": receipt.content, "videos": len(receipt.video_ids)}
         for receipt in receipts
         if receipt.name in manifest.shards or (frozen - set(ids)).intersection(receipt.video_ids)
@@ -346,13 +346,13 @@ def _is_of(line: bytes, ids: Collection[str]) -> bool:
 
 def _checkpoints(folder: Path, ids: Collection[str]) -> list[Path]:
     """Folders of checkpoints that were trained on one of the ids; beside them its sha256 takes the id's place."""
-    found = []
+    checkpoints = []
     for path in sorted(folder.rglob(VIDEOS)):
         lines = path.read_text(encoding="utf-8").split("\n")
         if set(ids) & set(lines):
-            found.append(path.parent)
+            checkpoints.append(path.parent)
             write_text(path, "\n".join(f"sha256 {tombstone(line)}" if line in ids else line for line in lines))
-    return found
+    return checkpoints
 
 
 def _embedded(folder: Path, dataset: Path, ids: Collection[str]) -> tuple[list[Path], list[Path]]:
@@ -370,7 +370,7 @@ def _embedded(folder: Path, dataset: Path, ids: Collection[str]) -> tuple[list[P
         with suppress(InputError):
             made_of = read_index(path.parent).embeddings
             # Without the file that it was made of, nobody can say whose clips an index holds.
-            gone = not any(place.exists() for place in (Path(made_of["path"]), path.parent / made_of["relative"]))
+            gone = not any(file.exists() for file in (Path(made_of["path"]), path.parent / made_of["relative"]))
             if made_of["digest"] in digests or gone:
                 indices.append(path.parent)
     return embeddings, indices
@@ -386,7 +386,7 @@ def _forget_reports(
     given = [path.resolve() for path in _given(dataset).values()]
     removed, left = [], []
     for path in files_naming([top for top in (folder, dataset, media) if top is not None], ids, but):
-        users = any(path.resolve().is_relative_to(place) for place in given)
+        users = any(path.resolve().is_relative_to(own) for own in given)
         if not users and (path == dataset / WITHOUT_MEDIA or is_report(path)):
             for trace in (*(figures_of(path) if path.suffix == ".html" else ()), path):
                 trace.unlink(missing_ok=True)

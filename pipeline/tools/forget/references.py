@@ -18,15 +18,15 @@ _STUDY_TITLE = b"<title>mcn report: "
 
 def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collection[Path]) -> list[Path]:
     """Files under `tops` whose name or, in a text, content names one of the ids; nothing at or under `but`."""
-    wanted = _pattern(video_ids)
-    found = set()
+    pattern = _pattern(video_ids)
+    naming = set()
     for top in tops:
         for path in top.rglob("*"):
-            if not path.is_file() or any(path.is_relative_to(place) for place in but):
+            if not path.is_file() or any(path.is_relative_to(excluded) for excluded in but):
                 continue
-            if wanted.search(path.name.encode()) or _content_names(path, wanted):
-                found.add(path)
-    return sorted(found)
+            if pattern.search(path.name.encode()) or _content_names(path, pattern):
+                naming.add(path)
+    return sorted(naming)
 
 
 def is_report(path: Path) -> bool:
@@ -63,10 +63,10 @@ def _pattern(video_ids: Collection[str]) -> re.Pattern[bytes]:
     return re.compile("|".join(map(alone, sorted(video_ids))).encode())
 
 
-def _content_names(path: Path, wanted: re.Pattern[bytes]) -> bool:
+def _content_names(path: Path, pattern: re.Pattern[bytes]) -> bool:
     if path.suffix.lower() in MEDIA_SUFFIXES:
         return False
-    return any(wanted.search(block) for block in _text_blocks(path))
+    return any(pattern.search(block) for block in _text_blocks(path))
 
 
 def _text_blocks(path: Path) -> Iterator[bytes]:

@@ -31,7 +31,7 @@ _OF_MODELS = (".pt", ".yaml", ".yml", ".kv", ".bin", ".txt", ".vec")
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found."""
+    """What a path holds."""
 
     path: str
     kind: str
@@ -40,25 +40,25 @@ class Inspection:
 
 
 def run(settings: InspectSettings) -> RunSummary:
-    """Print what is found. InputError, one line, for what is missing, broken or of no known kind."""
+    """Print what it is. InputError, one line, for what is missing, broken or of no known kind."""
     report = RunSummary("inspect", unit="file")
-    found = inspect(settings.path, settings.width)
+    inspection = inspect(settings.path, settings.width)
     if settings.draw is not None:
         from pipeline.tools.inspect.scheme_figure import check_drawing, draw_scheme
 
         check_drawing(settings.draw)
-        if found.scheme is None:
-            raise InputError(f"{settings.path}: a {found.kind} has no pairing scheme to draw; leave --draw out")
-        draw_scheme(found.scheme, settings.draw)
-    report.detail = {"path": found.path, "kind": found.kind} | found.facts
-    if found.scheme is not None and found.kind == "checkpoint":
+        if inspection.scheme is None:
+            raise InputError(f"{settings.path}: a {inspection.kind} has no pairing scheme to draw; leave --draw out")
+        draw_scheme(inspection.scheme, settings.draw)
+    report.detail = {"path": inspection.path, "kind": inspection.kind} | inspection.facts
+    if inspection.scheme is not None and inspection.kind == "checkpoint":
         from pipeline.tools.inspect.models import scheme_facts
 
-        report.detail |= {"pairing": scheme_facts(found.scheme)}
+        report.detail |= {"pairing": scheme_facts(inspection.scheme)}
     if settings.json:
         print(json.dumps(report.detail, indent=2, default=str))
     else:
-        print("\n".join(_lines(found)))
+        print("\n".join(_lines(inspection)))
         if settings.draw is not None:
             print(f"drawn: {settings.draw}")
     report.done = 1
@@ -75,15 +75,15 @@ def inspect(name: str, width: int = 0) -> Inspection:
             return Inspection(name, *inspect_scheme(builtin_scheme(name), width))
         if not path.exists():
             raise InputError(f"{plain(name)}: no such file, nor a built-in pairing scheme{_near(path)}")
-        found = _folder(path) if path.is_dir() else _file(path, width)
+        inspection = _folder(path) if path.is_dir() else _file(path, width)
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         reason = (str(error).splitlines() or [""])[0][:100]
         raise InputError(f"{path}: not what it seems to be ({type(error).__name__}: {reason})") from None
-    if width and found.kind != "scheme":
-        raise InputError(f"{path}: --width goes with a pairing scheme, not with a {found.kind}")
-    return found
+    if width and inspection.kind != "scheme":
+        raise InputError(f"{path}: --width goes with a pairing scheme, not with a {inspection.kind}")
+    return inspection
 
 
 def _near(path: Path) -> str:
@@ -139,14 +139,14 @@ def _file(path: Path, width: int) -> Inspection:
     raise InputError(f"{path}: of no kind that this program makes; `mcn inspect --help` lists them")
 
 
-def _lines(found: Inspection) -> list[str]:
-    lines = [f"{plain(found.kind)} {plain(found.path)}"]
-    if found.kind != "scheme":
-        lines += facts_lines(found.facts)
-    if found.scheme is not None:
+def _lines(inspection: Inspection) -> list[str]:
+    lines = [f"{plain(inspection.kind)} {plain(inspection.path)}"]
+    if inspection.kind != "scheme":
+        lines += facts_lines(inspection.facts)
+    if inspection.scheme is not None:
         from pipeline.tools.inspect.scheme import scheme_lines
 
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        head = f"scheme {plain(found.scheme.name, 60)}"
-        lines += ["", *([head] if found.kind != "scheme" else []), *scheme_lines(found.scheme, encoding)]
-    return [line for place, line in enumerate(lines) if place or line]
+        head = f"scheme {plain(inspection.scheme.name, 60)}"
+        lines += ["", *([head] if inspection.kind != "scheme" else []), *scheme_lines(inspection.scheme, encoding)]
+    return [line for index, line in enumerate(lines) if index or line]

@@ -85,7 +85,7 @@ def _receipt(path: Path) -> Inspected:
             raise InputError(f"{path}: its digest doesn't match: changed or cut; `mcn verify --repair` makes it anew")
         raise InputError(f"{path}: a receipt outside of DATASET/shards/; inspect it where it belongs")
     shard = shard_path(path.parent.parent, receipt.name)
-    there = shard.stat().st_size if shard.exists() else None
+    size = shard.stat().st_size if shard.exists() else None
     return "receipt", {
         "name": receipt.name,
         "plan": receipt.plan,
@@ -94,7 +94,7 @@ def _receipt(path: Path) -> Inspected:
         "left out": dict(Counter(receipt.left_out.values()).most_common()),
         "seconds": receipt.seconds,
         "bytes": receipt.bytes,
-        "shard": "gone" if there is None else "there" if there == receipt.bytes else f"of another size: {there} bytes",
+        "shard": "gone" if size is None else "there" if size == receipt.bytes else f"of another size: {size} bytes",
         "circumstance": receipt.circumstance,
         "video ids": list(receipt.video_ids),
         "videos left out": receipt.left_out,

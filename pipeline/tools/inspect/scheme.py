@@ -179,8 +179,8 @@ def _way(space: SpaceDescription, vector: Vector) -> str:
 
 def brackets(space: SpaceDescription) -> list[str]:
     """For each vector of the space the part, in its line, of the brackets that join contrasted pairs, a column each."""
-    place = {vector.modality: row for row, vector in enumerate(space.vectors)}
-    spans = [sorted((place[first], place[second])) for first, second in space.pairs]
+    row_of = {vector.modality: row for row, vector in enumerate(space.vectors)}
+    spans = [sorted((row_of[first], row_of[second])) for first, second in space.pairs]
     drawn = []
     for row in range(len(space.vectors)):
         last = max((column for column, span in enumerate(spans) if row in span), default=-1)

@@ -38,7 +38,7 @@ class _Node:
 def check_drawing(path: Path) -> None:
     """InputError unless `path` ends as a drawing does."""
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: --draw wants a name that ends in {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: --draw expects a file name that ends in {', '.join(SUFFIXES)}")
 
 
 def draw_scheme(scheme: SchemeDescription, path: Path) -> None:
@@ -54,12 +54,12 @@ def draw_scheme(scheme: SchemeDescription, path: Path) -> None:
 
 
 def _figure(scheme: SchemeDescription) -> Figure:
-    places = _places(scheme)
-    right = max(node.x for node in places.values()) + _NODE_W + 1.2
+    nodes = _nodes(scheme)
+    right = max(node.x for node in nodes.values()) + _NODE_W + 1.2
     titles = {space.name: len(_title(space)) * _LETTER for space in scheme.spaces}
-    right = max(right, *(node.x + titles[name] for (name, _), node in places.items() if name in titles))
-    top = max(node.y for node in places.values()) + 1.3
-    bottom = min(node.y for node in places.values()) - 1.2
+    right = max(right, *(node.x + titles[name] for (name, _), node in nodes.items() if name in titles))
+    top = max(node.y for node in nodes.values()) + 1.3
+    bottom = min(node.y for node in nodes.values()) - 1.2
     figure = Figure(figsize=(0.62 * (right + 0.4), 0.62 * (top - bottom)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(-0.4, right)
@@ -67,12 +67,12 @@ def _figure(scheme: SchemeDescription) -> Figure:
     axes.set_axis_off()
     axes.set_aspect("equal")
     for space in scheme.spaces:
-        _draw_space(axes, space, places)
+        _draw_space(axes, space, nodes)
     for modality, width in scheme.features.items():
-        _draw_node(axes, places["feature", modality], modality, f"{width:,}", filled=True)
+        _draw_node(axes, nodes["feature", modality], modality, f"{width:,}", filled=True)
     for space in scheme.spaces:
         for vector in space.vectors:
-            start, end = places[vector.origin, vector.modality], places[space.name, vector.modality]
+            start, end = nodes[vector.origin, vector.modality], nodes[space.name, vector.modality]
             shared = vector.head.removeprefix(f"{space.name}/")
             label = vector.through.replace(", ", ",\n")
             label = label if shared == vector.modality else f"the same as\n{shared}'s"
@@ -80,7 +80,7 @@ def _figure(scheme: SchemeDescription) -> Figure:
             _draw_node(
                 axes, end, vector.modality, f"rebuilds {vector.decoder.split('-')[-1]}" if vector.decoder else ""
             )
-        _draw_pairs(axes, space, places)
+        _draw_pairs(axes, space, nodes)
     axes.text(
         0,
         top - 0.3,
@@ -93,7 +93,7 @@ def _figure(scheme: SchemeDescription) -> Figure:
     return figure
 
 
-def _places(scheme: SchemeDescription) -> dict[tuple[str, str], _Node]:
+def _nodes(scheme: SchemeDescription) -> dict[tuple[str, str], _Node]:
     """(`feature` or space, modality) -> where it is drawn: a column for each step from the features."""
     modalities = list(scheme.features)
     origins = {(space.name, v.modality): v.origin for space in scheme.spaces for v in space.vectors}
@@ -103,7 +103,7 @@ def _places(scheme: SchemeDescription) -> dict[tuple[str, str], _Node]:
         return 1 if origin == "feature" else 1 + steps(origin, modality)
 
     depth = {space.name: max(steps(space.name, v.modality) for v in space.vectors) for space in scheme.spaces}
-    places = {("feature", m): _Node(0.0, -_ROW * row) for row, m in enumerate(modalities)}
+    nodes = {("feature", m): _Node(0.0, -_ROW * row) for row, m in enumerate(modalities)}
     middle = -_ROW * (len(modalities) - 1) / 2
     for step in range(1, max(depth.values()) + 1):
         column = [space for space in scheme.spaces if depth[space.name] == step]
@@ -118,19 +118,19 @@ def _places(scheme: SchemeDescription) -> dict[tuple[str, str], _Node]:
                     rows[space.name, vector.modality] = y
                     y -= _ROW
                 y -= _ROW
-        places |= {key: _Node(_COLUMN * step, y) for key, y in rows.items()}
-    return places
+        nodes |= {key: _Node(_COLUMN * step, y) for key, y in rows.items()}
+    return nodes
 
 
-def _draw_space(axes: Axes, space: SpaceDescription, places: dict[tuple[str, str], _Node]) -> None:
-    nodes = [places[space.name, vector.modality] for vector in space.vectors]
-    top, bottom = max(node.y for node in nodes) + 0.45, min(node.y for node in nodes) - 0.45
+def _draw_space(axes: Axes, space: SpaceDescription, nodes: dict[tuple[str, str], _Node]) -> None:
+    own = [nodes[space.name, vector.modality] for vector in space.vectors]
+    top, bottom = max(node.y for node in own) + 0.45, min(node.y for node in own) - 0.45
     width = _NODE_W + 0.5 + _BRACKET * len(space.pairs)
     box = FancyBboxPatch(
-        (nodes[0].x - 0.2, bottom), width, top - bottom, boxstyle="round,pad=0.02", fc="#F4F4F4", ec="#777777", zorder=2
+        (own[0].x - 0.2, bottom), width, top - bottom, boxstyle="round,pad=0.02", fc="#F4F4F4", ec="#777777", zorder=2
     )
     axes.add_patch(box)
-    axes.text(nodes[0].x - 0.2, top + 0.12, _title(space), fontsize=8, weight="bold")
+    axes.text(own[0].x - 0.2, top + 0.12, _title(space), fontsize=8, weight="bold")
 
 
 def _title(space: SpaceDescription) -> str:
@@ -173,9 +173,9 @@ def _draw_way(axes: Axes, start: _Node, end: _Node, modality: str, label: str, s
     axes.add_patch(arrow)
 
 
-def _draw_pairs(axes: Axes, space: SpaceDescription, places: dict[tuple[str, str], _Node]) -> None:
+def _draw_pairs(axes: Axes, space: SpaceDescription, nodes: dict[tuple[str, str], _Node]) -> None:
     for number, (first, second) in enumerate(space.pairs):
-        one, other = places[space.name, first], places[space.name, second]
+        one, other = nodes[space.name, first], nodes[space.name, second]
         # A vector in several pairs has a dot for each, one below the other.
         lift = 0.12 * (number - (len(space.pairs) - 1) / 2)
         x = one.x + _NODE_W + _BRACKET * (number + 0.8)

@@ -139,9 +139,9 @@ def _shard(dataset: Path, name: str, plan: ShardPlan | None, identity: dict[str,
             return findings.shard(name, f"{path}: not the shard of plan {name}: another file is in its place")
     if plan is None:
         return
-    order = {video_id: place for place, video_id in enumerate(plan.video_ids)}
-    places = [order.get(video_id, -1) for video_id in ids]
-    if -1 in places or places != sorted(places):
+    position = {video_id: index for index, video_id in enumerate(plan.video_ids)}
+    positions = [position.get(video_id, -1) for video_id in ids]
+    if -1 in positions or positions != sorted(positions):
         return findings.shard(name, f"{path}: its videos aren't those of plan {name}, in that order")
     receipt = read_receipt(dataset, name)
     if receipt is None or receipt.plan != plan.digest:
@@ -166,10 +166,10 @@ def _duplicates(findings: Findings) -> None:
 
 def _beside(dataset: Path, findings: Findings) -> None:
     """Word vectors, captions, ledger, provenances."""
-    wanted = read_description(dataset).get("words")
-    if wanted:
+    expected = read_description(dataset).get("words")
+    if expected:
         try:
-            if vectors_digest(load_vectors(dataset / "words.kv")) != wanted:
+            if vectors_digest(load_vectors(dataset / "words.kv")) != expected:
                 findings.problems.append(
                     ("words", f"{dataset / 'words.kv'}: not the vectors this data set was made with")
                 )

@@ -39,14 +39,14 @@ WITHOUT_MEDIA = "repair-ids.csv"
 
 
 def repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
-    """Mend parts, receipts and shards; returns notes for the summary. Interrupted, the next call goes on.
+    """Mend parts, receipts and shards; returns notes for the summary. After an interruption, rerun to resume.
 
     A shard is removed only when all its videos lie in sound parts or have media. Forgotten videos are not computed
-    again. Another repair or extraction that is planning is waited for, and what is bad then is looked at anew.
+    again. Another repair or extraction that is planning is waited for, and what is bad then is checked again.
     """
     with locked(dataset / "leases" / "planning.json", f"repairing {dataset}", patient=True):
-        there = {*closed_names(dataset), *receipt_names(dataset)}
-        suspected = there.intersection([*findings.bad_shards, *findings.bad_receipts])
+        closed = {*closed_names(dataset), *receipt_names(dataset)}
+        suspected = closed.intersection([*findings.bad_shards, *findings.bad_receipts])
         planned = suspected.intersection(plan_names(dataset / "plans"))
         for name in sorted(suspected - planned):
             raise InputError(
@@ -90,10 +90,10 @@ def _repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
             bad = shard.with_name(f".{shard.name}.bad")
             if shard.exists():
                 shard.replace(bad)
-            made = worker.extract(name)
+            outcomes = worker.extract(name)
             if not shard.exists():
-                raise InputError(f"{shard}: couldn't be closed ({dict(made)}); the damaged one is kept as {bad}")
-            counts = {outcome: counts[outcome] + made[outcome] for outcome in counts}
+                raise InputError(f"{shard}: couldn't be closed ({dict(outcomes)}); the damaged one is kept as {bad}")
+            counts = {outcome: counts[outcome] + outcomes[outcome] for outcome in counts}
             bad.unlink(missing_ok=True)
     notes.append(
         f"{len(ready)} shards were made anew: {counts['skipped']} videos kept, {counts['done']} computed from media"
@@ -118,8 +118,8 @@ def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -
         if receipt is None or left_out | hidden != receipt.left_out or receipt.plan != plan.digest:
             left_out |= hidden
             write_receipt(dataset, name, plan.digest, left_out)
-        wanted = [video_id for video_id in plan.video_ids if video_id not in left_out]
-        lacking = [i for i in wanted if not (dataset / "parts" / name / f"{i}.h5").exists()]
+        expected = [video_id for video_id in plan.video_ids if video_id not in left_out]
+        lacking = [i for i in expected if not (dataset / "parts" / name / f"{i}.h5").exists()]
         without[name] = [i for i in lacking if finder is None or finder.find(i) is None]
     return without
 

@@ -16,16 +16,16 @@ from pipeline.tools.verify.findings import SHOWN, Findings, examine
 
 
 def run(settings: VerifySettings) -> RunSummary:
-    """Complete when nothing is wrong, or all that was is mended."""
+    """Complete when nothing is wrong, or everything was repaired."""
     from pipeline.tools.verify.repair import repair  # it brings decoders and networks, which a check does without
 
     report = RunSummary("verify", unit="file")
     findings = examine(settings.dataset, settings.workers or usable_cores())
     if settings.repair and findings.problems:
         report.notes += repair(settings.dataset, findings, settings.media)
-        found_first = len(findings.problems)
+        before = len(findings.problems)
         findings = examine(settings.dataset, settings.workers or usable_cores())
-        report.detail["mended"] = found_first - len(findings.problems)
+        report.detail["mended"] = before - len(findings.problems)
     if settings.sample and findings.bad_shards:
         findings.notes.append(f"--sample was skipped, since {len(findings.bad_shards)} shards are bad: repair first")
     elif settings.sample:
@@ -42,7 +42,7 @@ def run(settings: VerifySettings) -> RunSummary:
         report.detail["coverage"] = _coverage(settings.dataset, settings.ids, findings.receipts)
     report.complete = not findings.problems
     for kind in dict.fromkeys(kind for kind, _ in findings.problems):
-        lines = [line for found, line in findings.problems if found == kind]
+        lines = [line for one, line in findings.problems if one == kind]
         print("\n".join(f"{kind}: {line}" for line in lines[:SHOWN]))
         if len(lines) > SHOWN:
             print(f"{kind}: {len(lines) - SHOWN} more, see {settings.dataset / 'verify.json'}")
@@ -50,7 +50,7 @@ def run(settings: VerifySettings) -> RunSummary:
         print(f"ids, {reason}: {count}")
     _publish(report.finish(), settings.dataset / "verify.json")
     if findings.problems and not settings.repair:
-        print(f"mend it: mcn verify {settings.dataset} --repair")
+        print(f"repair it: mcn verify {settings.dataset} --repair")
     return report
 
 
@@ -80,8 +80,8 @@ def _coverage(dataset: Path, ids: Path, receipts: Collection[Receipt]) -> dict[s
 def _compare(settings: VerifySettings, findings: Findings) -> None:
     from pipeline.tools.verify.recompute import compare
 
-    places = [(receipt.name, video_id) for receipt in findings.receipts for video_id in receipt.video_ids]
-    chosen = random.Random(settings.seed).sample(places, min(settings.sample, len(places)))
+    stored = [(receipt.name, video_id) for receipt in findings.receipts for video_id in receipt.video_ids]
+    chosen = random.Random(settings.seed).sample(stored, min(settings.sample, len(stored)))
     problems, notes = compare(settings.dataset, chosen, settings.media)
     findings.problems += [("sample", problem) for problem in problems]
     findings.notes += notes

@@ -31,13 +31,13 @@ def test_the_first_makes_it_and_the_same_settings_meet_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"precision": "bf16"}, "streams.resnet152.precision is 'fp32' there, 'bf16' here"),
-        ({"feature_fps": 2}, "feature_fps is 1 there, 2 here"),
-        ({"frame_size": "64x48"}, "frame_size is 'short-256' there, '64x48' here"),
-        ({"view": "center"}, "streams.resnet152.view is 'full' there, 'center' here"),
-        ({"audio_rate": "native"}, "audio.rate is 'rows' there, 'native' here"),
-        ({"audio_store": "logmel"}, "audio.store is 'both' there, 'logmel' here"),
-        ({"drop_overlaps": True}, "captions.overlaps is 'kept' there, 'dropped' here"),
+        ({"precision": "bf16"}, "streams.resnet152.precision was 'fp32', now 'bf16'"),
+        ({"feature_fps": 2}, "feature_fps was 1, now 2"),
+        ({"frame_size": "64x48"}, "frame_size was 'short-256', now '64x48'"),
+        ({"view": "center"}, "streams.resnet152.view was 'full', now 'center'"),
+        ({"audio_rate": "native"}, "audio.rate was 'rows', now 'native'"),
+        ({"audio_store": "logmel"}, "audio.store was 'both', now 'logmel'"),
+        ({"drop_overlaps": True}, "captions.overlaps was 'kept', now 'dropped'"),
         ({"streams": ("resnet152", "efficientnet-lite0")}, "streams.efficientnet-lite0 is None there"),
     ],
 )
@@ -45,7 +45,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, ob
     settle(tmp_path, described())
     with pytest.raises(InputError) as refused:
         settle(tmp_path, described(**change))  # type: ignore[arg-type]
-    assert named in str(refused.value) and "use those settings again or another --out" in str(refused.value)
+    assert named in str(refused.value) and "use the same settings or another --out" in str(refused.value)
     assert str(refused.value).count(" there, ") == 1
 
 
@@ -54,7 +54,7 @@ def test_other_captions_are_refused_though_their_name_is_the_same(tmp_path: Path
     captions.write_text("{}")
     settle(tmp_path / "dataset", described(captions=captions))
     captions.write_text('{"abcdefghijk": {"start": [], "end": [], "text": []}}')
-    with pytest.raises(InputError, match=r"captions\.sha256 is '[0-9a-f]{64}' there, '[0-9a-f]{64}' here; use those"):
+    with pytest.raises(InputError, match=r"captions\.sha256 was '[0-9a-f]{64}', now '[0-9a-f]{64}'; use the same"):
         settle(tmp_path / "dataset", described(captions=captions))
 
 

@@ -206,17 +206,17 @@ def test_growth_leaves_a_manifest_as_it_is_and_says_so(stored: Callable[..., Pat
     stored([*shards, [id_of(n) for n in range(20, 25)]])
     grown = run(FreezeSettings(folder, "study"))
     assert grown.complete and grown.skipped == 20 and path.read_bytes() == before
-    assert any("5 videos gained" in note and "freeze another name" in note for note in grown.notes)
+    assert any("5 videos gained" in note and "freeze under another name" in note for note in grown.notes)
     assert run(FreezeSettings(folder, "later")).done == 25
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"seed": 3}, "seed 0, asked for 3"),
-        ({"heldout_videos": 0.5}, "heldout_videos 0.02, asked for 0.5"),
-        ({"exclude": True}, "exclude {}, asked for"),
-        ({"split": True}, "split None, asked for"),
+        ({"seed": 3}, "seed 0, not 3"),
+        ({"heldout_videos": 0.5}, "heldout_videos 0.02, not 0.5"),
+        ({"exclude": True}, "exclude {}, not"),
+        ({"split": True}, "split None, not"),
     ],
     ids=str,
 )
