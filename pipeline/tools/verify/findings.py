@@ -86,6 +86,7 @@ def _check_files(
     findings: Findings,
     workers: int,
 ) -> None:
+    """Note what is wrong with each file in itself, and with a shard as that of its plan and receipt."""
     identity = read_description(dataset)["identity"]
     checked = _checked([*(shard_path(dataset, name) for name in names), *parts], workers)
     for name in names:
