@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipeline.core.tables import Table
 from pipeline.experiment.settings import StudySettings
 from pipeline.experiment.training_runs import Run, processes_at_once
-from pipeline.training.speed import TrainingShape, probe_training, shape_of
+from pipeline.training.speed import TrainingShape, probe_training
 
 PROBE_SECONDS = 20.0
 """In all; by it the hours are told."""
@@ -13,7 +13,7 @@ PROBE_SECONDS = 20.0
 
 def plan_table(study: StudySettings, runs: Sequence[Run], training_videos: int, feature_fps: int) -> Table:
     """A line for each model, and their sum. Hours are unknown where the probe fails, which a note then says."""
-    shapes = {_kind(run): shape_of(run.train, feature_fps) for run in runs}
+    shapes = {_kind(run): TrainingShape(run.train, feature_fps) for run in runs}
     step_s, about = _step_seconds(shapes)
     rows, steps, hours, size = [], 0, 0.0, 0.0
     for run in runs:

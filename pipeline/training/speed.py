@@ -1,79 +1,75 @@
 """How fast this machine trains: steps of the study's own model on random clips, as many at once as the time allows.
 
-A step costs floating-point operations that are an exact polynomial of the number of clips (linear in the heads,
-quadratic in the contrast), counted at three small sizes, beside what doesn't depend on the clips (Adam above all). So
-two steps of fewer clips than the study's batch give the time of a whole one.
+What a step costs is taken as `a + b * clips` and timed at two sizes. The contrast, whose similarities grow with the
+square of the clips, so counts for too little where the larger step is much smaller than the study's batch.
 """
 
 import math
-import time
+import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from time import perf_counter
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from extractors.precision import resolve_device
+from models.batch_step import BatchStep
 from models.clips import ClipInputs
-from models.kmeans import Clusters, assign
-from models.losses import cluster_terms, contrastive_terms, reconstruction_terms, term_weights, total_loss
+from models.davenet import MEL_BANDS
+from models.kmeans import ClusterQueue, cosine_kmeans
 from models.mcn import MCN
 from models.pairing import Scheme
-from models.settings import ClusterSettings, LossSettings, ModelSettings
+from models.settings import ModelSettings
 from pipeline.core.reporting import Progress
 from pipeline.extraction.settings import STREAMS
 from pipeline.training.distributed import precision_of
 from pipeline.training.settings import TrainSettings, find_scheme
 
-COUNTED_CLIPS = (4, 8, 12)
-_LEAST_CLIPS = 16
-_MUCH = 8
-_PRODUCT_SIDE = 1024
+_SMALL, _GROWTH = 16, 8
+"""Clips of the smaller step, and how many times as many the larger one has at least."""
+_KMEANS_SHARE = 0.1
+"""Of the time."""
+_ROUNDS = 4
+"""Of k-means that are timed."""
 
 
 @dataclass(frozen=True)
 class TrainingShape:
-    """What decides the cost of a step."""
+    """What decides the cost of a step: a training's settings, and the rate of its features, rows a second."""
 
-    scheme: Scheme
-    width: int
-    streams: tuple[str, ...]
-    rows: int
-    """Video rows of a clip."""
-    words: int
-    clips: int
-    """Clips of a whole batch."""
-    hidden: int
-    clusters: int
-    queue_rows: int
-    refit_every: int
-    losses: LossSettings
-    precision: str
-    device: str
+    settings: TrainSettings
+    feature_fps: int
 
-    def checkpoint_bytes(self) -> int:
-        """Of a checkpoint, about: parameters, Adam's two moments, and the queues, 4 bytes each."""
-        queues = sum(self.model_settings().width_of(space) for space in self.scheme.spaces) * self.queue_rows
-        return 4 * (3 * self.parameters() + queues)
+    @property
+    def scheme(self) -> Scheme:
+        """The pairing scheme."""
+        return find_scheme(self.settings.scheme)
+
+    @property
+    def clips(self) -> int:
+        """Of a whole batch."""
+        return self.settings.batch_videos * self.settings.clips_per_video
+
+    @property
+    def rows(self) -> int:
+        """Video rows of the shortest clip that is drawn; real ones have some more, which costs next to nothing."""
+        return max(1, math.ceil(self.settings.min_clip_seconds * self.feature_fps))
 
     def model_settings(self) -> ModelSettings:
         """The model's."""
-        widths = tuple(STREAMS[stream] for stream in self.streams)
-        return ModelSettings(self.scheme, self.width, widths, reconstruction_hidden=self.hidden)
-
-    def kmeans_operations(self) -> float:
-        """Of k-means, a step: at most, with all its rounds, a fit every `refit_every` steps on queue and batch."""
-        settings, model = ClusterSettings(), self.model_settings()
-        widths = sum(model.width_of(space) for space in self.scheme.spaces)
-        # Each round is a product to assign the rows and one to average them.
-        fit = settings.iterations * 4 * (self.queue_rows + self.clips) * self.clusters * widths
-        return fit / self.refit_every if self.losses.cluster_weight else 0.0
+        widths = tuple(STREAMS[stream] for stream in self.settings.streams)
+        return self.settings.model_settings(self.scheme, widths, ModelSettings.word_dim)
 
     def parameters(self) -> int:
         """Number of parameters."""
         with torch.device("meta"):
             return sum(parameter.numel() for parameter in MCN(self.model_settings()).parameters())
+
+    def checkpoint_bytes(self) -> int:
+        """Of a checkpoint, about: parameters, Adam's two moments, and the queues, 4 bytes each."""
+        widths = sum(self.model_settings().width_of(space) for space in self.scheme.spaces)
+        return 4 * (3 * self.parameters() + widths * self.settings.queue_rows)
 
 
 @dataclass(frozen=True)
@@ -86,191 +82,122 @@ class TrainingRates:
     step_s: float
     """Wall seconds, k-means at most included."""
     kmeans_s: float
-    """Those of k-means in it."""
-    timed: str
-    """What was timed: `512 clips of shared`."""
+    """Those of k-means in it: with all its rounds, shared out over the steps from fit to fit."""
+    timed_clips: int
+    """Clips of the largest step that was timed."""
     clip_s: float
-    """Seconds to embed one clip without training: a third of a training step's linear part."""
-
-
-def shape_of(settings: TrainSettings, feature_fps: int) -> TrainingShape:
-    """The shape of a training on features at `feature_fps`."""
-    try:
-        precision = precision_of(settings)
-    except ValueError:  # a device that isn't here: the probe fails on it, and says so
-        precision = "fp32"
-    return TrainingShape(
-        find_scheme(settings.scheme),
-        settings.width,
-        settings.streams,
-        rows_of_a_clip(settings.min_clip_seconds, feature_fps),
-        settings.max_words,
-        settings.batch_videos * settings.clips_per_video,
-        settings.reconstruction_hidden,
-        settings.clusters,
-        settings.queue_rows,
-        settings.refit_every,
-        settings.losses(),
-        precision,
-        settings.device,
-    )
+    """Seconds to embed one clip without training: a third of what a clip adds to a training step."""
 
 
 def probe_training(shapes: Mapping[str, TrainingShape], seconds: float) -> dict[str, TrainingRates]:
-    """Name -> rates, measured for about `seconds` of wall time in all; the shapes share device and precision.
+    """Name -> rates, measured for about `seconds` of wall time in all, shared equally.
 
-    Most of the time goes to the first shape's large step, which says what an operation costs here; for the others their
-    operations are counted and a small step is timed, so that load on the machine doesn't tell schemes apart.
     Raises ValueError for a device that isn't here, RuntimeError or MemoryError when a model doesn't fit into memory.
     """
-    began = time.monotonic()
-    operation_s, timed = 0.0, ""
     rates: dict[str, TrainingRates] = {}
     with torch.random.fork_rng(), Progress("probe: training", len(shapes), "scheme") as progress:
         torch.manual_seed(0)
         for name, shape in shapes.items():
-            device = resolve_device(shape.device)
-            trial = _Trial(shape, device)
-            cost = _polynomial([trial.operations(clips) for clips in COUNTED_CLIPS])
-            least = min(shape.clips, _LEAST_CLIPS)
-            # The first step allocates what Adam keeps.
-            small = min(trial.timed(least), trial.timed(least))
-            if not timed:
-                # What the first shape has cost so far is what each of the others will.
-                left = seconds - (time.monotonic() - began) * len(shapes)
-                operation_s, clips = _operation_s(trial, cost, small, left)
-                timed = f"{clips} clips of {name}"
-            quadratic = (cost(3) - 2 * cost(2) + cost(1)) / 2
-            kmeans_s = shape.kmeans_operations() * operation_s
-            rates[name] = TrainingRates(
-                str(device),
-                torch.get_num_threads() if device.type == "cpu" else 1,
-                small + (cost(shape.clips) - cost(least)) * operation_s + kmeans_s,
-                kmeans_s,
-                timed,
-                (cost(2) - cost(1) - 3 * quadratic) / 3 * operation_s,
-            )
+            rates[name] = _rates(shape, seconds / len(shapes))
             progress.to(len(rates))
     return rates
 
 
-def _operation_s(trial: "_Trial", cost: Callable[[int], float], small: float, seconds: float) -> tuple[float, int]:
-    """Seconds of one operation, by a step of as many clips as the time allows, and that number of clips.
+def _rates(shape: TrainingShape, seconds: float) -> TrainingRates:
+    trial, settings = _Trial(shape), shape.settings
+    step_s, clip_s, timed_clips = extrapolated(trial.step_s, shape.clips, (1 - _KMEANS_SHARE) * seconds)
+    kmeans_s = 0.0
+    if settings.cluster_weight:
+        rows = settings.queue_rows + shape.clips
+        rounds_s, _, _ = extrapolated(trial.kmeans_s, rows, _KMEANS_SHARE * seconds)
+        kmeans_s = rounds_s * settings.cluster_settings().iterations / _ROUNDS / settings.refit_every
+    threads = torch.get_num_threads() if trial.device.type == "cpu" else 1
+    return TrainingRates(str(trial.device), threads, step_s + kmeans_s, kmeans_s, timed_clips, clip_s / 3)
 
-    `small`: seconds of a step of _LEAST_CLIPS. What doesn't grow with the clips (weights read, gradients written, Adam)
-    is in it already. No operation is faster than those of a plain product: a busy machine must not make it seem so.
+
+def extrapolated(timed: Callable[[int], float], whole: int, seconds: float) -> tuple[float, float, int]:
+    """Seconds that work of size `whole` takes, those that each unit adds, and the largest size that was timed.
+
+    `timed` does the work of a size and returns its seconds. It is called at a small size and at larger ones, up to
+    `whole`, so long as all that takes no more than about `seconds`.
     """
-    shape, began = trial.shape, time.monotonic()
-    fastest_s = _product_s(trial.device, shape.precision)
-    least = min(shape.clips, _LEAST_CLIPS)
-    clips = min(shape.clips, _MUCH * least)
-    while clips < shape.clips and small + 2 * fastest_s * cost(2 * clips) < seconds / 3:
-        clips = min(2 * clips, shape.clips)
-    if clips == least:
-        return max(small / cost(clips), fastest_s), clips
-    large = trial.timed(clips)
-    while time.monotonic() - began + large < seconds:
-        again = trial.timed(clips)
-        if again > large:
-            break
-        large = again
-    return max((large - small) / (cost(clips) - cost(least)), fastest_s), clips
-
-
-def _polynomial(counts: list[int]) -> Callable[[int], float]:
-    """The quadratic through the counts at COUNTED_CLIPS."""
-    first, second, third = counts
-    a, b, c = COUNTED_CLIPS
-
-    def at(n: int) -> float:
-        return (
-            first * (n - b) * (n - c) / ((a - b) * (a - c))
-            + second * (n - a) * (n - c) / ((b - a) * (b - c))
-            + third * (n - a) * (n - b) / ((c - a) * (c - b))
-        )
-
-    return at
-
-
-def _product_s(device: torch.device, precision: str) -> float:
-    """Least seconds an operation takes: those of a product of matrices."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    matrix = torch.ones(_PRODUCT_SIDE, _PRODUCT_SIDE, dtype=dtype, device=device)
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        float((matrix @ matrix)[0, 0])  # waits for the result
-        times.append(time.perf_counter() - began)
-    return min(times) / (2 * _PRODUCT_SIDE**3)
+    began = perf_counter()
+    size = small = min(whole, _SMALL)
+    # The first call allocates what later ones find.
+    least_s = taken_s = min(timed(small), timed(small))
+    larger = min(whole, _GROWTH * small)
+    while larger > size and (size == small or perf_counter() - began + taken_s * larger / size < seconds):
+        size, taken_s = larger, timed(larger)
+        larger = min(whole, 2 * size)
+    # Where a busy machine was no slower at the larger size, all of the time counts as that of its units.
+    unit_s = (taken_s - least_s) / (size - small) if taken_s > least_s else taken_s / size
+    return taken_s + (whole - size) * unit_s, unit_s, size
 
 
 class _Trial:
     """A model being trained on random clips."""
 
-    def __init__(self, shape: TrainingShape, device: torch.device) -> None:
-        self.shape, self.device = shape, device
-        self.settings = shape.model_settings()
-        self.model = MCN(self.settings).to(device).train()
-        self.optimiser = torch.optim.Adam(self.model.parameters())
-        self.centroids = {
-            space.name: torch.randn(shape.clusters, self.settings.width_of(space), device=device)
-            for space in shape.scheme.spaces
-        }
+    def __init__(self, shape: TrainingShape) -> None:
+        self._shape = shape
+        self.device = resolve_device(shape.settings.device)
+        self._model = MCN(shape.model_settings()).to(self.device).train()
+        if shape.settings.standardise:
+            self._model.fit_standardisation([self._inputs(_SMALL)])
+        self._optimizer = torch.optim.Adam(self._model.parameters(), fused=True)
+        self._generator = torch.Generator().manual_seed(0)
+        # Always fitted, never due and without rows: k-means is timed apart.
+        clusters = replace(shape.settings.cluster_settings(), queue_rows=0, refit_every=sys.maxsize)
+        self._queues: dict[str, ClusterQueue] = {}
+        for space in shape.scheme.spaces:
+            queue = ClusterQueue(self._model.settings.width_of(space), clusters).to(self.device)
+            queue.centroids.normal_()
+            queue.fitted.fill_(True)
+            queue.batches.fill_(1)
+            self._queues[space.name] = queue
 
-    def operations(self, clips: int) -> int:
-        """Floating-point operations of a step."""
-        with FlopCounterMode(display=False) as counter:
-            self._backward(self._inputs(clips))
-        return int(counter.get_total_flops())
-
-    def timed(self, clips: int) -> float:
-        """Wall seconds of a step."""
+    def step_s(self, clips: int) -> float:
+        """Wall seconds of an optimiser step without a fit of k-means."""
+        settings = self._shape.settings
+        # Two chunks at least, where the whole batch has several: each clip is then embedded twice.
+        chunk = min(settings.chunk, -(-clips // 2)) if settings.chunk < self._shape.clips else 0
+        step = BatchStep(self._model, self._queues, settings.losses(), chunk, autocast=self._autocast)
         inputs = self._inputs(clips)
-        self._wait()
-        began = time.perf_counter()
-        self._backward(inputs)
-        self.optimiser.step()
-        self._wait()
-        return time.perf_counter() - began
+        video_index = torch.arange(clips, device=self.device) // settings.clips_per_video
+        began = self._now()
+        step.backward(inputs, video_index, self._generator)
+        self._optimizer.step()
+        return self._now() - began
 
-    def _wait(self) -> None:
+    def kmeans_s(self, rows: int) -> float:
+        """Wall seconds of `_ROUNDS` rounds of k-means on `rows` joint features of each space."""
+        taken = 0.0
+        for queue in self._queues.values():
+            data = torch.randn(rows, queue.centroids.shape[1], device=self.device)
+            began = self._now()
+            cosine_kmeans(data, replace(queue.settings, iterations=_ROUNDS), self._generator, queue.centroids)
+            taken += self._now() - began
+        return taken
+
+    def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        return perf_counter()
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        bf16 = precision_of(self._shape.settings) == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
 
     def _inputs(self, clips: int) -> ClipInputs:
-        shape, model = self.shape, self.settings
+        shape, settings, model = self._shape, self._shape.settings, self._model.settings
+        logmel = settings.audio_from == "logmel"
+        present = torch.ones(clips, dtype=torch.bool)
         inputs = ClipInputs(
             video=torch.rand(clips, shape.rows, model.video_dim),
             video_rows=torch.ones(clips, shape.rows, dtype=torch.bool),
-            audio=torch.rand(clips, model.audio_dim),
-            has_audio=torch.ones(clips, dtype=torch.bool),
-            words=torch.randn(clips, shape.words, model.word_dim),
-            known_words=torch.ones(clips, shape.words, dtype=torch.bool),
+            audio=torch.rand(clips, *((MEL_BANDS, settings.logmel_frames) if logmel else (model.audio_dim,))),
+            has_audio=present,
+            audio_frames=torch.full((clips,), settings.logmel_frames) if logmel else None,
+            words=torch.randn(clips, settings.max_words, model.word_dim),
+            known_words=torch.ones(clips, settings.max_words, dtype=torch.bool),
         )
         return inputs.to(self.device)
-
-    def _backward(self, inputs: ClipInputs) -> None:
-        """What the trainer does in a step, up to the gradients; k-means is counted apart."""
-        scheme, losses = self.shape.scheme, self.shape.losses
-        halved = torch.autocast(self.device.type, torch.bfloat16) if self.shape.precision == "bf16" else nullcontext()
-        with halved:
-            embeddings = self.model(inputs)
-            errors = self.model.reconstruction_errors(embeddings) if losses.reconstruction_weight else {}
-        terms = contrastive_terms(scheme, embeddings, losses)
-        if losses.cluster_weight:
-            clusters = {}
-            for space in scheme.spaces:
-                joint, _ = embeddings.joint(space)
-                centroids = self.centroids[space.name]
-                clusters[space.name] = Clusters(centroids, assign(joint.detach(), centroids))
-            terms |= cluster_terms(scheme, embeddings, clusters, losses)
-        if losses.reconstruction_weight:
-            terms |= reconstruction_terms(scheme, errors, embeddings.present)
-        total = total_loss(terms, term_weights(scheme, losses))
-        self.optimiser.zero_grad()
-        total.backward()
-
-
-def rows_of_a_clip(min_clip_seconds: float, feature_fps: int) -> int:
-    """Rows of the shortest clip that training draws; real ones have some more, which costs next to nothing."""
-    return max(1, math.ceil(min_clip_seconds * feature_fps))

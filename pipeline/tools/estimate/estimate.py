@@ -32,7 +32,7 @@ from pipeline.tools.estimate.stages import (
 from pipeline.tools.rates import downloads_so_far, report_so_far, shards_so_far
 from pipeline.tools.settings import EstimateSettings
 from pipeline.training.settings import TrainSettings
-from pipeline.training.speed import TrainingRates, TrainingShape, probe_training, shape_of
+from pipeline.training.speed import TrainingRates, TrainingShape, probe_training
 
 _EXTRACTION_SHARE = 0.25
 """Of the probe's time; training has the rest."""
@@ -139,7 +139,7 @@ class _Estimate:
         training = self._training_videos(figures, videos) if self.trains else videos.alive
         clips = self._clips(figures, Path(evaluations[0]["clips"])) if evaluations else videos.alive
         fps = self.extract.feature_fps if self.extract else 1
-        shapes = {settings.scheme: shape_of(settings, fps) for settings in self.trains}
+        shapes = {settings.scheme: TrainingShape(settings, fps) for settings in self.trains}
         rates = self._training_rates(shapes)
         for settings in self.trains:
             shape = shapes[settings.scheme]

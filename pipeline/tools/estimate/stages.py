@@ -189,7 +189,7 @@ def train_stage(
         threads = 0
     else:
         whole = f"{shape.clips} clips"
-        scaled = "" if rates.timed.startswith(f"{whole} of") else f", by its operations and the time of {rates.timed}"
+        scaled = "" if rates.timed_clips == shape.clips else f", scaled from {rates.timed_clips}"
         most = f", {rates.kmeans_s:.2g} s of them k-means at most" if rates.kmeans_s else ""
         source = f"probe on {rates.device}: {whole}{scaled}{most}; reading comes on top"
         step = figures.add(stage, "seconds a step", rates.step_s, "measured", source)

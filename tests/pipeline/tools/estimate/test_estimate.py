@@ -1,14 +1,17 @@
 """Estimate: sums done anew by hand, measured figures planted in a run's folder, a probe of a tiny budget."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from torch import Tensor
 
-from models.pairing import builtin_scheme
-from models.settings import LossSettings
+from models.batch_step import BatchStep
+from models.clips import ClipInputs
+from models.settings import ClusterSettings
 from pipeline.cli import main, parse
 from pipeline.core.config import from_mapping
 from pipeline.core.files import digest_of_json, write_json
@@ -211,7 +214,7 @@ def planted_extraction(device: str) -> ExtractionRates:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_days_follow_from_rates_workers_and_gpus(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.tools.estimate.estimate.probe_extraction", lambda *given: planted_extraction(device))
-    rates = TrainingRates(device, 2 if device == "cpu" else 1, 1.5, 0.5, "40 clips of shared", 0.001)
+    rates = TrainingRates(device, 2 if device == "cpu" else 1, 1.5, 0.5, 40, 0.001)
     monkeypatch.setattr(
         "pipeline.tools.estimate.estimate.probe_training", lambda shapes, seconds: dict.fromkeys(shapes, rates)
     )
@@ -263,68 +266,91 @@ def test_the_extraction_probe_measures_every_part() -> None:
     assert rates.core_s == pytest.approx(sum(rates.parts.values())) and rates.gpu_s == 0
 
 
-def shape(scheme: str = "shared", clips: int = 64, **other: Any) -> TrainingShape:
+def shape(scheme: str = "shared", **other: Any) -> TrainingShape:
     values: dict[str, Any] = {
-        "scheme": builtin_scheme(scheme),
+        "scheme": scheme,
         "width": 24,
         "streams": (STREAM,),
-        "rows": 3,
-        "words": 4,
-        "clips": clips,
-        "hidden": 8,
+        "min_clip_seconds": 3.0,
+        "max_words": 4,
+        "batch_videos": 16,
+        "clips_per_video": 4,
+        "reconstruction_hidden": 8,
         "clusters": 6,
         "queue_rows": 200,
-        "refit_every": 20,
-        "losses": LossSettings(),
-        "precision": "fp32",
         "device": "cpu",
     }
-    return TrainingShape(**values | other)
+    return TrainingShape(TrainSettings(Path("m"), Path("o"), **values | other), 1)
 
 
-@pytest.mark.parametrize("scheme", ["shared", "disjoint", "fine-and-coarse", "fine-and-coarse-mmv"])
-def test_operations_of_a_large_step_follow_from_three_small_ones(scheme: str) -> None:
-    trial = speed._Trial(shape(scheme), speed.resolve_device("cpu"))
-    cost = speed._polynomial([trial.operations(n) for n in speed.COUNTED_CLIPS])
-    for clips in (2, 31, 96):
-        assert cost(clips) == pytest.approx(trial.operations(clips))
+class Machine:
+    """A clock that goes forward by what work is planted to cost: of a step, and of a round of k-means."""
+
+    def __init__(self, step: Callable[[int], float], row_round_s: float = 0.0) -> None:
+        self.now, self.step, self.row_round_s = 0.0, step, row_round_s
+        self.steps: list[int] = []
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def backward(batch_step: BatchStep, clips: ClipInputs, *given: object) -> None:
+            self.steps.append(len(clips))
+            self.now += self.step(len(clips))
+
+        def kmeans(data: Tensor, settings: ClusterSettings, *given: object) -> None:
+            self.now += self.row_round_s * len(data) * settings.iterations
+
+        monkeypatch.setattr(BatchStep, "backward", backward)
+        monkeypatch.setattr(speed, "cosine_kmeans", kmeans)
+        monkeypatch.setattr(speed, "perf_counter", lambda: self.now)
 
 
-def test_a_scaled_step_has_the_time_of_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine of 1 ns an operation beside 0.25 s a step, whichever steps the probe has time for."""
-
-    def timed(self: speed._Trial, clips: int) -> float:
-        return 0.25 + 1e-9 * self.operations(clips)
-
-    monkeypatch.setattr(speed._Trial, "timed", timed)
-    monkeypatch.setattr(speed, "_product_s", lambda *given: 1e-13)
-    shapes = {name: shape(name, 1000) for name in ("shared", "disjoint")}
-    device = speed.resolve_device("cpu")
-    whole_of = {name: speed._Trial(shapes[name], device).operations(1000) for name in shapes}
-    for seconds in (0.0, 3.0):
-        rates = speed.probe_training(shapes, seconds)
-        for name, rate in rates.items():
-            whole = whole_of[name]
-            spaces = 1 if name == "shared" else 2
-            # 100 rounds, two products of (200 + 1000) x 6 x 24 each, two operations a product, every 20 steps.
-            rounds = 100 * 2 * 2 * 1200 * 6 * 24 * spaces / 20
-            assert rate.step_s == pytest.approx(0.25 + 1e-9 * (whole + rounds))
-            assert rate.kmeans_s == pytest.approx(1e-9 * rounds)
+@pytest.mark.parametrize("seconds", [0.0, 4.0, 1000.0])
+def test_a_step_of_a_large_batch_follows_from_smaller_ones(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine of 1 ms a clip beside 0.25 s a step, whichever steps the probe has time for."""
+    machine = Machine(lambda clips: 0.25 + 1e-3 * clips, row_round_s=1e-6)
+    machine.install(monkeypatch)
+    shapes = {name: shape(name, batch_videos=250) for name in ("shared", "disjoint")}
+    for name, rate in speed.probe_training(shapes, seconds).items():
+        # 100 rounds on 200 rows of the queue and 1000 of the batch, every 20 steps, in each space.
+        rounds = 100 * 1e-6 * 1200 / 20 * (1 if name == "shared" else 2)
+        assert rate.kmeans_s == pytest.approx(rounds)
+        assert rate.step_s == pytest.approx(0.25 + 1.0 + rounds)
+        assert rate.clip_s == pytest.approx(1e-3 / 3)
+        assert rate.timed_clips == {0.0: 128, 4.0: 256, 1000.0: 1000}[seconds]
+    assert max(machine.steps) == rate.timed_clips
 
 
-def test_a_busy_machine_does_not_make_operations_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed._Trial, "timed", lambda self, clips: 1.0 / clips)
-    monkeypatch.setattr(speed, "_product_s", lambda *given: 1e-9)
-    rates = speed.probe_training({"shared": shape(clips=1000)}, 0.0)["shared"]
-    assert rates.step_s > rates.kmeans_s > 0
+def test_a_probe_takes_about_as_long_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(lambda clips: 1e-3 * clips)
+    machine.install(monkeypatch)
+    speed.probe_training({name: shape(name, batch_videos=100_000) for name in ("shared", "disjoint")}, 100.0)
+    assert 25 < machine.now < 100
 
 
-def test_terms_that_are_off_cost_nothing() -> None:
-    assert shape(losses=LossSettings(cluster_weight=0)).kmeans_operations() == 0
-    trial = speed._Trial(
-        shape(losses=LossSettings(cluster_weight=0, reconstruction_weight=0)), speed.resolve_device("cpu")
-    )
-    assert trial.operations(8) < speed._Trial(shape(), trial.device).operations(8)
+def test_a_busy_machine_does_not_make_clips_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    Machine(lambda clips: 1.0 / clips, row_round_s=1e-9).install(monkeypatch)
+    rates = speed.probe_training({"shared": shape(batch_videos=250)}, 0.0)["shared"]
+    assert rates.step_s > rates.kmeans_s > 0 and rates.clip_s > 0
+
+
+def test_clusters_that_are_off_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    Machine(lambda clips: 1.0, row_round_s=1.0).install(monkeypatch)
+    assert speed.probe_training({"shared": shape(cluster_weight=0.0)}, 0.0)["shared"].kmeans_s == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"scheme": "fine-and-coarse"},
+        {"scheme": "audio-text", "chunk_clips": 16},
+        {"precision": "bf16", "standardise": True, "refit_every": 1},
+        {"audio_from": "logmel", "logmel_frames": 40, "zeros_for_missing": True, "batch_videos": 5},
+        {"batch_videos": 1, "clips_per_video": 2, "queue_rows": 6},
+    ],
+)
+def test_every_kind_of_training_is_timed(other: dict[str, Any]) -> None:
+    of = shape(**other)
+    rates = speed.probe_training({"one": of}, 0.0)["one"]
+    assert rates.step_s > rates.kmeans_s > 0 and rates.clip_s > 0 and rates.timed_clips == of.clips
 
 
 def test_a_sum_with_an_unknown_part_is_unknown() -> None:
