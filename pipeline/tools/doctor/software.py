@@ -16,7 +16,7 @@ from pipeline.core.provenance import library_versions
 from pipeline.tools.doctor.finding import Check, Finding
 
 OURS = ("pipeline", "extractors", "models", "beam_jobs")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 """Folder of this project's four packages."""
 DISTRIBUTION = "mcn"
 
