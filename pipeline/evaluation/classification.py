@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.clips.cutting import ClipFeatures
-from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.provenance import provenance
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table, percent
-from pipeline.evaluation.lists import LabelledClip, clips_digest, cut_out, of_split, read_clips
-from pipeline.evaluation.results import digest_of, found_again, publish
+from pipeline.evaluation.evaluate import digest_of, evaluate, scores_of, trained_on
+from pipeline.evaluation.lists import LabelledClip, clips_digest, clips_of_split, cut_out, read_clips
 from pipeline.evaluation.settings import ClassificationSettings
 from pipeline.metrics.intervals import Interval, bootstrap
 from pipeline.metrics.ranking import Positions, positions
-from pipeline.training.checkpoint import TrainedModel, open_trained
+from pipeline.training.checkpoint import TrainedModel
 
 FILE = "classification.json"
 CUTOFFS = (1, 5)
@@ -33,18 +31,24 @@ def run(settings: ClassificationSettings) -> RunSummary:
     classes don't outweigh rare ones. A clip without a frame, or of a class whose name has no known word, is a miss.
     """
     report = RunSummary("evaluate classification", unit="clip")
-    model = open_trained(settings.checkpoint, settings.manifest)
-    inputs = _inputs(settings, model)
-    if found_again(report, settings.out / FILE, inputs):
-        print(table(report.detail).text())
-        return report
+    inputs = {
+        "clips": digest_of(settings.clips, f"a csv video_id,start,end,{settings.class_column}"),
+        "classes": digest_of(settings.classes, "a text file of class names, one a line"),
+        "class_column": settings.class_column,
+        "window_seconds": settings.window_seconds,
+    }
+    return evaluate(report, settings, FILE, inputs, lambda model: _measured(settings, model, report), tables)
+
+
+def _measured(settings: ClassificationSettings, model: TrainedModel, report: RunSummary) -> dict[str, Any]:
     spaces = model.network.settings.scheme.contrasting("text", "video")
     if not spaces:
         scheme = model.network.settings.scheme.name
         raise InputError(
             f"{settings.checkpoint}: scheme {scheme} never contrasts text with video: nothing to classify by"
         )
-    clips = of_split(read_clips(settings.clips, settings.class_column), model, settings.split, settings.clips, report)
+    listed = read_clips(settings.clips, settings.class_column)
+    clips = clips_of_split(listed, model, settings.split, settings.clips, report)
     classes = _classes(settings, clips)
     named = model.embed_texts([spoken(name) for name in classes])
     unnamed = [name for name, there in zip(classes, named.present["text"].tolist(), strict=True) if not there]
@@ -58,7 +62,7 @@ def run(settings: ClassificationSettings) -> RunSummary:
     scores = (seen @ named.vectors[spaces[0].name]["text"].double().T).numpy()
     where = _standing(scores, shown, named.present["text"].numpy(), clips, classes, settings)
     report.done = len(clips)
-    report.detail = {
+    return {
         "clips": len(clips),
         "videos": len({clip.clip.video_id for clip in clips}),
         "classes": len(classes),
@@ -67,14 +71,7 @@ def run(settings: ClassificationSettings) -> RunSummary:
         "metrics": _metrics(where, clips, classes, settings),
         "missing": {"clips": int((~shown).sum()), "classes": len(unnamed)},
         "clips digest": clips_digest(clips),
-        **model.provenance(),
-        "inputs": inputs,
-        "circumstance": provenance("cpu"),
-        "settings": as_plain(settings),
     }
-    publish(report, settings.out / FILE, [table(report.detail)])
-    print(table(report.detail).text())
-    return report
 
 
 def spoken(name: str) -> str:
@@ -82,8 +79,8 @@ def spoken(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-/]+", " ", name).strip()
 
 
-def table(detail: dict[str, Any]) -> Table:
-    """The scores beside chance."""
+def tables(detail: Mapping[str, Any]) -> list[Table]:
+    """The scores beside chance: one table."""
     metrics = detail["metrics"]
     rows = []
     for name in (f"top-{k}" for k in CUTOFFS):
@@ -94,14 +91,13 @@ def table(detail: dict[str, Any]) -> Table:
         f"Zero-shot classification, {detail['clips']} clips of {detail['videos']} videos, {detail['classes']} classes, "
         f"scheme {detail['scheme']}; in percent"
     )
-    trained = detail["trained on"]
     missing = detail["missing"]
     notes = (
         f"counted as misses: {missing['clips']} clips without a frame, and those of {missing['classes']} classes whose "
         "names hold no known word",
-        f"trained on {trained['videos']} videos of manifest {trained['name']}, digest {trained['digest'][:12]}",
+        trained_on(detail),
     )
-    return Table(title, ("score", "value", "95 %", "chance"), tuple(rows), notes)
+    return [Table(title, ("score", "value", "95 %", "chance"), tuple(rows), notes)]
 
 
 def _classes(settings: ClassificationSettings, clips: Sequence[LabelledClip]) -> list[str]:
@@ -163,10 +159,8 @@ def _standing(
     place = {name: index for index, name in enumerate(classes)}
     right = np.array([place[clip.label] for clip in clips])
     scores[:, ~named] = -np.inf
-    try:
+    with scores_of(settings.checkpoint):
         where = positions(scores, right)
-    except ValueError as error:
-        raise InputError(f"{settings.checkpoint}: {error}; the model is broken, train it again") from None
     return where.without(~shown | ~named[right], len(classes))
 
 
@@ -189,14 +183,3 @@ def _metrics(
     found: list[Interval] = bootstrap(statistics, videos, settings.bootstrap, settings.seed)
     scores: dict[str, Any] = {name: interval.as_json() for name, interval in zip(names, found, strict=True)}
     return scores | {"chance": {f"top-{k}": min(1.0, k / len(classes)) for k in CUTOFFS}}
-
-
-def _inputs(settings: ClassificationSettings, model: TrainedModel) -> dict[str, Any]:
-    """What the scores follow from: equal inputs need no second evaluation."""
-    return {
-        "checkpoint": model.digest,
-        "manifest": model.dataset.manifest.digest,
-        "clips": digest_of(settings.clips, f"a csv video_id,start,end,{settings.class_column}"),
-        "classes": digest_of(settings.classes, "a text file of class names, one a line,"),
-        **{name: as_plain(settings)[name] for name in ("split", "class_column", "window_seconds", "bootstrap", "seed")},
-    }

@@ -1,7 +1,7 @@
 """Lists that a model is asked about: clips with a text or a class, and ordered steps with their true times."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,33 +56,54 @@ def cut_out(
     return replace(clip, video=np.zeros_like(clip.video), has_video=False, audio=None)
 
 
-def of_split(
-    asked: list[LabelledClip], model: TrainedModel, split: str, source: Path, report: RunSummary
-) -> list[LabelledClip]:
-    """Those clips whose video is in `split` of the model's manifest; all that is odd about them goes into `report`.
+def videos_of_split(
+    video_ids: Sequence[str],
+    model: TrainedModel,
+    split: str,
+    source: Path,
+    report: RunSummary,
+    lacking_note: Callable[[Sequence[str]], str],
+) -> set[str]:
+    """Those of a list's `video_ids` that are in `split` of the model's manifest; the others count in `report`.
 
-    InputError when none is left.
+    Its notes tell of videos that the manifest lacks (`lacking_note` of their ids) and of those the model was trained
+    on. InputError, naming the `source` of the list, when no video is left.
     """
     dataset = model.dataset
-    chosen, frozen = set(dataset.manifest.ids(split)), set(dataset.video_ids)
-    clips = [clip for clip in asked if clip.clip.video_id in chosen]
-    lacking = sum(clip.clip.video_id not in frozen for clip in asked)
+    frozen = set(dataset.video_ids)
+    lacking = [video_id for video_id in video_ids if video_id not in frozen]
     if lacking:
-        report.failed["video not in the manifest"] = lacking
-        report.notes.append(f"{lacking} clips are of videos that the manifest lacks: left out on both sides")
-    if not clips:
-        raise InputError(f"{source}: no clip of a video in split {split} of {dataset.path}; check --split and --clips")
-    seen = model.seen(clip.clip.video_id for clip in clips)
-    if seen:
+        report.failed["video not in the manifest"] = len(lacking)
+        report.notes.append(lacking_note(lacking))
+    chosen = set(dataset.manifest.ids(split)).intersection(video_ids)
+    if not chosen:
+        raise InputError(f"{source}: no video in split {split} of {dataset.path}; check --split and the list")
+    if seen := model.seen(chosen):
         report.notes.append(seen)
+    return chosen
+
+
+def clips_of_split(
+    clips: Sequence[LabelledClip], model: TrainedModel, split: str, source: Path, report: RunSummary
+) -> list[LabelledClip]:
+    """Those of the clips whose video is in `split`, as `videos_of_split` has it; a note tells of late ones too."""
+    chosen = videos_of_split(
+        [clip.clip.video_id for clip in clips],
+        model,
+        split,
+        source,
+        report,
+        lambda lacking: f"{len(lacking)} clips are of videos that the manifest lacks: left out on both sides",
+    )
+    kept = [clip for clip in clips if clip.clip.video_id in chosen]
     timed = ClipRules(streams=(), audio="none")
-    late = [c.clip for c in clips if c.clip.start >= dataset.video(c.clip.video_id, timed).duration]
+    late = [c.clip for c in kept if c.clip.start >= model.dataset.video(c.clip.video_id, timed).duration]
     if late:
         report.notes.append(
             f"{len(late)} clips start at their video's end or later and count as misses, "
             f"e.g. {late[0].video_id} at {late[0].start} s"
         )
-    return clips
+    return kept
 
 
 @dataclass(frozen=True)

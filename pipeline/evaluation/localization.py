@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.files import digest_of_json, read_json
-from pipeline.core.provenance import provenance
+from pipeline.core.files import digest_of_json
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table, percent
-from pipeline.evaluation.lists import StepList, read_step_lists, true_seconds
-from pipeline.evaluation.results import digest_of, found_again, publish
+from pipeline.evaluation.evaluate import digest_of, evaluate, read_detail, trained_on
+from pipeline.evaluation.lists import StepList, read_step_lists, true_seconds, videos_of_split
 from pipeline.evaluation.settings import LocalizationSettings
 from pipeline.evaluation.step_scores import StepScorer, StepScores, whole_seconds
 from pipeline.metrics.intervals import Interval
@@ -32,8 +31,9 @@ from pipeline.metrics.localization import (
     paired_differences,
     video_figures,
 )
-from pipeline.training.checkpoint import TrainedModel, open_trained
+from pipeline.training.checkpoint import TrainedModel
 
+STAGE = "evaluate localization"
 FILE = "localization.json"
 DIRECTION = "steps -> seconds"
 
@@ -82,14 +82,18 @@ class _LocalizedVideo:
 
 def run(settings: LocalizationSettings) -> RunSummary:
     """Localize the steps of annotated videos; the headline is recall by video alone, for every scheme."""
-    report = RunSummary("evaluate localization", unit="video")
-    model = open_trained(settings.checkpoint, settings.manifest)
-    inputs = _inputs(settings, model)
-    if found_again(report, settings.out / FILE, inputs):
-        _print(report.detail)
-        return report
-    asked = read_step_lists(settings.annotations, settings.steps)
-    lists = _of_split(asked, model, settings, report)
+    report = RunSummary(STAGE, unit="video")
+    inputs = {
+        "annotations": digest_of(settings.annotations, "a csv video_id,task_id,step,start,end,text"),
+        "steps": digest_of(settings.steps, "a csv task_id,step,text"),
+        "against": digest_of(settings.against, f"another model's {FILE}"),
+        **{name: getattr(settings, name) for name in (*_SAME_TO_COMPARE, "chance_draws")},
+    }
+    return evaluate(report, settings, FILE, inputs, lambda model: _measured(settings, model, report), tables)
+
+
+def _measured(settings: LocalizationSettings, model: TrainedModel, report: RunSummary) -> dict[str, Any]:
+    lists = _of_split(read_step_lists(settings.annotations, settings.steps), model, settings, report)
     digest = _digest(lists)
     other = None if settings.against is None else _read_other(settings.against, digest, settings)
     scorer = StepScorer(model, settings.windows)
@@ -100,10 +104,9 @@ def run(settings: LocalizationSettings) -> RunSummary:
     chance = [gather([video.chance for video in videos], tasks, draw) for draw in range(settings.chance_draws)]
     metrics = localization_metrics(scores, chance, owners, settings.bootstrap, settings.seed)
     report.done = len(videos)
-    report.detail = {
+    detail = {
         "direction": DIRECTION,
         "space": scorer.space,
-        **model.provenance(),
         "metrics": metrics.as_json(),
         "steps digest": digest,
         "videos": [video.as_json() for video in videos],
@@ -111,26 +114,21 @@ def run(settings: LocalizationSettings) -> RunSummary:
             "steps without a known word": sum(int(video.scored.unknown.sum()) for video in videos),
             "seconds without anything to score": sum(int(video.scored.unseen.sum()) for video in videos),
         },
-        "inputs": inputs,
-        "circumstance": provenance("cpu"),
-        "settings": as_plain(settings),
     }
     if other is not None:
-        report.detail["against"] = _compared(scores, other, owners, tasks, settings)
-    publish(report, settings.out / FILE, tables(report.detail))
-    _print(report.detail)
-    return report
+        detail["against"] = _compared(scores, other, owners, tasks, settings)
+    return detail
 
 
 def tables(detail: Mapping[str, Any]) -> list[Table]:
     """The figures beside chance, and their differences from another model's where they were asked for."""
-    metrics, trained, settings = detail["metrics"], detail["trained on"], detail["settings"]
+    metrics, settings = detail["metrics"], detail["settings"]
     head = f"Localization, {metrics['steps']} steps in {metrics['videos']} videos of {metrics['tasks']} tasks"
     rows = [(name, *_interval(metrics["figures"][name]), percent(metrics["chance"][name])) for name in FIGURES]
     notes = (
         f"by {settings['fusion']}, in percent; means over a task's videos, then over tasks; IoU and IoD by segments "
         f"with a mean of {settings['step_seconds']:g} s",
-        f"trained on {trained['videos']} videos of manifest {trained['name']}, digest {trained['digest'][:12]}",
+        trained_on(detail),
     )
     title = f"{head}, scheme {detail['scheme']}"
     found = [Table(title, ("", "score", "95 % interval", "chance"), tuple(rows), notes)]
@@ -146,44 +144,15 @@ def _interval(score: Mapping[str, float]) -> tuple[str, str]:
     return percent(score["value"]), f"{percent(score['low'])} – {percent(score['high'])}"
 
 
-def _print(detail: Mapping[str, Any]) -> None:
-    print("\n".join(table.text() for table in tables(detail)))
-
-
-def _inputs(settings: LocalizationSettings, model: TrainedModel) -> dict[str, Any]:
-    """What the figures follow from: equal inputs need no second evaluation."""
-    plain = as_plain(settings)
-    return {
-        "checkpoint": model.digest,
-        "manifest": model.dataset.manifest.digest,
-        "annotations": digest_of(settings.annotations, "a csv video_id,task_id,step,start,end,text"),
-        "steps": digest_of(settings.steps, "a csv task_id,step,text"),
-        "against": digest_of(settings.against, f"another model's {FILE}"),
-        **{name: plain[name] for name in (*_SAME_TO_COMPARE, "split", "chance_draws", "bootstrap", "seed")},
-    }
-
-
 def _of_split(
     asked: Sequence[StepList], model: TrainedModel, settings: LocalizationSettings, report: RunSummary
 ) -> list[StepList]:
-    manifest = model.dataset.manifest
-    chosen, frozen = set(manifest.ids(settings.split)), set(model.dataset.video_ids)
-    lacking = sorted({steps.video_id for steps in asked} - frozen)
-    if lacking:
-        report.failed["video not in the manifest"] = len(lacking)
-        report.notes.append(
-            f"{len(lacking)} annotated videos are not in the manifest, e.g. {lacking[0]}: they are in no mean"
-        )
-    lists = [steps for steps in asked if steps.video_id in chosen]
-    if not lists:
-        raise InputError(
-            f"{settings.annotations}: no video in split {settings.split} of {model.dataset.path}; "
-            "check --split and --annotations"
-        )
-    seen = model.seen(steps.video_id for steps in lists)
-    if seen:
-        report.notes.append(seen)
-    return lists
+    def note(lacking: Sequence[str]) -> str:
+        return f"{len(lacking)} annotated videos are not in the manifest, e.g. {lacking[0]}: they are in no mean"
+
+    video_ids = sorted({steps.video_id for steps in asked})
+    chosen = videos_of_split(video_ids, model, settings.split, settings.annotations, report, note)
+    return [steps for steps in asked if steps.video_id in chosen]
 
 
 def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSettings) -> _LocalizedVideo:
@@ -243,10 +212,7 @@ def _digest(lists: Sequence[StepList]) -> str:
 
 def _read_other(path: Path, digest: str, settings: LocalizationSettings) -> dict[str, Any]:
     """What another model found; InputError unless it was asked the same in the same way."""
-    content = read_json(path)
-    detail = content.get("detail") if isinstance(content, dict) else None
-    if not isinstance(detail, dict) or detail.get("direction") != DIRECTION:
-        raise InputError(f"{path}: not a {FILE} of `mcn evaluate localization`")
+    detail = read_detail(path, STAGE)
     if detail["steps digest"] != digest:
         raise InputError(f"{path}: of other videos or steps than these; evaluate that model on the same --annotations")
     mine = as_plain(settings)

@@ -8,17 +8,15 @@ import torch
 
 from extractors.text import words
 from models.clips import Embeddings
-from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.provenance import provenance
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table, percent
-from pipeline.evaluation.lists import LabelledClip, clips_digest, cut_out, of_split, read_clips
-from pipeline.evaluation.results import digest_of, found_again, publish
+from pipeline.evaluation.evaluate import digest_of, evaluate, scores_of, trained_on
+from pipeline.evaluation.lists import LabelledClip, clips_digest, clips_of_split, cut_out, read_clips
 from pipeline.evaluation.settings import RetrievalSettings
 from pipeline.metrics.ranking import Direction, Positions, Side, directions, is_headline, ranked
 from pipeline.metrics.retrieval import CUTOFFS, MOST_VIDEOS, full_video, retrieval_metrics
-from pipeline.training.checkpoint import TrainedModel, open_trained
+from pipeline.training.checkpoint import TrainedModel
 
 RECALLS = tuple(f"R@{k}" for k in CUTOFFS)
 
@@ -35,13 +33,13 @@ def headline_text(detail: Mapping[str, Any]) -> str:
 
     lines += [line(name, metrics["recall"][name], metrics["chance"][name], 100.0, " %") for name in RECALLS]
     lines.append(line("median rank", metrics["median_rank"], metrics["chance_median_rank"], 1.0, ""))
-    return "\n".join([*lines, f"  {_stands_on(detail)}"])
+    return "\n".join([*lines, f"  {trained_on(detail)}"])
 
 
 def tables(detail: Mapping[str, Any]) -> list[Table]:
     """A table of all directions; and one of whole videos where they were scored."""
     metrics = detail["metrics"]
-    notes = [_stands_on(detail)]
+    notes = [trained_on(detail)]
     if detail["published ties"]:
         notes.append("Ties are counted as in the published scripts: each tied position is a further hit.")
     columns = ("direction", "space", *RECALLS, "R@5, 95 %", "median rank", "mean rank", "missing")
@@ -97,11 +95,6 @@ def _whole_videos(detail: Mapping[str, Any], notes: list[str]) -> Table:
     return Table(title, ("rule", *RECALLS, "R@5, 95 %", "median rank"), tuple(rows), tuple(notes))
 
 
-def _stands_on(detail: Mapping[str, Any]) -> str:
-    trained = detail["trained on"]
-    return f"trained on {trained['videos']} videos of manifest {trained['name']}, digest {trained['digest'][:12]}"
-
-
 FILE = "retrieval.json"
 MOST_EXAMPLES = 64
 EXAMPLE_LENGTH = 5
@@ -110,12 +103,21 @@ EXAMPLE_LENGTH = 5
 def run(settings: RetrievalSettings) -> RunSummary:
     """Rank clips and videos in every direction; the headline is text -> video, video alone, for every scheme."""
     report = RunSummary("evaluate retrieval", unit="clip")
-    model = open_trained(settings.checkpoint, settings.manifest)
-    inputs = _inputs(settings, model)
-    if found_again(report, settings.out / FILE, inputs):
-        _print(report.detail, settings)
-        return report
-    clips = of_split(read_clips(settings.clips, "text"), model, settings.split, settings.clips, report)
+    inputs = {
+        "clips": digest_of(settings.clips, "a csv video_id,start,end,text"),
+        "directions": settings.directions,
+        "published_ties": settings.published_ties,
+    }
+
+    def text(detail: Mapping[str, Any]) -> str:
+        all_tables = (settings.out / FILE).with_suffix(".md")
+        return f"{headline_text(detail)}\n  all directions, and whole videos: {all_tables}"
+
+    return evaluate(report, settings, FILE, inputs, lambda model: _measured(settings, model, report), tables, text)
+
+
+def _measured(settings: RetrievalSettings, model: TrainedModel, report: RunSummary) -> dict[str, Any]:
+    clips = clips_of_split(read_clips(settings.clips, "text"), model, settings.split, settings.clips, report)
     ways = _directions(settings, model)
     if not is_headline(ways[0]):
         report.notes.append(
@@ -126,26 +128,14 @@ def run(settings: RetrievalSettings) -> RunSummary:
     owners = [clip.clip.video_id for clip in clips]
     scored = [_scored(way, embedded, owners, settings) for way in ways]
     report.done = len(clips)
-    report.detail = {
+    return {
         **{key: scored[0][key] for key in ("direction", "space", "headline", "metrics", "missing", "videos")},
         "directions": [{key: value for key, value in way.items() if key != "videos"} for way in scored],
         "full video": _full_video(ways[0], embedded, owners, settings, report),
         "published ties": settings.published_ties,
         "clips digest": clips_digest(clips),
-        **model.provenance(),
-        "inputs": inputs,
-        "circumstance": provenance("cpu"),
-        "settings": as_plain(settings),
         "examples": _examples(clips, ways[0].queries(embedded), ways[0].candidates(embedded)),
     }
-    publish(report, settings.out / FILE, tables(report.detail))
-    _print(report.detail, settings)
-    return report
-
-
-def _print(detail: Mapping[str, Any], settings: RetrievalSettings) -> None:
-    print(headline_text(detail))
-    print(f"  all directions, and whole videos: {(settings.out / FILE).with_suffix('.md')}")
 
 
 def _directions(settings: RetrievalSettings, model: TrainedModel) -> list[Direction]:
@@ -169,7 +159,8 @@ def _embed(model: TrainedModel, clips: Sequence[LabelledClip], ways: Sequence[Di
 
 def _scored(way: Direction, embedded: Embeddings, owners: Sequence[str], settings: RetrievalSettings) -> dict[str, Any]:
     queries, candidates = way.queries(embedded), way.candidates(embedded)
-    where = _ranked(queries, candidates, settings)
+    with scores_of(settings.checkpoint):
+        where = ranked(queries, candidates)
     metrics = retrieval_metrics(where, owners, settings.bootstrap, settings.seed, settings.published_ties)
     return {
         "direction": way.name,
@@ -189,13 +180,6 @@ def _by_video(where: Positions, owners: Sequence[str]) -> dict[str, dict[str, fl
     return {
         name: {key: float(sums[place]) for key, sums in columns.items()} for place, name in enumerate(names.tolist())
     }
-
-
-def _ranked(queries: Side, candidates: Side, settings: RetrievalSettings) -> Positions:
-    try:
-        return ranked(queries, candidates)
-    except ValueError as error:
-        raise InputError(f"{settings.checkpoint}: {error}; the model is broken, train it again") from None
 
 
 def _full_video(
@@ -224,16 +208,6 @@ def _full_video(
         "caption average": metrics(found.caption_average, found.video_ids),
         **{kind: {"recall": recall} for kind, recall in by_votes.items()},
         "videos": videos,
-    }
-
-
-def _inputs(settings: RetrievalSettings, model: TrainedModel) -> dict[str, Any]:
-    """What the scores follow from: equal inputs need no second evaluation."""
-    return {
-        "checkpoint": model.digest,
-        "clips": digest_of(settings.clips, "a csv video_id,start,end,text"),
-        "manifest": model.dataset.manifest.digest,
-        **{name: as_plain(settings)[name] for name in ("split", "directions", "published_ties", "bootstrap", "seed")},
     }
 
 

@@ -30,53 +30,52 @@ class Draws:
     seed: int
 
 
-@dataclass(frozen=True)
-class RetrievalSettings:
-    """What `mcn evaluate retrieval` can be told."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What every evaluation of a model can be told."""
 
     checkpoint: Path
     """Trained model: a checkpoint file or the folder it lies in."""
-    clips: Path
-    """csv video_id,start,end,text: each line is a query (its text) and a candidate (its clip)."""
     out: Path
-    """Folder for retrieval.json, retrieval.md and retrieval.tex."""
+    """Folder for the results, which bear the evaluation's name: a JSON file, its tables (.md, .tex), and of a probe its
+    figures (.svg, .pdf) with their numbers (.csv)."""
     manifest: Path | None = None
     """Manifest of `mcn freeze`; default: the one the model was trained on."""
     split: str = "heldout"
-    """Clips of which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
-    directions: Literal["all", "headline"] = "all"
-    """What finds what: every pair of modalities that shares a space; or text -> video alone, for which no sound is
-    read."""
-    published_ties: bool = False
-    """Count tied positions as the published scripts do, each as a further hit, so that a recall can exceed 100 %."""
+    """Which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
     bootstrap: int = 2000
     """Draws of the 95 % interval over videos."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Of all that is drawn by chance."""
 
     def __post_init__(self) -> None:
         if self.bootstrap < 1 or self.seed < 0:
             raise ValueError("bootstrap must be at least 1, seed at least 0")
 
 
-@dataclass(frozen=True)
-class LocalizationSettings:
+@dataclass(frozen=True, kw_only=True)
+class RetrievalSettings(EvaluationSettings):
+    """What `mcn evaluate retrieval` can be told."""
+
+    clips: Path
+    """csv video_id,start,end,text: each line is a query (its text) and a candidate (its clip)."""
+    directions: Literal["all", "headline"] = "all"
+    """What finds what: every pair of modalities that shares a space; or text -> video alone, for which no sound is
+    read."""
+    published_ties: bool = False
+    """Count tied positions as the published scripts do, each as a further hit, so that a recall can exceed 100 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizationSettings(EvaluationSettings):
     """What `mcn evaluate localization` can be told."""
 
-    checkpoint: Path
-    """Trained model: a checkpoint file or the folder it lies in."""
     annotations: Path
     """csv video_id,task_id,step,start,end,text: a line for each segment in which a step is done; without text where
     --steps has it."""
-    out: Path
-    """Folder for localization.json, localization.md and localization.tex."""
     steps: Path | None = None
     """csv task_id,step,text: all steps of each task, each of which is then looked for in each video; default: those
     annotated in the video, by their own texts."""
-    manifest: Path | None = None
-    """Manifest of `mcn freeze`; default: the one the model was trained on."""
-    split: str = "heldout"
-    """Which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
     fusion: Fusion = "video"
     """What a second is scored by: its video alone, or the sum of the vectors of video and audio, as published, in a
     space that holds both."""
@@ -95,14 +94,11 @@ class LocalizationSettings:
     """Random score matrices for each video whose mean figures are chance."""
     against: Path | None = None
     """localization.json of another model on the same steps: the differences get a paired interval."""
-    bootstrap: int = 2000
-    """Draws of the 95 % interval over videos."""
-    seed: int = 0
-    """Of the bootstrap and of the random scores."""
 
     def __post_init__(self) -> None:
-        if min(self.bootstrap, self.chance_draws) < 1 or self.seed < 0:
-            raise ValueError("bootstrap and chance_draws must be at least 1, seed at least 0")
+        super().__post_init__()
+        if self.chance_draws < 1:
+            raise ValueError("chance_draws must be at least 1")
         if min(self.video_seconds, self.audio_seconds, self.max_words) < 1 or not self.step_seconds > 0:
             raise ValueError("windows and max_words must be at least 1, step_seconds positive")
         if self.audio_seconds > AUDIO_SECONDS:
@@ -114,49 +110,29 @@ class LocalizationSettings:
         return Windows(self.fusion, self.video_seconds, self.audio_seconds, self.max_words)
 
 
-@dataclass(frozen=True)
-class ClassificationSettings:
+@dataclass(frozen=True, kw_only=True)
+class ClassificationSettings(EvaluationSettings):
     """What `mcn evaluate classification` can be told."""
 
-    checkpoint: Path
-    """Trained model: a checkpoint file or the folder it lies in."""
     clips: Path
     """csv video_id,start,end,class: the clips and their classes."""
-    out: Path
-    """Folder for classification.json, classification.md and classification.tex."""
     classes: Path | None = None
     """Text file of all class names, one a line; default: those of the split's clips."""
-    manifest: Path | None = None
-    """Manifest of `mcn freeze`; default: the one the model was trained on."""
-    split: str = "heldout"
-    """Clips of which videos: a split of the manifest, heldout (every split whose name begins so), or all."""
     class_column: str = "class"
     """Column of the csv that names the class."""
     window_seconds: float = 10.0
     """A clip is cut into equal windows no longer than this; its vector is the mean of theirs."""
-    bootstrap: int = 2000
-    """Draws of the 95 % interval over videos."""
-    seed: int = 0
-    """Of the bootstrap."""
 
     def __post_init__(self) -> None:
-        if self.bootstrap < 1 or self.seed < 0:
-            raise ValueError("bootstrap must be at least 1, seed at least 0")
+        super().__post_init__()
         if not self.window_seconds > 0:
             raise ValueError("window_seconds must be above 0")
 
 
-@dataclass(frozen=True)
-class ProbeSettings:
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings(EvaluationSettings):
     """What `mcn probe` can be told."""
 
-    checkpoint: Path
-    """Trained model: a checkpoint file or the folder it lies in."""
-    out: Path
-    """Folder for probe.json, its tables (.md, .tex), and its figures, probe and probe-doses (.svg, .pdf), with their
-    numbers (.csv)."""
-    manifest: Path | None = None
-    """Manifest of `mcn freeze`; default: the one the model was trained on."""
     truth: Path | None = None
     """truth.csv of `mcn sample`: probes of all that is planted in each second."""
     ids: Path | None = None
@@ -187,14 +163,11 @@ class ProbeSettings:
     """Probes on permuted labels, for each probe."""
     bootstrap: int = 1000
     """Draws of the 95 % interval over videos."""
-    seed: int = 0
-    """Of folds, permutations, bootstrap and the choice of videos and clips."""
 
     def __post_init__(self) -> None:
-        if min(self.bootstrap, self.permutations, self.videos, self.windows_per_video) < 1 or self.seed < 0:
-            raise ValueError(
-                "bootstrap, permutations, videos and windows_per_video must be at least 1, seed at least 0"
-            )
+        super().__post_init__()
+        if min(self.permutations, self.videos, self.windows_per_video) < 1:
+            raise ValueError("permutations, videos and windows_per_video must be at least 1")
         if not self.window_seconds > 0 or self.neighbour_seconds < 0 or self.dose_clips < 2:
             raise ValueError("window_seconds must be above 0, neighbour_seconds at least 0, dose_clips at least 2")
 

@@ -1,6 +1,6 @@
 """`mcn probe`: what each space of a trained model keeps: scene and sound, task and step, context and content."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from pipeline.clips.cutting import ClipFeatures, cut_clip
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.figures import write_drawing
-from pipeline.core.files import read_json, sha256_of_file
-from pipeline.core.provenance import provenance
+from pipeline.core.files import sha256_of_file
 from pipeline.core.records import VideoRecord
 from pipeline.core.reporting import Progress, RunSummary
 from pipeline.download.media import MediaFinder
 from pipeline.download.video_list import read_video_list
+from pipeline.evaluation.evaluate import evaluate, read_detail
 from pipeline.evaluation.lists import read_step_lists
 from pipeline.evaluation.probe import context, dose_curves, factors, sounds
 from pipeline.evaluation.probe.clips import (
@@ -35,10 +35,9 @@ from pipeline.evaluation.probe.figures import Result, dose_drawing, probe_drawin
 from pipeline.evaluation.probe.linear_probe import Asked
 from pipeline.evaluation.probe.media_features import MediaFeatures
 from pipeline.evaluation.probe.tables import PROBED, probes, tables
-from pipeline.evaluation.results import found_again, publish
 from pipeline.evaluation.settings import ProbeSettings
 from pipeline.extraction.settings import settings_of
-from pipeline.training.checkpoint import TrainedModel, open_trained
+from pipeline.training.checkpoint import TrainedModel
 
 FILE = "probe.json"
 LEAST_AGREEMENT = 0.999
@@ -49,30 +48,23 @@ MOST_NOTES = 3
 def run(settings: ProbeSettings) -> RunSummary:
     """Run every part that what is given suffices for; what is left out is told in a line each."""
     report = RunSummary("probe", unit="part")
-    model = open_trained(settings.checkpoint, settings.manifest)
-    inputs = _inputs(settings, model)
-    if found_again(report, settings.out / FILE, inputs):
-        _print(report.detail)
-        return report
-    others = [_read_other(path) for path in settings.beside]
+    return evaluate(report, settings, FILE, _inputs(settings), lambda model: _measured(settings, model, report), tables)
+
+
+def _measured(settings: ProbeSettings, model: TrainedModel, report: RunSummary) -> dict[str, Any]:
+    others = [read_detail(path, "probe", PROBED) for path in settings.beside]
     found = _Parts(settings, model, report).run()
-    entries = [entry for part in PROBED for entry in found[part]]
-    report.detail = {
+    entries = probes(found)
+    results = [(model.network.settings.scheme.name, found), *((other["scheme"], other) for other in others)]
+    _draw(results, settings)
+    return {
         **found,
-        **model.provenance(),
         "permuted": {
             "within": sum(entry["permuted within chance"] for entry in entries),
             "of": sum(len(entry["permuted"]) for entry in entries),
         },
         "command": settings.command(),
-        "inputs": inputs,
-        "circumstance": provenance("cpu"),
-        "settings": as_plain(settings),
     }
-    _draw([(detail["scheme"], detail) for detail in (report.detail, *others)], settings)
-    publish(report, settings.out / FILE, tables(report.detail))
-    _print(report.detail)
-    return report
 
 
 def _draw(results: Sequence[Result], settings: ProbeSettings) -> None:
@@ -252,19 +244,7 @@ class _Parts:
             self._report.notes.append(f"and {len(said) - MOST_NOTES} more of these")
 
 
-def _read_other(path: Path) -> Mapping[str, Any]:
-    content = read_json(path)
-    detail = content.get("detail") if isinstance(content, dict) and content.get("stage") == "probe" else None
-    if not isinstance(detail, dict) or not set(PROBED) <= set(detail):
-        raise InputError(f"{path}: not a {FILE} of `mcn probe`")
-    return detail
-
-
-def _print(detail: Mapping[str, Any]) -> None:
-    print("\n".join(table.text() for table in tables(detail)))
-
-
-def _inputs(settings: ProbeSettings, model: TrainedModel) -> dict[str, Any]:
+def _inputs(settings: ProbeSettings) -> dict[str, Any]:
     """What the figures follow from: equal inputs need no second call. Media are known by the data set made of them."""
     listed = {
         "truth": settings.truth,
@@ -274,8 +254,6 @@ def _inputs(settings: ProbeSettings, model: TrainedModel) -> dict[str, Any]:
     }
     left_out = {"checkpoint", "out", "manifest", "beside", *listed}
     return {
-        "checkpoint": model.digest,
-        "manifest": model.dataset.manifest.digest,
         **{name: "" if path is None else _digest(path) for name, path in listed.items()},
         "beside": [_digest(path) for path in settings.beside],
         **{name: value for name, value in as_plain(settings).items() if name not in left_out},

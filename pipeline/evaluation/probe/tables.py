@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.core.tables import Table, percent, signed_percent
+from pipeline.evaluation.evaluate import trained_on
 from pipeline.evaluation.probe.clips import INPUT
 from pipeline.evaluation.probe.context import MEASURES
 
@@ -27,8 +28,7 @@ def probes(detail: Mapping[str, Any]) -> list[Entry]:
 def tables(detail: Mapping[str, Any]) -> list[Table]:
     """Every table that the result has something for."""
     entries, scheme = probes(detail), detail["scheme"]
-    trained, permuted = detail["trained on"], detail["permuted"]
-    stands_on = f"trained on {trained['videos']} videos of manifest {trained['name']}, digest {trained['digest'][:12]}"
+    permuted, stands_on = detail["permuted"], trained_on(detail)
     blind = f"{permuted['within']} of {permuted['of']} probes on permuted labels lie within chance's 95 % interval"
     unseen = [entry for entry in entries if entry["unseen"]]
     found = [

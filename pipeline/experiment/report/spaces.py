@@ -26,7 +26,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.figures import COLOURS, MODALITY_COLOURS, Drawing, drawing_style, shortened
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table
-from pipeline.evaluation.lists import LabelledClip, clips_digest, cut_out, of_split, read_clips
+from pipeline.evaluation.lists import LabelledClip, clips_digest, clips_of_split, cut_out, read_clips
 from pipeline.experiment.report.results import Model
 from pipeline.experiment.report.score_figures import WIDTH
 from pipeline.training.checkpoint import TrainedModel, load_checkpoint, open_trained
@@ -95,7 +95,7 @@ def embed_evaluated(model: Model, seed: int) -> EmbeddedClips:
     source = Path(asked["clips"])
     everything = read_clips(source, "text")
     classes = _classes(source, everything)
-    evaluated = of_split(everything, trained, asked["split"], source, RunSummary("report"))
+    evaluated = clips_of_split(everything, trained, asked["split"], source, RunSummary("report"))
     if trained.digest != measured["inputs"]["checkpoint"] or clips_digest(evaluated) != measured["clips digest"]:
         raise InputError(f"{model.folder}: the model or the clips are others than were evaluated; evaluate it again")
     class_of = dict(zip(map(id, everything), classes, strict=True))

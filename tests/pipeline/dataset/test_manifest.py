@@ -59,7 +59,7 @@ def test_beside_a_score_stand_number_and_digest(
     planted: Any, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = json.loads(planted.manifest.read_text())["digest"]
-    evaluate.run(RetrievalSettings(model, planted.clips, tmp_path, bootstrap=5))
+    evaluate.run(RetrievalSettings(checkpoint=model, clips=planted.clips, out=tmp_path, bootstrap=5))
     assert f"trained on 12 videos of manifest planted, digest {digest[:12]}" in capsys.readouterr().out
     detail = json.loads((tmp_path / "retrieval.json").read_text())["detail"]
     assert detail["trained on"] == {"name": "planted", "digest": digest, "videos": 12}
@@ -69,7 +69,9 @@ def test_beside_a_score_stand_number_and_digest(
 
 @pytest.mark.parametrize(("split", "clips"), [("heldout", 16), ("train", 96), ("all", 112)])
 def test_the_clips_are_those_of_a_split(planted: Any, model: Path, tmp_path: Path, split: str, clips: int) -> None:
-    report = evaluate.run(RetrievalSettings(model, planted.clips, tmp_path, split=split, bootstrap=5))
+    report = evaluate.run(
+        RetrievalSettings(checkpoint=model, clips=planted.clips, out=tmp_path, split=split, bootstrap=5)
+    )
     assert report.done == clips
     assert any("trained on 12 of these videos" in note for note in report.notes) == (split != "heldout")
 
@@ -83,14 +85,16 @@ def test_held_out_by_video_and_by_task_count_as_held_out(planted: Any, model: Pa
     clips = [line.split(",")[0] for line in planted.clips.read_text().splitlines()[1:]]
     wanted = sum(clips.count(i) for name in ("heldout-videos", "heldout-tasks") for i in splits[name])
     assert splits["heldout-videos"] and splits["heldout-tasks"], "the seed gives both kinds"
-    found = evaluate.run(RetrievalSettings(model, planted.clips, tmp_path, manifest=path, bootstrap=5))
+    found = evaluate.run(
+        RetrievalSettings(checkpoint=model, clips=planted.clips, out=tmp_path, manifest=path, bootstrap=5)
+    )
     assert found.done == wanted
 
 
 def test_splits_without_a_video_are_refused(planted: Any, model: Path, tmp_path: Path) -> None:
     split = tmp_path / "split.csv"
     everything = planted.folder / "manifests" / "all.json"
-    asked = RetrievalSettings(model, planted.clips, tmp_path / "out", bootstrap=5)
+    asked = RetrievalSettings(checkpoint=model, clips=planted.clips, out=tmp_path / "out", bootstrap=5)
     with pytest.raises(InputError, match=r"no clip of a video in split heldout of .*all\.json"):
         evaluate.run(dataclasses.replace(asked, manifest=everything))
     with pytest.raises(InputError, match="no split 'test'; it has: "):

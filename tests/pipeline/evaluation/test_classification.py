@@ -32,7 +32,7 @@ def asked(planted: Any, model: Path, tmp_path: Path) -> ClassificationSettings:
     clips = tmp_path / "classes.csv"
     lines = [f"{i},{c.start},{c.end},now_{c.text.split()[1]}\n" for i, v in planted.videos.items() for c in v.captions]
     clips.write_text("video_id,start,end,class\n" + "".join(lines))
-    return ClassificationSettings(model, clips, tmp_path / "out", window_seconds=1, bootstrap=50)
+    return ClassificationSettings(checkpoint=model, clips=clips, out=tmp_path / "out", window_seconds=1, bootstrap=50)
 
 
 def test_scores_are_means_over_windows_embedded_one_by_one(planted: Any, model: Path, asked: Any) -> None:
@@ -161,7 +161,7 @@ def test_results_are_written_in_three_forms_and_not_made_twice(asked: Any, capsy
         ("video_id,start,end,class\nheldout0000,2,1,a\n", "line 2: wanted 0 <= start < end"),
         ("video_id,start,end,class\nheldout0000,0,nan,a\n", "line 2: wanted 0 <= start < end"),
         ("video_id,start,end,class\nheldout0000,0,1,\n", "and a class"),
-        ("video_id,start,end,class\nnowhere0000,0,1,a\n", "no clip of a video in split heldout"),
+        ("video_id,start,end,class\nnowhere0000,0,1,a\n", "no video in split heldout"),
         ("", "line 1"),
     ],
 )

@@ -47,7 +47,9 @@ def lines_of(planted: Any, prefix: str = "heldout") -> list[str]:
 def asked(planted: Any, models: dict[str, Path], tmp_path: Path) -> LocalizationSettings:
     annotations = tmp_path / "annotations.csv"
     annotations.write_text(HEAD + "".join(lines_of(planted)))
-    return LocalizationSettings(models["shared"], annotations, tmp_path / "out", bootstrap=20, chance_draws=5)
+    return LocalizationSettings(
+        checkpoint=models["shared"], annotations=annotations, out=tmp_path / "out", bootstrap=20, chance_draws=5
+    )
 
 
 @cache
@@ -231,7 +233,9 @@ def test_seconds_without_a_frame_score_lowest_and_count(
     run(TrainSettings(manifest, tmp_path / "model", device="cpu", **SIZES | {"min_clip_seconds": 0, "epochs": 1}))
     annotations = tmp_path / "annotations.csv"
     annotations.write_text(HEAD + "".join(f"{v.video_id},0,0,0,2,a b\n" for v in videos))
-    settings = LocalizationSettings(tmp_path / "model", annotations, tmp_path / "out", split="all", bootstrap=5)
+    settings = LocalizationSettings(
+        checkpoint=tmp_path / "model", annotations=annotations, out=tmp_path / "out", split="all", bootstrap=5
+    )
     report = localization.run(dataclasses.replace(settings, chance_draws=2))
     first, second, *others = report.detail["videos"]
     assert first["steps"][0]["second"] == 3, "the one second with a frame"
@@ -259,7 +263,7 @@ def test_what_cant_be_asked_is_refused(models: dict[str, Path], asked: Localizat
     with pytest.raises(InputError, match="space video-text of scheme disjoint holds no audio; use --fusion video"):
         localization.run(dataclasses.replace(asked, checkpoint=models["disjoint"], fusion="video+audio"))
     asked.annotations.write_text(HEAD + "train000000,0,0,0,1,now again\n")
-    with pytest.raises(InputError, match="no video in split heldout of .*; check --split and --annotations"):
+    with pytest.raises(InputError, match="no video in split heldout of .*; check --split and the list"):
         localization.run(asked)
     for change, named in (
         ({"bootstrap": 0}, "bootstrap and chance_draws"),

@@ -31,7 +31,7 @@ def model(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def asked(planted: Any, model: Path, tmp_path: Path) -> RetrievalSettings:
-    return RetrievalSettings(model, planted.clips, tmp_path / "out", bootstrap=20)
+    return RetrievalSettings(checkpoint=model, clips=planted.clips, out=tmp_path / "out", bootstrap=20)
 
 
 def scores_by_hand(known: Any, folder: Path, space: str, rows: list[np.ndarray], texts: list[str]) -> torch.Tensor:
@@ -101,7 +101,7 @@ def embedded_one_by_one(known: Any, folder: Path, videos: list[Any]) -> dict[str
 def test_every_direction_that_the_spaces_allow_is_scored(planted: Any, tmp_path: Path, scheme: str) -> None:
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
     run(TrainSettings(planted.manifest, tmp_path / "model", device="cpu", scheme=scheme, **sizes))
-    settings = RetrievalSettings(tmp_path / "model", planted.clips, tmp_path / "out", bootstrap=5)
+    settings = RetrievalSettings(checkpoint=tmp_path / "model", clips=planted.clips, out=tmp_path / "out", bootstrap=5)
     detail = evaluate.run(settings).detail
     videos = [video for i, video in planted.videos.items() if i.startswith("heldout")]
     vectors = embedded_one_by_one(planted.vectors, tmp_path / "model", videos)
@@ -227,7 +227,9 @@ def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
     lines = [f"{v.video_id},{c.start},{c.end},{text}\n" for (v, c), text in zip(clips, texts, strict=True)]
     path = tmp_path / "clips.csv"
     path.write_text("video_id,start,end,text\n" + "".join(lines) + "elsewhere00,0,1,a\n")
-    report = evaluate.run(RetrievalSettings(tmp_path / "model", path, tmp_path / "out", split="all", bootstrap=10))
+    report = evaluate.run(
+        RetrievalSettings(checkpoint=tmp_path / "model", clips=path, out=tmp_path / "out", split="all", bootstrap=10)
+    )
     assert report.detail["missing"] == {"queries": 1, "candidates": 4} and report.done == 8
     assert report.failed == {"video not in the manifest": 1} and "left out on both sides" in report.notes[0]
 
@@ -286,7 +288,7 @@ def test_queries_are_read_as_written(tmp_path: Path) -> None:
 def test_bootstrap_and_seed_are_checked() -> None:
     for change in ({"bootstrap": 0}, {"seed": -1}):
         with pytest.raises(ValueError, match="bootstrap must be at least 1, seed at least 0"):
-            RetrievalSettings(Path("c"), Path("c"), Path("o"), **change)
+            RetrievalSettings(checkpoint=Path("c"), clips=Path("c"), out=Path("o"), **change)
 
 
 def test_equal_inputs_are_not_evaluated_twice(asked: RetrievalSettings, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from pipeline.sample.clip import write_made_clip
 @pytest.fixture
 def asked(factors: Any, tmp_path: Path) -> ProbeSettings:
     return ProbeSettings(
-        factors.model,
-        tmp_path / "out",
+        checkpoint=factors.model,
+        out=tmp_path / "out",
         truth=factors.truth,
         ids=factors.ids,
         steps=factors.steps,
