@@ -28,9 +28,11 @@ MADE_BY = "made by: "
 
 matplotlib.use("Agg")
 
-MODALITY_COLOURS = {"video": "#0072B2", "audio": "#D55E00", "text": "#009E73"}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
+MODALITY_COLOURS = dict(zip(("video", "audio", "text"), COLOURS, strict=False))
+INK, MUTED, GRID = "#222222", "#888888", "#dddddd"
+"""Of outlines and marks, of what is beside the point, of lines and bands behind."""
 
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 _STYLE: dict[Any, Any] = {

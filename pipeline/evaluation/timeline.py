@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline.core.figures import as_svg, drawing_style, shortened
+from pipeline.core.figures import COLOURS, GRID, INK, as_svg, drawing_style, shortened
 
 COLUMNS = ("video_id", "step", "text", "kind", "start", "end")
 """Of the figures that a time line draws."""
@@ -20,8 +20,8 @@ _NAME, _TRUE, _FOUND = 0.27, 0.38, 0.64
 """Where in its row, 1 high, a step's name ends and its two bars begin."""
 _BAR = 0.22
 _STYLES: dict[str, dict[str, Any]] = {
-    "true": {"facecolor": "#ffffff", "edgecolor": "#222222"},
-    "found": {"facecolor": "#2a6fb0", "edgecolor": "#2a6fb0"},
+    "true": {"facecolor": "white", "edgecolor": INK},
+    "found": {"facecolor": COLOURS[0], "edgecolor": COLOURS[0]},
 }
 _SECOND = "#c03000"
 
@@ -83,7 +83,7 @@ def _axis(axes: Axes, seconds: int, rows: int) -> None:
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda second, _: f"{second:g} s"))
-    axes.grid(axis="x", color="#dddddd")
+    axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
 
 

@@ -1,41 +1,41 @@
 """The page at the end of a run: scores, what was found for which text, learning curves; one file, no network."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib.figure import Figure
 
 from pipeline.core.figures import as_svg
 from pipeline.core.files import write_text
 from pipeline.core.thumbnails import thumbnail
 from pipeline.download.media import find_media
 from pipeline.evaluation.timeline import spread, timeline
+from pipeline.experiment.report.score_figures import learning_curve_figure, read_curves
 from pipeline.metrics.localization import FIGURES
 
 EXAMPLES = 8
 
 
 def learning_curves(metrics: Path) -> str:
-    """Every loss term over epochs, as an SVG text."""
-    with open(metrics, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    terms = [name for name in rows[0] if name != "epoch"]
-    kinds = list(dict.fromkeys(name.split("/")[0] for name in terms))
-    figure = Figure(figsize=(3.2 * len(kinds), 2.6), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        for name in terms:
-            if name.split("/")[0] == kind:
-                values = [float(row[name]) for row in rows]
-                axes.plot([int(row["epoch"]) for row in rows], values, label=name.split("/")[-1], linewidth=1)
-        axes.set_title(kind, fontsize=9)
-        axes.set_xlabel("epoch", fontsize=8)
-        axes.tick_params(labelsize=7)
-        if kind != "total":
-            axes.legend(fontsize=7)
-    return as_svg(figure, "Learning curves")
+    """Every figure of metrics.csv over epochs, as an SVG text: a panel for each kind, by the first part of its name."""
+    curves = read_curves([metrics])
+    kinds: dict[str, list[str]] = {}
+    for name in curves:
+        if name != "epoch":
+            kinds.setdefault(name.split("/")[0], []).append(name)
+    return as_svg(learning_curve_figure(curves, kinds).figure, "Learning curves")
+
+
+def write_html(path: Path, template: str, content: Mapping[str, Any]) -> None:
+    """Write a template of this package, filled in, so that `path` is whole or unchanged. All text in it is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.experiment"),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    write_text(path, environment.get_template(template).render(content))
 
 
 def _pictured(clip: dict[str, Any], media: Mapping[str, Path]) -> dict[str, Any]:
@@ -76,9 +76,6 @@ def write_page(path: Path, results: dict[str, Any], media_folder: Path) -> None:
         for stage in results["stages"]
         if stage["stage"] == "evaluate localization"
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.experiment"), autoescape=True, trim_blocks=True
-    )
     notes = list(dict.fromkeys(note for stage in results["stages"] for note in stage["notes"]))
-    shown = {"results": results, "models": models, "localized": localized, "notes": notes}
-    write_text(path, environment.get_template("run.html").render(shown))
+    content = {"results": results, "models": models, "localized": localized, "notes": notes}
+    write_html(path, "run.html", content)

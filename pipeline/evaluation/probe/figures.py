@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline.core.figures import COLOURS, Drawing, drawing_style
+from pipeline.core.figures import COLOURS, GRID, INK, Drawing, drawing_style
 from pipeline.evaluation.probe.clips import INPUT
 from pipeline.evaluation.probe.dose_curves import SHIFT
 from pipeline.evaluation.probe.tables import MODALITIES, probes
@@ -20,7 +20,7 @@ PROBE_COLUMNS = (
 )
 """Of the numbers: accuracies as fractions; `unseen` over videos that the model wasn't trained on, if there are such."""
 
-_COLOUR, _UNSEEN, _INPUT, _CHANCE = "#0072B2", "#D55E00", "#222222", "#DDDDDD"
+_COLOUR, _UNSEEN, _INPUT, _CHANCE = COLOURS[0], COLOURS[1], INK, GRID
 
 Point = dict[str, Any]
 Result = tuple[str, Mapping[str, Any]]

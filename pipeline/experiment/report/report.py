@@ -6,11 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from pipeline.core.errors import InputError
 from pipeline.core.figures import Drawing, FigureFiles, Shown
-from pipeline.core.files import read_json, write_text
+from pipeline.core.files import read_json
 from pipeline.core.reporting import RunSummary
 from pipeline.evaluation import localization
 from pipeline.evaluation.probe.figures import dose_drawing, probe_drawing
@@ -19,11 +17,13 @@ from pipeline.evaluation.probe.tables import tables as probe_tables
 from pipeline.evaluation.retrieval import tables as retrieval_tables
 from pipeline.evaluation.timeline import COLUMNS, spread, timeline_figure, timeline_rows
 from pipeline.experiment.comparison import about_the_data, comparison_tables
+from pipeline.experiment.page import write_html
 from pipeline.experiment.report.clusters import cluster_contents, cluster_table
 from pipeline.experiment.report.examples import ARMS, Frames, retrieval_examples
 from pipeline.experiment.report.methods import ShownNames, answers, methods_paragraph, question
 from pipeline.experiment.report.results import Model, Study, read_study
 from pipeline.experiment.report.score_figures import (
+    KINDS,
     difference_figure,
     has_scores,
     kinds_of,
@@ -78,13 +78,7 @@ def write_report(settings: ReportSettings) -> RunSummary:
     study = read_study(settings.study)
     media = _media(settings)
     content = _Sections(study, settings, media, report).all()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.experiment"),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    write_text(settings.file, environment.get_template("report.html").render(content))
+    write_html(settings.file, "report.html", content)
     report.done = content["files"] + 1
     report.complete = not report.failed
     report.detail = {
@@ -175,8 +169,10 @@ class _Sections:
             return []
         curves = read_curves(paths)
         return [
-            self._files.figure(f"learning curve {arm} {kind}", f"{arm}: {kind}", learning_curve_figure(curves, kind))
-            for kind in kinds_of(curves)
+            self._files.figure(
+                f"learning curve {arm} {kind}", f"{arm}: {kind}", learning_curve_figure(curves, {KINDS[kind]: terms})
+            )
+            for kind, terms in kinds_of(curves).items()
         ]
 
     def _timelines(self) -> list[tuple[str, list[tuple[str, Shown]]]]:

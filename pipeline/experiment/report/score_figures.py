@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipeline.core.figures import COLOURS, Drawing, drawing_style, shortened
+from pipeline.core.figures import COLOURS, GRID, MUTED, Drawing, drawing_style, shortened
 from pipeline.experiment.report.results import Study
 
 WIDTH = 4.2
 """Inches: so wide that 8 pt can still be read on a phone."""
-_CHANCE, _SEED = "#888888", "#777777"
 
 
 def has_scores(study: Study, table: str, measure: str) -> bool:
@@ -35,11 +34,11 @@ def score_figure(study: Study, table: str, measure: str, title: str) -> Drawing:
             _interval(axes, place, score)
             rows.append((name, "mean", *(100 * score[key] for key in ("value", "low", "high"))))
             for seed, value in _of_seeds(study, table, name, measure):
-                axes.plot([100 * value], [place - 0.22], marker="|", color=_SEED, markersize=6)
+                axes.plot([100 * value], [place - 0.22], marker="|", color=MUTED, markersize=6)
                 rows.append((name, f"seed {seed}", 100 * value, "", ""))
         chance = study.detail["chance"].get(measure)
         if chance is not None:
-            axes.axvline(100 * chance, color=_CHANCE, linestyle="--", linewidth=1)
+            axes.axvline(100 * chance, color=MUTED, linestyle="--", linewidth=1)
             rows.append(("chance", "mean", 100 * chance, "", ""))
         # Intervals that know no bounds of the score: what is past them is no score, though published ties may pass 100.
         axes.set_xlim(-1, max(101, *(100 * score["value"] + 1 for _, score in shown)))
@@ -55,7 +54,7 @@ def difference_figure(study: Study, table: str, measure: str, title: str) -> Dra
         figure, axes = _rows_of([name for name, _ in shown], title)
         for place, (_, score) in enumerate(shown):
             _interval(axes, place, score)
-        axes.axvline(0, color=_CHANCE, linestyle="--", linewidth=1)
+        axes.axvline(0, color=MUTED, linestyle="--", linewidth=1)
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -101), min(high, 101))
         axes.set_xlabel(f"percentage points more than {study.detail['reference']}")
@@ -81,7 +80,7 @@ def _rows_of(names: Sequence[str], title: str) -> tuple[Figure, Axes]:
     axes.set_title(title, loc="left")
     axes.set_yticks(range(len(names)), [shortened(name, 28) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(axis="x", color="#dddddd")
+    axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
     return figure, axes
 
@@ -115,35 +114,46 @@ def read_curves(paths: Sequence[Path]) -> Curves:
     return {name: np.array([[float(row[name]) for row in table[:epochs]] for table in tables]) for name in tables[0][0]}
 
 
-def kinds_of(curves: Curves) -> list[str]:
-    """The kinds of terms there are, in the order of `KINDS`."""
-    there = {name.split("/")[0] for name in curves}
-    return [kind for kind in KINDS if kind in there]
+def kinds_of(curves: Curves) -> dict[str, list[str]]:
+    """Kind -> its terms, for the kinds of `KINDS` that there are, in that order; ranks, of another scale, left out."""
+    kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for name in curves:
+        kind = name.split("/")[0]
+        if kind in kinds and not name.endswith("rank"):
+            kinds[kind].append(name)
+    return {kind: terms for kind, terms in kinds.items() if terms}
 
 
-def learning_curve_figure(curves: Curves, kind: str) -> Drawing:
-    """The terms of one kind, a line each."""
-    terms = [name for name in curves if name.split("/")[0] == kind and not name.endswith("rank")]
+def learning_curve_figure(curves: Curves, panels: Mapping[str, Sequence[str]]) -> Drawing:
+    """A panel for each title, with a line a term: the mean over seeds, in a band from the lowest to the highest."""
     epochs = curves["epoch"][0].astype(int)
     with drawing_style():
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
-        axes = figure.subplots()
-        for place, name in enumerate(terms):
-            colour, dash = COLOURS[place % len(COLOURS)], _DASHES[place // len(COLOURS) % len(_DASHES)]
-            values = curves[name]
-            label = "/".join(name.split("/")[1:])
-            axes.plot(epochs, values.mean(axis=0), color=colour, linestyle=dash, label=label)
-            if len(values) > 1:
-                axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
-        axes.set_title(KINDS[kind], loc="left")
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(bottom=min(0.0, min(float(curves[name].min()) for name in terms)))
-        if kind != "total":
-            figure.legend(loc="outside lower center", ncols=2, columnspacing=1.0)
+        figure = Figure(figsize=(_WIDTH * len(panels), _HEIGHT), layout="constrained")
+        parts: Sequence[FigureBase] = [figure]
+        if len(panels) > 1:
+            parts = figure.subfigures(1, len(panels), squeeze=False)[0].tolist()
+        for part, (title, terms) in zip(parts, panels.items(), strict=True):
+            _curves_panel(part, curves, title, terms)
     rows = [
-        (int(epoch), name, values[:, place].mean(), values[:, place].min(), values[:, place].max())
-        for name, values in ((name, curves[name]) for name in terms)
-        for place, epoch in enumerate(epochs)
+        (int(epoch), name, values[:, index].mean(), values[:, index].min(), values[:, index].max())
+        for name, values in ((name, curves[name]) for terms in panels.values() for name in terms)
+        for index, epoch in enumerate(epochs)
     ]
     return Drawing(figure, ("epoch", "term", "mean", "low", "high"), rows)
+
+
+def _curves_panel(part: FigureBase, curves: Curves, title: str, terms: Sequence[str]) -> None:
+    axes = part.subplots()
+    epochs = curves["epoch"][0].astype(int)
+    for index, name in enumerate(terms):
+        colour, dash = COLOURS[index % len(COLOURS)], _DASHES[index // len(COLOURS) % len(_DASHES)]
+        values = curves[name]
+        axes.plot(epochs, values.mean(axis=0), color=colour, linestyle=dash, label=name.partition("/")[2])
+        if len(values) > 1:
+            axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=min(0.0, min(float(curves[name].min()) for name in terms)))
+    if any("/" in name for name in terms):
+        part.legend(loc="outside lower center", ncols=2, columnspacing=1.0)
