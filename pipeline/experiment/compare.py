@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from pipeline.core.reporting import RunSummary
 from pipeline.core.signals import STOPPED, asked_to_stop
 from pipeline.core.tables import write_tables
 from pipeline.dataset.manifest import TRAIN
-from pipeline.experiment.comparison import Measured, about_the_data, compare, comparison_tables, read_runs
+from pipeline.experiment.comparison import about_the_data, compare, comparison_tables, read_runs
 from pipeline.experiment.plan import plan_table
+from pipeline.experiment.report.results import Model
 from pipeline.experiment.run import run_stages
 from pipeline.experiment.settings import ReportSettings, StudySettings
 from pipeline.experiment.stages import stage_settings
@@ -119,28 +120,29 @@ def _train(settings: StudySettings, runs: Sequence[Run], report: RunSummary) -> 
 
 
 def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureDataset, report: RunSummary) -> None:
-    measured = read_runs(runs)
-    headline = next(one for one in measured if one.run.arm.name == settings.reference)
-    if len(headline.retrieval["videos"]) < 2:
+    models = read_runs(runs)
+    reference = next(model for model in models if model.arm == settings.reference)
+    retrieval = reference.retrieval["detail"]
+    if len(retrieval["videos"]) < 2:
         raise InputError(
             f"{settings.experiment.source}: clips of one video have no interval over videos; evaluate more"
         )
     manifest = dataset.manifest
     report.detail = {
-        "tables": compare(settings, measured),
+        "tables": compare(settings, models),
         # Files sort names: these two say in which order tables and arms stand.
         "equal": list(settings.equal),
         "arms": [arm.name for arm in settings.arms],
-        "chance": _chance(headline, measured),
+        "chance": _chance(reference, models),
         "reference": settings.reference,
         "seeds": list(settings.seeds),
         "manifest": {"name": manifest.name, "digest": manifest.digest},
         "data": {
-            "made": "sample" in settings.experiment.stages or _is_of_sample(headline),
-            "training videos": headline.retrieval["trained on"]["videos"],
+            "made": "sample" in settings.experiment.stages or _is_of_sample(retrieval),
+            "training videos": retrieval["trained on"]["videos"],
             "streams": sorted(dataset.identity["streams"]),
         },
-        "runs": [_summary(one) for one in measured],
+        "runs": [_summary(run, model) for run, model in zip(runs, models, strict=True)],
         "circumstance": provenance("cpu"),
     }
     report.notes.append(about_the_data(report.detail))
@@ -149,9 +151,9 @@ def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureData
     write_tables(settings.out / FILE, comparison_tables(report.detail))
 
 
-def _is_of_sample(measured: Measured) -> bool:
+def _is_of_sample(retrieval: Mapping[str, Any]) -> bool:
     # A study may also name the sample's files; beside its list of clips lies what `mcn sample` says of itself.
-    return (Path(measured.retrieval["settings"]["clips"]).parent / SUMMARY).exists()
+    return (Path(retrieval["settings"]["clips"]).parent / SUMMARY).exists()
 
 
 def _write_report(settings: StudySettings) -> bool:
@@ -168,22 +170,22 @@ def _write_report(settings: StudySettings) -> bool:
     return page.complete
 
 
-def _chance(headline: Measured, measured: Sequence[Measured]) -> dict[str, float]:
-    metrics = headline.retrieval["metrics"]
+def _chance(reference: Model, models: Sequence[Model]) -> dict[str, float]:
+    metrics = reference.retrieval["detail"]["metrics"]
     chance = dict(metrics["chance"]) | {"median rank": metrics["chance_median_rank"]}
-    localized = [one.localization for one in measured if one.localization is not None]
-    return chance | ({"recall": localized[0]["metrics"]["chance"]["recall"]} if localized else {})
+    localized = [model.localization for model in models if model.localization is not None]
+    return chance | ({"recall": localized[0]["detail"]["metrics"]["chance"]["recall"]} if localized else {})
 
 
-def _summary(one: Measured) -> dict[str, Any]:
+def _summary(run: Run, model: Model) -> dict[str, Any]:
     return {
-        "run": one.run.name,
-        "folder": str(one.run.folder),
-        "arm": one.run.arm.name,
-        "seed": one.run.seed,
-        "equal": list(one.run.equal),
-        "settings": as_plain(one.run.train),
-        "parameters": one.run.parameters,
-        "seconds": one.seconds,
-        "precision": one.training["detail"]["precision"],
+        "run": run.name,
+        "folder": str(run.folder),
+        "arm": run.arm.name,
+        "seed": run.seed,
+        "equal": list(run.equal),
+        "settings": as_plain(run.train),
+        "parameters": run.parameters,
+        "seconds": model.seconds,
+        "precision": model.training["detail"]["precision"],
     }

@@ -1,92 +1,67 @@
 """What the runs of a study say together: scores over seeds and differences from the reference, as tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import read_json
 from pipeline.core.tables import Table, percent, signed_percent
+from pipeline.experiment.report.results import Model, read_model
 from pipeline.experiment.settings import ENDPOINT, StudySettings
 from pipeline.experiment.training_runs import Run
 from pipeline.metrics.intervals import crossed_mean, holm
 
-RETRIEVAL, LOCALIZATION = "retrieval.json", "localization.json"
 MEASURES = ("R@1", "R@5", "R@10", "recall")
 """Of text -> video, and of localization."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One run's scores."""
-
-    run: Run
-    retrieval: Mapping[str, Any]
-    localization: Mapping[str, Any] | None
-    training: Mapping[str, Any]
-
-    @property
-    def seconds(self) -> float | None:
-        """Of its training; None where it was stopped in between, and nobody has counted them all."""
-        return None if self.training["skipped"] else float(self.training["seconds"])
-
-    def per_video(self, measure: str) -> NDArray[np.float64] | None:
-        """[V] whose mean is the score: each video's own score, weighted as the score weights it; None where the model
-        has no such score."""
-        if measure != "recall":
-            if not self.retrieval["headline"]:
-                return None
-            videos = [video for _, video in sorted(self.retrieval["videos"].items())]
-            queries = sum(video["queries"] for video in videos)
-            return np.array([len(videos) * video[measure] / queries for video in videos])
-        if self.localization is None:
+def per_video(model: Model, measure: str) -> NDArray[np.float64] | None:
+    """[V] whose mean is the score: each video's own score, weighted as the score weights it; None where the model has
+    no such score."""
+    if measure != "recall":
+        if not model.has_headline:
             return None
-        videos = self.localization["videos"]
-        tasks = [video["task_id"] for video in videos]
-        each = len(videos) / len(set(tasks))
-        return np.array([each * video["recall"] / tasks.count(video["task_id"]) for video in videos])
+        videos = [video for _, video in sorted(model.retrieval["detail"]["videos"].items())]
+        queries = sum(video["queries"] for video in videos)
+        return np.array([len(videos) * video[measure] / queries for video in videos])
+    if model.localization is None:
+        return None
+    videos = model.localization["detail"]["videos"]
+    tasks = [video["task_id"] for video in videos]
+    each = len(videos) / len(set(tasks))
+    return np.array([each * video["recall"] / tasks.count(video["task_id"]) for video in videos])
 
 
-def read_runs(runs: Sequence[Run]) -> list[Measured]:
-    """The scores of all runs. InputError when two don't measure the same, which no table may put side by side."""
-    found = []
+def read_runs(runs: Sequence[Run]) -> list[Model]:
+    """The results of all runs. InputError when two don't measure the same, which no table may put side by side."""
+    models = []
     for run in runs:
-        path = run.folder / LOCALIZATION
         localized = any(stage == "evaluate localization" for stage, _ in run.stages)
-        found.append(
-            Measured(
-                run,
-                read_json(run.folder / RETRIEVAL)["detail"],
-                read_json(path)["detail"] if localized else None,
-                read_json(run.folder / "train.json"),
-            )
-        )
-    first = found[0]
-    for other in found[1:]:
+        models.append(read_model(run.folder, run.arm.name, run.seed, run.equal, localized))
+    first = models[0]
+    for other in models[1:]:
         for name in ("clips digest", "trained on", "manifest"):
-            if other.retrieval[name] != first.retrieval[name]:
-                raise InputError(
-                    f"{other.run.folder}: another {name} than {first.run.folder}'s; remove it, and begin anew"
-                )
-        steps = {one.localization["steps digest"] for one in (first, other) if one.localization is not None}
+            if other.retrieval["detail"][name] != first.retrieval["detail"][name]:
+                raise InputError(f"{other.folder}: another {name} than {first.folder}'s; remove it, and begin anew")
+        steps = {one.localization["detail"]["steps digest"] for one in (first, other) if one.localization is not None}
         if len(steps) > 1:
-            raise InputError(f"{other.run.folder}: other steps than {first.run.folder}'s; remove it, and begin anew")
-    return found
+            raise InputError(f"{other.folder}: other steps than {first.folder}'s; remove it, and begin anew")
+    return models
 
 
-def compare(study: StudySettings, measured: Sequence[Measured]) -> dict[str, Any]:
+def compare(study: StudySettings, models: Sequence[Model]) -> dict[str, Any]:
     """Table -> arm -> its scores, their differences from the reference, parameters and time, as JSON values."""
-    return {equal: _table(study, [one for one in measured if equal in one.run.equal]) for equal in study.equal}
+    return {equal: _table(study, [model for model in models if equal in model.equal]) for equal in study.equal}
 
 
-def _table(study: StudySettings, measured: Sequence[Measured]) -> dict[str, Any]:
-    by_arm = {arm.name: [one for one in measured if one.run.arm.name == arm.name] for arm in study.arms}
-    values = {measure: {name: _stacked(runs, measure) for name, runs in by_arm.items()} for measure in MEASURES}
+def _table(study: StudySettings, models: Sequence[Model]) -> dict[str, Any]:
+    by_arm = {arm.name: [model for model in models if model.arm == arm.name] for arm in study.arms}
+    values = {measure: {name: _stacked(own, measure) for name, own in by_arm.items()} for measure in MEASURES}
     found: dict[str, Any] = {}
-    for name, runs in by_arm.items():
+    for name, seeds in by_arm.items():
+        trained = seeds[0].training["detail"]
         scores, differences = {}, {}
         for measure in MEASURES:
             own, reference = values[measure][name], values[measure][study.reference]
@@ -95,12 +70,12 @@ def _table(study: StudySettings, measured: Sequence[Measured]) -> dict[str, Any]
             scores[measure] = crossed_mean(own).as_json()
             if reference is not None and name != study.reference:
                 differences[measure] = crossed_mean(own - reference).as_json()
-        medians = [one.retrieval["metrics"]["median_rank"]["value"] for one in runs if scores]
+        medians = [one.retrieval["detail"]["metrics"]["median_rank"]["value"] for one in seeds if scores]
         found[name] = {
-            "scheme": runs[0].run.train.scheme,
-            "width": runs[0].run.train.width,
-            "parameters": runs[0].run.parameters,
-            "train seconds": [one.seconds for one in runs],
+            "scheme": trained["settings"]["scheme"],
+            "width": trained["settings"]["width"],
+            "parameters": trained["parameters"],
+            "train seconds": [one.seconds for one in seeds],
             "scores": scores,
             "median rank": float(np.mean(medians)) if medians else None,
             "differences": differences,
@@ -112,9 +87,9 @@ def _table(study: StudySettings, measured: Sequence[Measured]) -> dict[str, Any]
     return found
 
 
-def _stacked(runs: Sequence[Measured], measure: str) -> NDArray[np.float64] | None:
+def _stacked(models: Sequence[Model], measure: str) -> NDArray[np.float64] | None:
     """[seeds, V]; None where the arm has no such score."""
-    rows = [one.per_video(measure) for one in runs]
+    rows = [per_video(model, measure) for model in models]
     return None if any(row is None for row in rows) else np.stack([row for row in rows if row is not None])
 
 

@@ -1,6 +1,6 @@
 """What `mcn compare` has left: the comparison, and each model's training and scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,11 @@ class Model:
     """None where `mcn probe` has not been run on it."""
 
     @property
+    def seconds(self) -> float | None:
+        """Of its training; None where it was stopped in between, and nobody has counted them all."""
+        return None if self.training["skipped"] else float(self.training["seconds"])
+
+    @property
     def steps(self) -> int:
         """Optimiser steps from the beginning to the end of its training, over however many calls."""
         detail = self.training["detail"]
@@ -41,8 +46,7 @@ class Model:
     @property
     def has_headline(self) -> bool:
         """Whether its first direction is text -> video, contrasted in training."""
-        detail = self.retrieval["detail"]
-        return bool(detail["direction"] == "text -> video" and detail["directions"][0]["contrasted"])
+        return bool(self.retrieval["detail"]["headline"])
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ def read_study(folder: Path) -> Study:
     if "tables" not in detail:
         raise InputError(f"{path}: the comparison isn't finished; run `mcn compare` on it again")
     try:
-        models = [_model(folder / "runs" / run["run"], run) for run in detail["runs"]]
+        models = [
+            read_model(folder / "runs" / run["run"], run["arm"], run["seed"], run["equal"]) for run in detail["runs"]
+        ]
         arms = [detail["reference"], *(arm for arm in detail["arms"] if arm != detail["reference"])]
         tables = {equal: {arm: detail["tables"][equal][arm] for arm in arms} for equal in detail["equal"]}
         order = {arm: place for place, arm in enumerate(arms)}
@@ -100,18 +106,21 @@ def read_study(folder: Path) -> Study:
     return Study(folder, detail | {"tables": tables}, tuple(models))
 
 
-def _model(folder: Path, run: Json) -> Model:
+def read_model(folder: Path, arm: str, seed: int, equal: Sequence[str], localized: bool | None = None) -> Model:
+    """The model in `folder`, whose name is the model's. `localized`: whether localization.json must be there, or is no
+    result of it; None where it may be."""
+
     def of(name: str) -> Json | None:
         return read_json(folder / name) if (folder / name).exists() else None
 
     return Model(
-        name=run["run"],
-        arm=run["arm"],
-        seed=run["seed"],
-        equal=tuple(run["equal"]),
+        name=folder.name,
+        arm=arm,
+        seed=seed,
+        equal=tuple(equal),
         folder=folder,
         training=read_json(folder / TRAINING),
         retrieval=read_json(folder / RETRIEVAL),
-        localization=of(LOCALIZATION),
+        localization=read_json(folder / LOCALIZATION) if localized else of(LOCALIZATION) if localized is None else None,
         probe=of(PROBE),
     )
