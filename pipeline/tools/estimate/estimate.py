@@ -21,7 +21,6 @@ from pipeline.tools.estimate.quantities import Figure, Figures
 from pipeline.tools.estimate.stages import (
     LIST_SOURCE,
     LISTED,
-    Schedule,
     Videos,
     count_videos,
     download_stage,
@@ -77,17 +76,19 @@ class _Estimate:
         media = Path(self.download["out"]) if self.download else self.extract.media if self.extract else None
         downloads = downloads_so_far(media) if media is not None and media.is_dir() else None
         shards = shards_so_far(self.extract.out) if self.extract else None
-        videos = count_videos(figures, self._listed(figures), downloads, shards)
+        videos = count_videos(figures.of("videos"), self._listed(figures), downloads, shards)
         days: list[Figure] = []
         sizes: list[Figure] = []
         beside: list[Figure] = []
         if self.download is not None:
-            asked, size = download_stage(figures, videos, self._sleeps(), self.settings.addresses, downloads)
+            asked, size = download_stage(
+                figures.of("download"), videos, self._sleeps(), self.settings.addresses, downloads
+            )
             beside.append(asked)
             sizes.append(size)
         if self.extract is not None:
             computed, size = extract_stage(
-                figures, videos, self.extract, self._extraction_rates(), self._machine(), shards
+                figures.of("extract"), videos, self.extract, self._extraction_rates(), self._machine(), shards
             )
             beside.append(computed)
             sizes.append(size)
@@ -99,15 +100,17 @@ class _Estimate:
 
     def _listed(self, figures: Figures) -> Figure:
         if self.settings.ids:
-            return figures.add("videos", "listed", self.settings.ids, "given", "--ids")
+            return figures.of("videos").add("listed", self.settings.ids, "given", "--ids")
         path = (self.download or {}).get("ids") or (self.extract.ids if self.extract else None)
         if path is not None and Path(path).is_file():
-            return figures.add("videos", "listed", len(read_video_ids(Path(path))), "given", f"ids in {path}")
+            return figures.of("videos").add("listed", len(read_video_ids(Path(path))), "given", f"ids in {path}")
         sample = dict(self.plan).get("sample")
         if sample is not None:
-            return figures.add("videos", "listed", _of_stage("sample", sample).videos, "given", "the sample's settings")
+            return figures.of("videos").add(
+                "listed", _of_stage("sample", sample).videos, "given", "the sample's settings"
+            )
         missing = f"; {path} isn't here" if path is not None else ""
-        return figures.add("videos", "listed", LISTED, "cited", f"{LIST_SOURCE}{missing}")
+        return figures.of("videos").add("listed", LISTED, "cited", f"{LIST_SOURCE}{missing}")
 
     def _sleeps(self) -> tuple[float, float]:
         chosen = _of_stage("download", self.download or {})
@@ -144,11 +147,10 @@ class _Estimate:
         for settings in self.trains:
             shape = shapes[settings.scheme]
             own = rates if isinstance(rates, str) else rates[settings.scheme]
-            schedule = Schedule(settings.batch_videos, settings.epochs)
             done = report_so_far(settings.out / "train.json")
             done = done if done and _same_cost(done["detail"].get("settings", {}), settings) else None
             model = settings.out.name
-            days, size = train_stage(figures, f"train {model}", training, schedule, own, shape, done)
+            days, size = train_stage(figures.of(f"train {model}"), training, own, shape, done)
             found.append(("train", days, size))
         schemes = {str(settings.out): settings.scheme for settings in self.trains}
         for values in evaluations:
@@ -156,7 +158,7 @@ class _Estimate:
             own = rates if isinstance(rates, str) else rates[scheme] if scheme else _NO_PROBE
             done = report_so_far(Path(values["out"]) / "retrieval.json")
             stage = f"evaluate {Path(values['checkpoint']).name}"
-            days = evaluate_stage(figures, stage, clips, own, done)
+            days = evaluate_stage(figures.of(stage), clips, own, done)
             found.append(("evaluate", days, days))
         return found
 
@@ -164,24 +166,24 @@ class _Estimate:
         path = self.trains[0].manifest
         if path.is_file():
             number = len(read_manifest(path).ids(TRAIN))
-            return figures.add("train", "videos", number, "given", f"split {TRAIN} of {path}")
+            return figures.of("train").add("videos", number, "given", f"split {TRAIN} of {path}")
         if self.freeze is None or self.freeze.get("split"):
             source = "all that are alive: an upper bound, the manifest isn't there yet"
-            return figures.sum("train", "videos", lambda n: n, source, videos.alive)
+            return figures.of("train").sum("videos", lambda n: n, source, videos.alive)
         frozen = _of_stage("freeze", self.freeze)
         kept = (1 - frozen.heldout_videos) * (1 - frozen.heldout_tasks)
         source = (
             f"alive x {kept:.3g}: {frozen.heldout_videos:.0%} of videos, {frozen.heldout_tasks:.0%} of tasks held out"
         )
-        return figures.sum("train", "videos", lambda n: int(n * kept), source, videos.alive)
+        return figures.of("train").sum("videos", lambda n: int(n * kept), source, videos.alive)
 
     @staticmethod
     def _clips(figures: Figures, path: Path) -> Figure:
         if not path.is_file():
-            return figures.add("evaluate", "clips", None, "unknown", f"{path} isn't here")
+            return figures.of("evaluate").add("clips", None, "unknown", f"{path} isn't here")
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             lines = sum(1 for _ in csv.reader(file))
-        return figures.add("evaluate", "clips", max(0, lines - 1), "given", f"lines of {path}")
+        return figures.of("evaluate").add("clips", max(0, lines - 1), "given", f"lines of {path}")
 
     @staticmethod
     def _total(figures: Figures, beside: list[Figure], days: list[Figure], sizes: list[Figure]) -> None:
@@ -190,8 +192,8 @@ class _Estimate:
         lacking = [figure.stage for figure in (*beside, *days) if figure.value is None]
         source = "the slower of download and extract (side by side by --follow), then all else in turn"
         least = f"; not counted, as unknown: {', '.join(lacking)}" if lacking else ""
-        figures.add("all", "days, at least" if lacking else "days", total, "arithmetic", source + least)
-        figures.sum("all", "TB", lambda *values: sum(values), "media, features and checkpoints", *sizes)
+        figures.of("all").add("days, at least" if lacking else "days", total, "arithmetic", source + least)
+        figures.of("all").sum("TB", lambda *values: sum(values), "media, features and checkpoints", *sizes)
 
 
 def _of_stage(stage: str, values: dict[str, Any]) -> Any:

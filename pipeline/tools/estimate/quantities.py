@@ -23,22 +23,27 @@ class Figure:
 
 
 class Figures:
-    """Figures in the order they were added."""
+    """Figures in the order they were added, each under the stage of the view through which it was added."""
 
-    def __init__(self) -> None:
-        self.all: list[Figure] = []
+    def __init__(self, stage: str = "", figures: list[Figure] | None = None) -> None:
+        self.all: list[Figure] = [] if figures is None else figures
+        self._stage = stage
 
-    def add(self, stage: str, name: str, value: float | None, origin: Origin, source: str) -> Figure:
+    def of(self, stage: str) -> "Figures":
+        """The same figures, to which those of `stage` are added."""
+        return Figures(stage, self.all)
+
+    def add(self, name: str, value: float | None, origin: Origin, source: str) -> Figure:
         """Add a figure; without a value its origin is `unknown`."""
-        self.all.append(Figure(stage, name, value, origin if value is not None else "unknown", source))
+        self.all.append(Figure(self._stage, name, value, origin if value is not None else "unknown", source))
         return self.all[-1]
 
-    def sum(self, stage: str, name: str, how: Callable[..., float], source: str, *of: Figure) -> Figure:
+    def sum(self, name: str, how: Callable[..., float], source: str, *of: Figure) -> Figure:
         """Add what `how` makes of the values of `of`; unknown where one of them is, naming the first such."""
         lacking = next((figure for figure in of if figure.value is None), None)
         if lacking is not None:
-            return self.add(stage, name, None, "unknown", f"needs {lacking.stage}: {lacking.name}")
-        return self.add(stage, name, how(*(figure.value for figure in of)), "arithmetic", source)
+            return self.add(name, None, "unknown", f"needs {lacking.stage}: {lacking.name}")
+        return self.add(name, how(*(figure.value for figure in of)), "arithmetic", source)
 
     def table(self) -> str:
         """All figures as lines of text."""

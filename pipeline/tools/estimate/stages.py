@@ -1,4 +1,7 @@
-"""The arithmetic of `mcn estimate`: what each stage of a study costs, as docs/howto100m.md goes through it."""
+"""The arithmetic of `mcn estimate`: what each stage of a study costs, as docs/howto100m.md goes through it.
+
+Each function adds to figures of its own stage (`Figures.of`).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,22 +44,20 @@ def count_videos(
     if downloads is not None:
         asked = downloads.alive + downloads.gone
         share = figures.add(
-            "videos", "share alive", downloads.alive / asked, "measured", f"{downloads.alive} of {asked} asked so far"
+            "share alive", downloads.alive / asked, "measured", f"{downloads.alive} of {asked} asked so far"
         )
-        alive = figures.sum("videos", "alive", lambda n, s: n * s, "listed x share alive", listed, share)
+        alive = figures.sum("alive", lambda n, s: n * s, "listed x share alive", listed, share)
     else:
-        alive = figures.sum(
-            "videos", "alive", lambda n: n, "all that are listed: an upper bound, none asked yet", listed
-        )
+        alive = figures.sum("alive", lambda n: n, "all that are listed: an upper bound, none asked yet", listed)
     if shards is not None:
         mean, source = shards.seconds / shards.videos, f"{shards.videos} videos in {shards.shards} shards"
-        length = figures.add("videos", "seconds each", mean, "measured", source)
+        length = figures.add("seconds each", mean, "measured", source)
     elif downloads is not None and downloads.mean_seconds is not None:
         source = f"{downloads.alive} videos downloaded so far"
-        length = figures.add("videos", "seconds each", downloads.mean_seconds, "measured", source)
+        length = figures.add("seconds each", downloads.mean_seconds, "measured", source)
     else:
-        length = figures.add("videos", "seconds each", SECONDS_A_VIDEO, "cited", LENGTH_SOURCE)
-    seconds = figures.sum("videos", "seconds in all", lambda n, s: n * s, "alive x seconds each", alive, length)
+        length = figures.add("seconds each", SECONDS_A_VIDEO, "cited", LENGTH_SOURCE)
+    seconds = figures.sum("seconds in all", lambda n, s: n * s, "alive x seconds each", alive, length)
     return Videos(listed, alive, seconds)
 
 
@@ -65,28 +66,24 @@ def download_stage(
 ) -> tuple[Figure, Figure]:
     """Days and TB. `sleeps`: the settings' shortest and longest sleep before a video, s; zeros for the sample."""
     if so_far is not None and so_far.hourly is not None:
-        hourly = figures.add(
-            "download", "videos an hour", so_far.hourly, "measured", "this run so far, all its machines"
-        )
+        hourly = figures.add("videos an hour", so_far.hourly, "measured", "this run so far, all its machines")
     elif not max(sleeps):
-        hourly = figures.add("download", "videos an hour", None, "unknown", "no sleeps, no limit: none fetched so far")
+        hourly = figures.add("videos an hour", None, "unknown", "no sleeps, no limit: none fetched so far")
     else:
-        guest = figures.add("download", "videos an hour, allowed", GUEST_HOURLY, "cited", GUEST_SOURCE)
+        guest = figures.add("videos an hour, allowed", GUEST_HOURLY, "cited", GUEST_SOURCE)
         source = f"3600 / mean sleep of {sleeps[0]:g} to {sleeps[1]:g} s in the settings"
-        own = figures.add("download", "videos an hour, asked", 3600 * 2 / sum(sleeps), "arithmetic", source)
-        at_once = figures.add("download", "internet addresses", addresses, "given", "--addresses")
+        own = figures.add("videos an hour, asked", 3600 * 2 / sum(sleeps), "arithmetic", source)
+        at_once = figures.add("internet addresses", addresses, "given", "--addresses")
         hourly = figures.sum(
-            "download", "videos an hour", lambda a, b, n: min(a, b) * n, "the slower x addresses", guest, own, at_once
+            "videos an hour", lambda a, b, n: min(a, b) * n, "the slower x addresses", guest, own, at_once
         )
-    days = figures.sum(
-        "download", "days", lambda n, h: n / h / HOURS_A_DAY, "listed / videos an hour / 24", videos.listed, hourly
-    )
+    days = figures.sum("days", lambda n, h: n / h / HOURS_A_DAY, "listed / videos an hour / 24", videos.listed, hourly)
     if so_far is not None and so_far.mean_bytes is not None:
         source = f"{so_far.alive} videos downloaded so far"
-        size = figures.add("download", "bytes a video", so_far.mean_bytes, "measured", source)
+        size = figures.add("bytes a video", so_far.mean_bytes, "measured", source)
     else:
-        size = figures.add("download", "bytes a video", MEDIA_BYTES, "cited", MEDIA_SOURCE)
-    size_tb = figures.sum("download", "TB", lambda n, b: n * b / TB, "alive x bytes a video", videos.alive, size)
+        size = figures.add("bytes a video", MEDIA_BYTES, "cited", MEDIA_SOURCE)
+    size_tb = figures.sum("TB", lambda n, b: n * b / TB, "alive x bytes a video", videos.alive, size)
     return days, size_tb
 
 
@@ -99,48 +96,37 @@ def extract_stage(
     shards: ShardsSoFar | None,
 ) -> tuple[Figure, Figure]:
     """Days and TB. `rates`: of the probe, or why there are none; `machine`: workers and GPUs."""
-    stage, (workers, gpus) = "extract", machine
+    workers, gpus = machine
     if shards is not None:
         size = shards.bytes / shards.seconds
-        per_second = figures.add(stage, "bytes a second of video", size, "measured", f"{shards.shards} closed shards")
+        per_second = figures.add("bytes a second of video", size, "measured", f"{shards.shards} closed shards")
     else:
         source = f"{'+'.join(settings.streams)}, sound: {settings.audio_store}; captions on top"
-        per_second = figures.add(stage, "bytes a second of video", settings.bytes_per_second(), "arithmetic", source)
-    size_tb = figures.sum(stage, "TB", lambda s, b: s * b / TB, "seconds in all x bytes", videos.seconds, per_second)
+        per_second = figures.add("bytes a second of video", settings.bytes_per_second(), "arithmetic", source)
+    size_tb = figures.sum("TB", lambda s, b: s * b / TB, "seconds in all x bytes", videos.seconds, per_second)
     if isinstance(rates, str):
-        hours = figures.add(stage, "core hours", None, "unknown", rates)
-        figures.add(stage, "GPU hours", None, "unknown", rates)
-        return figures.sum(stage, "days", lambda h: h, "", hours), size_tb
+        hours = figures.add("core hours", None, "unknown", rates)
+        figures.add("GPU hours", None, "unknown", rates)
+        return figures.sum("days", lambda h: h, "", hours), size_tb
     parts = ", ".join(f"{part} {seconds:.2g} s" for part, seconds in rates.parts.items())
     source = f"probe on {rates.device} in {rates.precision}: a second of video costs {parts}"
-    pace = figures.add(stage, "s of video a core second", 1 / rates.core_s, "measured", source)
-    cores = figures.add(stage, "workers", workers, "given", "--workers, or the cores of this machine")
+    pace = figures.add("s of video a core second", 1 / rates.core_s, "measured", source)
+    cores = figures.add("workers", workers, "given", "--workers, or the cores of this machine")
     core_hours = figures.sum(
-        stage,
-        "core hours",
-        lambda s, r: s / r / 3600,
-        "seconds in all / s of video a core second",
-        videos.seconds,
-        pace,
+        "core hours", lambda s, r: s / r / 3600, "seconds in all / s of video a core second", videos.seconds, pace
     )
     if not rates.gpu_s:
-        figures.add(stage, "GPU hours", None, "unknown", "the networks run on the processor here: probe where a GPU is")
+        figures.add("GPU hours", None, "unknown", "the networks run on the processor here: probe where a GPU is")
         days = figures.sum(
-            stage, "days", lambda h, n: h / n / HOURS_A_DAY, "core hours / workers / 24, a core each", core_hours, cores
+            "days", lambda h, n: h / n / HOURS_A_DAY, "core hours / workers / 24, a core each", core_hours, cores
         )
         return days, size_tb
-    faster = figures.add(stage, "s of video a GPU second", 1 / rates.gpu_s, "measured", "the same probe")
-    devices = figures.add(stage, "GPUs", gpus, "given", "--gpus, or those of this machine")
+    faster = figures.add("s of video a GPU second", 1 / rates.gpu_s, "measured", "the same probe")
+    devices = figures.add("GPUs", gpus, "given", "--gpus, or those of this machine")
     gpu_hours = figures.sum(
-        stage,
-        "GPU hours",
-        lambda s, r: s / r / 3600,
-        "seconds in all / s of video a GPU second",
-        videos.seconds,
-        faster,
+        "GPU hours", lambda s, r: s / r / 3600, "seconds in all / s of video a GPU second", videos.seconds, faster
     )
     days = figures.sum(
-        stage,
         "days",
         lambda c, n, g, d: max(c / n, g / d) / HOURS_A_DAY,
         "the slower of core hours / workers and GPU hours / GPUs, / 24",
@@ -152,27 +138,16 @@ def extract_stage(
     return days, size_tb
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How often a training step is made."""
-
-    batch_videos: int
-    epochs: int
-
-
 def train_stage(
     figures: Figures,
-    stage: str,
     videos: Figure,
-    schedule: Schedule,
     rates: TrainingRates | str,
     shape: TrainingShape,
     done: Mapping[str, Any] | None,
 ) -> tuple[Figure, Figure]:
     """Days and TB of one model. `done`: its own report, where it has been trained on the same settings."""
-    batch, epochs = schedule.batch_videos, schedule.epochs
+    batch, epochs = shape.settings.batch_videos, shape.settings.epochs
     steps = figures.sum(
-        stage,
         "steps",
         lambda n: int(n / batch) * epochs,
         f"training videos / {batch} a batch, whole ones, x {epochs} epochs",
@@ -182,40 +157,40 @@ def train_stage(
     if done is not None and done["detail"].get("videos", 0) >= batch:
         made = done["done"] * (done["detail"]["videos"] // batch)
         source = f"its own report: {done['done']} epochs of {done['detail']['videos']} videos"
-        step = figures.add(stage, "seconds a step", done["seconds"] / made, "measured", source)
+        step = figures.add("seconds a step", done["seconds"] / made, "measured", source)
         threads = 0
     elif isinstance(rates, str):
-        step = figures.add(stage, "seconds a step", None, "unknown", rates)
+        step = figures.add("seconds a step", None, "unknown", rates)
         threads = 0
     else:
         whole = f"{shape.clips} clips"
         scaled = "" if rates.timed_clips == shape.clips else f", scaled from {rates.timed_clips}"
         most = f", {rates.kmeans_s:.2g} s of them k-means at most" if rates.kmeans_s else ""
         source = f"probe on {rates.device}: {whole}{scaled}{most}; reading comes on top"
-        step = figures.add(stage, "seconds a step", rates.step_s, "measured", source)
+        step = figures.add("seconds a step", rates.step_s, "measured", source)
         on_gpu, threads = rates.device.startswith("cuda"), rates.threads
-    hours = figures.sum(stage, "hours", lambda n, s: n * s / 3600, "steps x seconds a step", steps, step)
+    hours = figures.sum("hours", lambda n, s: n * s / 3600, "steps x seconds a step", steps, step)
     if on_gpu:
-        figures.sum(stage, "GPU hours", lambda h: h, "hours, on one GPU", hours)
+        figures.sum("GPU hours", lambda h: h, "hours, on one GPU", hours)
     elif threads:
-        figures.sum(stage, "core hours", lambda h: h * threads, f"hours x {threads} cores", hours)
-        figures.add(stage, "GPU hours", None, "unknown", "trained on the processor here: probe where a GPU is")
-    days = figures.sum(stage, "days", lambda h: h / HOURS_A_DAY, "hours / 24, on one device", hours)
+        figures.sum("core hours", lambda h: h * threads, f"hours x {threads} cores", hours)
+        figures.add("GPU hours", None, "unknown", "trained on the processor here: probe where a GPU is")
+    days = figures.sum("days", lambda h: h / HOURS_A_DAY, "hours / 24, on one device", hours)
     parameters = shape.parameters()
     source = f"4 bytes x (3 x {parameters:,} parameters with Adam's moments, and k-means' queues)"
-    size = figures.add(stage, "TB", shape.checkpoint_bytes() / TB, "arithmetic", source)
+    size = figures.add("TB", shape.checkpoint_bytes() / TB, "arithmetic", source)
     return days, size
 
 
 def evaluate_stage(
-    figures: Figures, stage: str, clips: Figure, rates: TrainingRates | str, done: Mapping[str, Any] | None
+    figures: Figures, clips: Figure, rates: TrainingRates | str, done: Mapping[str, Any] | None
 ) -> Figure:
     """Days of one evaluation."""
     if done is not None:
-        seconds = figures.add(stage, "seconds", done["seconds"], "measured", "its own report")
+        seconds = figures.add("seconds", done["seconds"], "measured", "its own report")
     elif isinstance(rates, str):
-        seconds = figures.add(stage, "seconds", None, "unknown", rates)
+        seconds = figures.add("seconds", None, "unknown", rates)
     else:
-        clip = figures.add(stage, "seconds a clip", rates.clip_s, "measured", "the probe's way forward; reading on top")
-        seconds = figures.sum(stage, "seconds", lambda n, s: n * s, "clips x seconds a clip", clips, clip)
-    return figures.sum(stage, "days", lambda s: s / 86_400, "seconds / 86,400", seconds)
+        clip = figures.add("seconds a clip", rates.clip_s, "measured", "the probe's way forward; reading on top")
+        seconds = figures.sum("seconds", lambda n, s: n * s, "clips x seconds a clip", clips, clip)
+    return figures.sum("days", lambda s: s / 86_400, "seconds / 86,400", seconds)

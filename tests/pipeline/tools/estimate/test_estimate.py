@@ -355,9 +355,9 @@ def test_every_kind_of_training_is_timed(other: dict[str, Any]) -> None:
 
 def test_a_sum_with_an_unknown_part_is_unknown() -> None:
     figures = Figures()
-    known, lacking = figures.add("a", "x", 2.0, "given", "-"), figures.add("b", "y", None, "cited", "-")
-    assert figures.sum("c", "z", lambda x: 3 * x, "3 x", known).value == 6
-    assert figures.sum("c", "w", lambda x, y: x * y, "x y", known, lacking).source == "needs b: y"
+    known, lacking = figures.of("a").add("x", 2.0, "given", "-"), figures.of("b").add("y", None, "cited", "-")
+    assert figures.of("c").sum("z", lambda x: 3 * x, "3 x", known).value == 6
+    assert figures.of("c").sum("w", lambda x, y: x * y, "x y", known, lacking).source == "needs b: y"
     assert lacking.origin == "unknown" and len(figures.table().splitlines()) == 5
 
 
