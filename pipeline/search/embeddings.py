@@ -88,46 +88,43 @@ def vectors_name(space: str, modality: str) -> str:
     return f"vectors/{space}/{modality}"
 
 
-@dataclass(frozen=True)
-class _Room:
-    """Shape and type of each dataset, in the order in which they are made."""
+Layout = dict[str, tuple[tuple[int, ...], Any]]
+"""Shape and type of each dataset, in the order in which they are made."""
 
-    datasets: dict[str, tuple[tuple[int, ...], Any]]
 
-    @staticmethod
-    def of(made_of: MadeOf, ids: Any, videos: int, clips: int, text_bytes: int) -> _Room:
-        datasets: dict[str, tuple[tuple[int, ...], Any]] = {
-            "videos/id": ((videos,), ids),
-            "videos/offsets": ((videos + 1,), "<i8"),
-            "clips/times": ((clips, 2), "<f8"),
-            "clips/text_offsets": ((clips + 1,), "<i8"),
-            "clips/text": ((text_bytes,), "u1"),
-        }
-        datasets |= {f"present/{modality}": ((clips,), "u1") for modality in made_of.modalities}
-        stored = {"float16": "<f2", "float32": "<f4"}[made_of.precision]
-        for space, widths in sorted(made_of.widths.items()):
-            datasets |= {vectors_name(space, m): ((clips, width), stored) for m, width in sorted(widths.items())}
-        return _Room(datasets)
+def _layout(made_of: MadeOf, ids: Any, videos: int, clips: int, text_bytes: int) -> Layout:
+    datasets: Layout = {
+        "videos/id": ((videos,), ids),
+        "videos/offsets": ((videos + 1,), "<i8"),
+        "clips/times": ((clips, 2), "<f8"),
+        "clips/text_offsets": ((clips + 1,), "<i8"),
+        "clips/text": ((text_bytes,), "u1"),
+    }
+    datasets |= {f"present/{modality}": ((clips,), "u1") for modality in made_of.modalities}
+    stored = {"float16": "<f2", "float32": "<f4"}[made_of.precision]
+    for space, widths in sorted(made_of.widths.items()):
+        datasets |= {vectors_name(space, m): ((clips, width), stored) for m, width in sorted(widths.items())}
+    return datasets
 
 
 def _write(
-    path: Path, made_of: MadeOf, paths: Mapping[str, str], room: _Room, blocks: Iterable[tuple[str, Array]]
+    path: Path, made_of: MadeOf, paths: Mapping[str, str], layout: Layout, blocks: Iterable[tuple[str, Array]]
 ) -> None:
     """Fill the datasets from the front by `blocks` (dataset, rows), read all back, rename to `path`."""
-    digests = {name: hashlib.sha256() for name in room.datasets}
-    filled = dict.fromkeys(room.datasets, 0)
+    digests = {name: hashlib.sha256() for name in layout}
+    filled = dict.fromkeys(layout, 0)
     with write_aside(path) as aside:
         with write_hdf5(aside, "w") as file:
-            for name, (shape, dtype) in room.datasets.items():
+            for name, (shape, dtype) in layout.items():
                 file.create_dataset(name, shape, dtype, track_times=False)
             for name, rows in blocks:
-                stored = np.ascontiguousarray(rows, room.datasets[name][1])
+                stored = np.ascontiguousarray(rows, layout[name][1])
                 if len(stored):
                     file[name][filled[name] : filled[name] + len(stored)] = stored
                 digests[name].update(stored.tobytes())
                 filled[name] += len(stored)
             found = {name: digest.hexdigest() for name, digest in digests.items()}
-            short = [name for name, (shape, _) in room.datasets.items() if filled[name] != shape[0]]
+            short = [name for name, (shape, _) in layout.items() if filled[name] != shape[0]]
             assert not short, f"rows are lacking in {short}"
             file.attrs["schema"] = np.int64(SCHEMA)
             file.attrs["kind"] = "embeddings"
@@ -173,8 +170,8 @@ def write_part(
         yield "clips/text", np.frombuffer(b"".join(texts), np.uint8)
         yield from batches
 
-    room = _Room.of(made_of, ids.dtype, len(clips), len(spans), sum(map(len, texts)))
-    _write(path, made_of, {}, room, blocks())
+    layout = _layout(made_of, ids.dtype, len(clips), len(spans), sum(map(len, texts)))
+    _write(path, made_of, {}, layout, blocks())
 
 
 def join_parts(path: Path, made_of: MadeOf, paths: Mapping[str, str], parts: Sequence[Path]) -> None:
@@ -213,8 +210,8 @@ def join_parts(path: Path, made_of: MadeOf, paths: Mapping[str, str], parts: Seq
                         raise InputError(f"{part.path}: damaged; delete it to have it computed anew")
                 base, begun = base + last, True
 
-    room = _Room.of(made_of, ids, *(lengths[name] for name in ("videos/id", "clips/times", "clips/text")))
-    _write(path, made_of, paths, room, blocks())
+    layout = _layout(made_of, ids, *(lengths[name] for name in ("videos/id", "clips/times", "clips/text")))
+    _write(path, made_of, paths, layout, blocks())
 
 
 class VectorRows:

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Collection
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,13 @@ class ClipSearch:
     def __init__(self, folder: Path, embeddings: Path | None = None) -> None:
         self.folder = folder
         self.description: IndexDescription = read_description(folder)
-        self._file = self._embeddings(embeddings)
-        try:
-            self._vectors = self._file.vectors(self.description.space, self.description.modality)
-        except InputError:
-            self._file.close()
-            raise
-        try:
+        with ExitStack() as files:
+            self._file = files.enter_context(self._embeddings(embeddings))
+            vectors = self._file.vectors(self.description.space, self.description.modality)
+            self._vectors = files.enter_context(closing(vectors))
             self._index = VectorIndex(folder / VECTORS, self._vectors, IndexPlan(**self.description.plan))
-        except InputError:
-            self.close()
-            raise
+            # Open beyond this block, since nothing was wrong.
+            self._files = files.pop_all()
 
     def __enter__(self) -> "ClipSearch":
         return self
@@ -57,8 +54,7 @@ class ClipSearch:
 
     def close(self) -> None:
         """Close the files."""
-        self._vectors.close()
-        self._file.close()
+        self._files.close()
 
     def _embeddings(self, given: Path | None) -> EmbeddingsFile:
         there = self.description.embeddings

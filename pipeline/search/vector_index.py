@@ -7,7 +7,7 @@ FAISS takes a tenth of a second and 40 MB to load: only what needs it does.
 
 import errno
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -101,12 +101,10 @@ def build_index(path: Path, vectors: VectorRows, rows: Rows, plan: IndexPlan, se
         if plan.kind == "flat"
         else _trained(vectors, rows, plan, seed)
     )
-    step = max(1, BLOCK_BYTES // (4 * vectors.width))
     # Vectors of length 1 in the mean, as the lists' centroids are: their order by inner product stays.
     scale = np.float32(1) if plan.kind == "flat" else _scale(vectors, rows, plan, seed)
-    for first in range(0, len(rows), step):
-        block = rows[first : first + step]
-        index.add_with_ids(_finite(vectors, block) * scale, block)
+    for part, block in _blocks(vectors, rows):
+        index.add_with_ids(block * scale, rows[part])
     with write_aside(path) as aside:
         try:
             faiss.write_index(index, str(aside))
@@ -123,12 +121,18 @@ def _scale(vectors: VectorRows, rows: Rows, plan: IndexPlan, seed: int) -> np.fl
     return np.float32(1 / max(math.sqrt(float(np.square(sample).sum(axis=1).mean())), 1e-20))
 
 
-def _finite(vectors: VectorRows, rows: Rows) -> Floats:
-    read = vectors.read(rows)
-    if not np.isfinite(read).all():
-        wrong = int(rows[~np.isfinite(read).all(axis=1)][0])
-        raise InputError(f"{vectors.path}: clip {wrong} has NaN or infinity in its vector; embed anew with `mcn embed`")
-    return read
+def _blocks(vectors: VectorRows, rows: Rows) -> Iterator[tuple[slice, Floats]]:
+    """The vectors of `rows`, a block at a time, each with the part of `rows` that it holds; InputError on NaN."""
+    step = max(1, BLOCK_BYTES // (4 * vectors.width))
+    for first in range(0, len(rows), step):
+        part = slice(first, first + step)
+        block = vectors.read(rows[part])
+        if not np.isfinite(block).all():
+            wrong = int(rows[part][~np.isfinite(block).all(axis=1)][0])
+            raise InputError(
+                f"{vectors.path}: clip {wrong} has NaN or infinity in its vector; embed anew with `mcn embed`"
+            )
+        yield part, block
 
 
 def _trained(vectors: VectorRows, rows: Rows, plan: IndexPlan, seed: int) -> Any:
@@ -141,10 +145,9 @@ def _trained(vectors: VectorRows, rows: Rows, plan: IndexPlan, seed: int) -> Any
     if plan.width < vectors.width:
         projection = _principal_directions(vectors, chosen, plan.width, seed)
     sample = np.empty((len(chosen), plan.width), np.float32)
-    step = max(1, BLOCK_BYTES // (4 * vectors.width))
-    for first in range(0, len(chosen), step):
-        block = _finite(vectors, chosen[first : first + step]) * scale
-        sample[first : first + step] = block if projection is None else block @ projection.T
+    for part, block in _blocks(vectors, chosen):
+        block = block * scale
+        sample[part] = block if projection is None else block @ projection.T
     lists = faiss.IndexFlatIP(plan.width)
     index = faiss.IndexIVFPQ(lists, plan.width, plan.lists, plan.code_bytes, 8, faiss.METRIC_INNER_PRODUCT)
     # FAISS writes a warning for each small cluster otherwise.
@@ -166,9 +169,7 @@ def _principal_directions(vectors: VectorRows, chosen: Rows, width: int, seed: i
     directions hold best when it is equal in all.
     """
     total = np.zeros((vectors.width, vectors.width), np.float32)
-    step = max(1, BLOCK_BYTES // (4 * vectors.width))
-    for first in range(0, len(chosen), step):
-        block = _finite(vectors, chosen[first : first + step])
+    for _, block in _blocks(vectors, chosen):
         total += block.T @ block
     _, directions = np.linalg.eigh(total)
     turn, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((width, width)).astype(np.float32))
