@@ -171,9 +171,10 @@ class TrainingBatches:
 
     def batch(self, epoch: int, step: int) -> ClipInputs:
         """This process's clips of one step (see `collate` for shapes); InputError when a shard can't be read."""
-        return self._cut(epoch, step).inputs(self._vectors)
+        return self.cut(epoch, step).inputs(self._vectors)
 
-    def _cut(self, epoch: int, step: int) -> CutClips:
+    def cut(self, epoch: int, step: int) -> CutClips:
+        """This process's clips of one step, their words as rows of the word vectors; InputError as `batch`."""
         mine = self.video_ids_of(epoch, step)[self._rank * self._share : (self._rank + 1) * self._share]
         width = sum(self._dataset.stream_width(stream) for stream in self._rules.streams)
         batch = ClipBatch(self._share * self._clips_per_video, self._rules, width)
@@ -255,7 +256,7 @@ class _Epoch(Dataset[CutClips | _Refusal]):
 
     def __getitem__(self, step: int) -> CutClips | _Refusal:
         try:
-            cut = self.batches._cut(self.epoch, step)
+            cut = self.batches.cut(self.epoch, step)
         except InputError as error:
             return _Refusal(str(error))
         # Here, since an error in the thread that sends would be lost, and the trainer wait without end.
