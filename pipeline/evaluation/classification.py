@@ -51,7 +51,7 @@ def _measured(settings: ClassificationSettings, model: TrainedModel, report: Run
     clips = clips_of_split(listed, model, settings.split, settings.clips, report)
     classes = _classes(settings, clips)
     named = model.embed_texts([spoken(name) for name in classes])
-    unnamed = [name for name, there in zip(classes, named.present["text"].tolist(), strict=True) if not there]
+    unnamed = [name for name, present in zip(classes, named.present["text"].tolist(), strict=True) if not present]
     if unnamed:
         report.notes.append(
             f"{len(unnamed)} class names have no known word, e.g. {unnamed[0]!r}: their clips count as misses"
@@ -107,9 +107,7 @@ def _classes(settings: ClassificationSettings, clips: Sequence[LabelledClip]) ->
     try:
         lines = settings.classes.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise InputError(
-            f"{settings.classes}: no such file; a text file of class names, one a line, is wanted"
-        ) from None
+        raise InputError(f"{settings.classes}: no such file; expected a text file of class names, one a line") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{settings.classes}: can't be read: {error}") from None
     classes = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
@@ -123,7 +121,7 @@ def _windows(clip: LabelledClip, longest: float) -> list[tuple[float, float]]:
     """The clip in equal parts of at most `longest` seconds."""
     start, end = clip.clip.start, clip.clip.end
     count = max(1, math.ceil((end - start) / longest - 1e-9))
-    edges = [start + (end - start) * place / count for place in range(count + 1)]
+    edges = [start + (end - start) * index / count for index in range(count + 1)]
     return list(zip(edges, edges[1:], strict=False))
 
 
@@ -139,9 +137,9 @@ def _mean_windows(
             yield cut_out(model, clips[index].clip.video_id, start, end, (), rules)
 
     embedded = model.embed(windows(), rules)
-    there = embedded.present["video"]
-    owner = torch.tensor([index for index, _ in cut])[there]
-    vectors = embedded.vectors[space]["video"][there].double()
+    present = embedded.present["video"]
+    owner = torch.tensor([index for index, _ in cut])[present]
+    vectors = embedded.vectors[space]["video"][present].double()
     total = torch.zeros(len(clips), vectors.shape[1], dtype=torch.float64).index_add_(0, owner, vectors)
     count = torch.bincount(owner, minlength=len(clips))
     return total / count.clamp(min=1).unsqueeze(1), (count > 0).numpy()
@@ -156,12 +154,12 @@ def _standing(
     settings: ClassificationSettings,
 ) -> Positions:
     """Where each clip's class stands among all; last where the clip has no frame or the class no known word."""
-    place = {name: index for index, name in enumerate(classes)}
-    right = np.array([place[clip.label] for clip in clips])
+    column = {name: index for index, name in enumerate(classes)}
+    target = np.array([column[clip.label] for clip in clips])
     scores[:, ~named] = -np.inf
     with scores_of(settings.checkpoint):
-        where = positions(scores, right)
-    return where.without(~shown | ~named[right], len(classes))
+        where = positions(scores, target)
+    return where.without(~shown | ~named[target], len(classes))
 
 
 def _metrics(
@@ -180,6 +178,6 @@ def _metrics(
 
     names = [*hits, *(f"{name} by class" for name in hits)]
     videos = [clip.clip.video_id for clip in clips]
-    found: list[Interval] = bootstrap(statistics, videos, settings.bootstrap, settings.seed)
-    scores: dict[str, Any] = {name: interval.as_json() for name, interval in zip(names, found, strict=True)}
+    intervals: list[Interval] = bootstrap(statistics, videos, settings.bootstrap, settings.seed)
+    scores: dict[str, Any] = {name: interval.as_json() for name, interval in zip(names, intervals, strict=True)}
     return scores | {"chance": {f"top-{k}": min(1.0, k / len(classes)) for k in CUTOFFS}}

@@ -35,7 +35,7 @@ def read_clips(path: Path, column: str) -> list[LabelledClip]:
         except ValueError:
             start = end = math.nan
         if not (0 <= start < end < math.inf and row[column]):
-            raise InputError(f"{where}: wanted 0 <= start < end in seconds, and a {column}")
+            raise InputError(f"{where}: expected 0 <= start < end in seconds, and a {column}")
         clips.append(LabelledClip(row[column], Clip(row["video_id"], start, end)))
     return clips
 
@@ -140,28 +140,28 @@ def read_step_lists(annotations: Path, steps: Path | None = None) -> list[StepLi
     that are annotated in the video, each by its own text. InputError names the file and line of what is wrong.
     """
     texts = None if steps is None else _read_texts(steps)
-    found: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = {}
-    own: dict[tuple[str, str], dict[int, str]] = {}
+    segments_of: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = {}
+    texts_of: dict[tuple[str, str], dict[int, str]] = {}
     columns = ("video_id", "task_id", "step", "start", "end") + (("text",) if texts is None else ())
     for where, row in csv_lines(annotations, columns):
         key, number, segment = (row["task_id"], row["video_id"]), _number(where, row), _segment(where, row)
         if texts is None:
-            text = own.setdefault(key, {}).setdefault(number, row["text"])
+            text = texts_of.setdefault(key, {}).setdefault(number, row["text"])
             if not text or text != row["text"]:
-                raise InputError(f"{where}: step {number} of {key[1]} wants one text, the same on all its lines")
+                raise InputError(f"{where}: step {number} of {key[1]} needs one text, the same on all its lines")
         elif number not in texts.get(key[0], {}):
             raise InputError(f"{where}: {steps} names no step {number} of task {key[0]}; add it there")
-        found.setdefault(key, {}).setdefault(number, []).append(segment)
+        segments_of.setdefault(key, {}).setdefault(number, []).append(segment)
     return [
         StepList(
             key[1],
             key[0],
             tuple(
                 Step(number, text, tuple(sorted(segments.get(number, ()))))
-                for number, text in sorted((own[key] if texts is None else texts[key[0]]).items())
+                for number, text in sorted((texts_of[key] if texts is None else texts[key[0]]).items())
             ),
         )
-        for key, segments in sorted(found.items())
+        for key, segments in sorted(segments_of.items())
     ]
 
 
@@ -171,7 +171,7 @@ def _read_texts(path: Path) -> dict[str, dict[int, str]]:
     for where, row in csv_lines(path, ("task_id", "step", "text")):
         task, number = texts.setdefault(row["task_id"], {}), _number(where, row)
         if number in task or not row["text"]:
-            raise InputError(f"{where}: step {number} of task {row['task_id']} wants one line, with a text")
+            raise InputError(f"{where}: step {number} of task {row['task_id']} needs one line, with a text")
         task[number] = row["text"]
     return texts
 
@@ -180,7 +180,7 @@ def _number(where: str, row: dict[str, str]) -> int:
     try:
         return int(row["step"])
     except ValueError:
-        raise InputError(f"{where}: step {row['step']!r}: a whole number is wanted, the step's place") from None
+        raise InputError(f"{where}: step: expected an integer, got {row['step']!r}") from None
 
 
 def _segment(where: str, row: dict[str, str]) -> tuple[float, float]:
@@ -189,14 +189,14 @@ def _segment(where: str, row: dict[str, str]) -> tuple[float, float]:
     except ValueError:
         start = end = math.nan
     if not 0 <= start < end < math.inf:
-        raise InputError(f"{where}: wanted 0 <= start < end in seconds")
+        raise InputError(f"{where}: expected 0 <= start < end in seconds")
     return start, end
 
 
 def true_seconds(steps: StepList, seconds: int) -> NDArray[np.bool_]:
     """[T, K]: in which of a video's T seconds each step is done; what lies past the end is cut off."""
     truth = np.zeros((seconds, len(steps.steps)), np.bool_)
-    for place, step in enumerate(steps.steps):
+    for index, step in enumerate(steps.steps):
         for start, end in step.segments:
-            truth[math.floor(start) : math.ceil(end), place] = True
+            truth[math.floor(start) : math.ceil(end), index] = True
     return truth

@@ -145,14 +145,14 @@ def _interval(score: Mapping[str, float]) -> tuple[str, str]:
 
 
 def _of_split(
-    asked: Sequence[StepList], model: TrainedModel, settings: LocalizationSettings, report: RunSummary
+    lists: Sequence[StepList], model: TrainedModel, settings: LocalizationSettings, report: RunSummary
 ) -> list[StepList]:
     def note(lacking: Sequence[str]) -> str:
         return f"{len(lacking)} annotated videos are not in the manifest, e.g. {lacking[0]}: they are in no mean"
 
-    video_ids = sorted({steps.video_id for steps in asked})
+    video_ids = sorted({steps.video_id for steps in lists})
     chosen = videos_of_split(video_ids, model, settings.split, settings.annotations, report, note)
-    return [steps for steps in asked if steps.video_id in chosen]
+    return [steps for steps in lists if steps.video_id in chosen]
 
 
 def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSettings) -> _LocalizedVideo:
@@ -176,8 +176,8 @@ def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSetting
 def _announce(videos: Sequence[_LocalizedVideo], report: RunSummary) -> None:
     """Say how many of what is odd there are, with an example each, and what it counts as."""
 
-    def note(text: str, found: Sequence[tuple[_LocalizedVideo, int]], counts_as: str) -> None:
-        odd = [(video, count) for video, count in found if count]
+    def note(text: str, counts: Sequence[tuple[_LocalizedVideo, int]], counts_as: str) -> None:
+        odd = [(video, count) for video, count in counts if count]
         if odd:
             total, example = sum(count for _, count in odd), odd[0][0].steps.video_id
             report.notes.append(f"{total} {text} in {len(odd)} videos, e.g. {example}: {counts_as}")
@@ -240,11 +240,11 @@ def _compared(
         )
         for video in other["videos"]
     ]
-    found: dict[str, Interval] = paired_differences(
+    differences: dict[str, Interval] = paired_differences(
         scores, gather(theirs, tasks), owners, settings.bootstrap, settings.seed
     )
     return {
         "checkpoint": other["settings"]["checkpoint"],
         "checkpoint digest": other["inputs"]["checkpoint"],
-        "differences": {name: found[name].as_json() for name in FIGURES},
+        "differences": {name: differences[name].as_json() for name in FIGURES},
     }

@@ -53,10 +53,10 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
     title = (
         f"Retrieval, {metrics['queries']} clips of {metrics['videos']} videos, scheme {detail['scheme']}; in percent"
     )
-    found = [Table(title, columns, tuple(rows), tuple(marked))]
+    shown = [Table(title, columns, tuple(rows), tuple(marked))]
     if detail["full video"]:
-        found.append(_whole_videos(detail, notes))
-    return found
+        shown.append(_whole_videos(detail, notes))
+    return shown
 
 
 def _row(way: Mapping[str, Any]) -> tuple[str, ...]:
@@ -178,7 +178,7 @@ def _by_video(where: Positions, owners: Sequence[str]) -> dict[str, dict[str, fl
     names, owner = np.unique(np.asarray(owners), return_inverse=True)
     columns = {"queries": np.bincount(owner)} | {f"R@{k}": np.bincount(owner, weights=where.hits(k)) for k in CUTOFFS}
     return {
-        name: {key: float(sums[place]) for key, sums in columns.items()} for place, name in enumerate(names.tolist())
+        name: {key: float(sums[index]) for key, sums in columns.items()} for index, name in enumerate(names.tolist())
     }
 
 
@@ -192,7 +192,7 @@ def _full_video(
     if videos > MOST_VIDEOS:
         report.notes.append(f"{videos} videos: scores of whole videos are left out, which go to {MOST_VIDEOS}")
         return {}
-    found = full_video(way.queries(embedded), way.candidates(embedded), owners)
+    ranks = full_video(way.queries(embedded), way.candidates(embedded), owners)
 
     def metrics(where: Positions, owners: Sequence[str]) -> dict[str, Any]:
         return retrieval_metrics(
@@ -200,12 +200,12 @@ def _full_video(
         ).as_json()
 
     by_votes = {
-        kind: {f"R@{k}": metrics(votes[k], found.video_ids)["recall"][f"R@{k}"] for k in CUTOFFS}
-        for kind, votes in (("votes for videos", found.video_votes), ("votes for clips", found.clip_votes))
+        kind: {f"R@{k}": metrics(votes[k], ranks.video_ids)["recall"][f"R@{k}"] for k in CUTOFFS}
+        for kind, votes in (("votes for videos", ranks.video_votes), ("votes for clips", ranks.clip_votes))
     }
     return {
-        "one caption": metrics(found.caption, owners),
-        "caption average": metrics(found.caption_average, found.video_ids),
+        "one caption": metrics(ranks.caption, owners),
+        "caption average": metrics(ranks.caption_average, ranks.video_ids),
         **{kind: {"recall": recall} for kind, recall in by_votes.items()},
         "videos": videos,
     }
@@ -214,7 +214,7 @@ def _full_video(
 def _examples(clips: Sequence[LabelledClip], queries: Side, candidates: Side) -> list[dict[str, Any]]:
     """For some queries, spread over the list, their best clips, best first: what a page shows."""
 
-    def place(index: int) -> dict[str, Any]:
+    def described(index: int) -> dict[str, Any]:
         clip = clips[index].clip
         return {"video_id": clip.video_id, "start": clip.start, "end": clip.end, "text": clips[index].label}
 
@@ -223,6 +223,6 @@ def _examples(clips: Sequence[LabelledClip], queries: Side, candidates: Side) ->
         scores = candidates.vectors @ queries.vectors[index]
         scores[~candidates.present] = -torch.inf
         best = scores.sort(descending=True, stable=True).indices[:EXAMPLE_LENGTH].tolist()
-        found = best if queries.present[index] else []
-        examples.append(place(index) | {"found": [place(i) | {"right": i == index} for i in found]})
+        retrieved = best if queries.present[index] else []
+        examples.append(described(index) | {"found": [described(i) | {"right": i == index} for i in retrieved]})
     return examples

@@ -75,16 +75,16 @@ class StepScorer:
         """
         texts = self._model.embed_texts([step.text for step in steps.steps], self._windows.max_words)
         text, known = _vectors(texts.vectors[self.space]["text"]), texts.present["text"].numpy()
-        seen, there = self._seconds(self._video(steps.video_id))
+        seen, present = self._seconds(self._video(steps.video_id))
         scores = (seen @ text.T).numpy()
-        if not np.isfinite(scores[there][:, known]).all():
+        if not np.isfinite(scores[present][:, known]).all():
             raise InputError(
                 f"{self._model.checkpoint}: its scores of video {steps.video_id} hold NaN or infinity; train it again"
             )
-        valid = scores[there][:, known]
+        valid = scores[present][:, known]
         scores[:, ~known] = valid.min() if valid.size else 0.0
-        scores[~there] = scores[there].min(axis=0) - (valid.std() or 1.0) if valid.size else 0.0
-        return StepScores(scores, ~there, ~known)
+        scores[~present] = scores[present].min(axis=0) - (valid.std() or 1.0) if valid.size else 0.0
+        return StepScores(scores, ~present, ~known)
 
     def _video(self, video_id: str) -> VideoFeatures:
         return self._model.dataset.video(video_id, self._rules)
@@ -104,8 +104,8 @@ class StepScorer:
         cutter = Cutter(video, rules)
         spans = [window(second, length, seconds) for second in range(seconds)]
         embedded = self._model.embed((cutter.cut(float(first), float(last)) for first, last in spans), rules)
-        there = embedded.present[modality]
-        return _vectors(embedded.vectors[self.space][modality]).masked_fill(~there[:, None], 0.0), there
+        present = embedded.present[modality]
+        return _vectors(embedded.vectors[self.space][modality]).masked_fill(~present[:, None], 0.0), present
 
 
 def _vectors(embedded: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def timeline_rows(video: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 def spread(videos: Sequence[Mapping[str, Any]], shown: int = 3) -> list[Mapping[str, Any]]:
     """`shown` of the videos, or all if there are fewer, spread evenly over the list."""
-    return [videos[place * len(videos) // shown] for place in range(shown)] if len(videos) > shown else list(videos)
+    return [videos[index * len(videos) // shown] for index in range(shown)] if len(videos) > shown else list(videos)
 
 
 def _axis(axes: Axes, seconds: int, rows: int) -> None:

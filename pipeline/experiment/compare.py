@@ -38,7 +38,7 @@ FILE = "compare.json"
 
 def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """The data's stages, then every model, then the tables and the report; what is done is skipped, what was stopped
-    goes on.
+    is resumed.
 
     Complete when all models are trained and evaluated, and the report is written. With `plan` or `only` the data must
     be there, and nothing or one model is trained.
@@ -94,9 +94,9 @@ def _refuse_absent(settings: StudySettings, runs: Sequence[Run]) -> None:
     for run in runs:
         evaluations = () if (run.folder / "train.json").exists() else run.stages[1:]
         for stage, values in evaluations:
-            asked = stage_settings(stage, values, source)
-            for name in (setting.name for setting in fields(asked) if setting.name not in ("checkpoint", "out")):
-                value = getattr(asked, name)
+            stage_values = stage_settings(stage, values, source)
+            for name in (setting.name for setting in fields(stage_values) if setting.name not in ("checkpoint", "out")):
+                value = getattr(stage_values, name)
                 for path in value if isinstance(value, tuple) else (value,):
                     if isinstance(path, Path) and not path.exists():
                         raise InputError(f"{source}: {stage}: {name} {path}: no such file or folder")
@@ -159,14 +159,14 @@ def _is_of_sample(retrieval: Mapping[str, Any]) -> bool:
 def _write_report(settings: StudySettings) -> bool:
     """Whether the report is whole. The comparison stands, whatever the report has met."""
     media = settings.experiment.out / "media"
-    asked = ReportSettings(settings.out, media if media.is_dir() else None)
+    report_settings = ReportSettings(settings.out, media if media.is_dir() else None)
     try:
-        page = COMMANDS["report"].run(asked)
+        page = COMMANDS["report"].run(report_settings)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         print(f"mcn compare: no report ({reason}); `mcn report {settings.out}` writes it", file=sys.stderr)
         return False
-    print(f"report: {asked.file.resolve()}")
+    print(f"report: {report_settings.file.resolve()}")
     return page.complete
 
 

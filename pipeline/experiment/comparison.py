@@ -59,7 +59,7 @@ def compare(study: StudySettings, models: Sequence[Model]) -> dict[str, Any]:
 def _table(study: StudySettings, models: Sequence[Model]) -> dict[str, Any]:
     by_arm = {arm.name: [model for model in models if model.arm == arm.name] for arm in study.arms}
     values = {measure: {name: _stacked(own, measure) for name, own in by_arm.items()} for measure in MEASURES}
-    found: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for name, seeds in by_arm.items():
         trained = seeds[0].training["detail"]
         scores, differences = {}, {}
@@ -71,7 +71,7 @@ def _table(study: StudySettings, models: Sequence[Model]) -> dict[str, Any]:
             if reference is not None and name != study.reference:
                 differences[measure] = crossed_mean(own - reference).as_json()
         medians = [one.retrieval["detail"]["metrics"]["median_rank"]["value"] for one in seeds if scores]
-        found[name] = {
+        table[name] = {
             "scheme": trained["settings"]["scheme"],
             "width": trained["settings"]["width"],
             "parameters": trained["parameters"],
@@ -80,11 +80,11 @@ def _table(study: StudySettings, models: Sequence[Model]) -> dict[str, Any]:
             "median rank": float(np.mean(medians)) if medians else None,
             "differences": differences,
         }
-    compared = [name for name in found if ENDPOINT in found[name]["differences"]]
-    corrected = holm([found[name]["differences"][ENDPOINT]["p"] for name in compared])
+    compared = [name for name in table if ENDPOINT in table[name]["differences"]]
+    corrected = holm([table[name]["differences"][ENDPOINT]["p"] for name in compared])
     for name, p in zip(compared, corrected, strict=True):
-        found[name]["corrected p"] = p
-    return found
+        table[name]["corrected p"] = p
+    return table
 
 
 def _stacked(models: Sequence[Model], measure: str) -> NDArray[np.float64] | None:
@@ -99,12 +99,12 @@ TITLES = {"width": "Every space of equal width", "parameters": "Models of an equ
 
 def comparison_tables(detail: Mapping[str, Any]) -> list[Table]:
     """Two tables for each of `width` and `parameters` that was asked for: scores, and differences."""
-    found = []
+    tables = []
     for equal, arms in detail["tables"].items():
-        found.append(_scores(equal, arms, detail))
+        tables.append(_scores(equal, arms, detail))
         if any(arm["differences"] for arm in arms.values()):
-            found.append(_differences(equal, arms, detail))
-    return found
+            tables.append(_differences(equal, arms, detail))
+    return tables
 
 
 def about_the_data(detail: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ def write_page(path: Path, results: dict[str, Any], media_folder: Path) -> None:
                 "detail": stage["detail"],
                 "curves": learning_curves(_folder(Path(stage["asked"]["checkpoint"])) / "metrics.csv"),
                 "examples": [
-                    _pictured(example, media) | {"found": [_pictured(found, media) for found in example["found"]]}
+                    _pictured(example, media) | {"found": [_pictured(clip, media) for clip in example["found"]]}
                     for example in chosen
                 ],
             }

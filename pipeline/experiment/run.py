@@ -1,4 +1,4 @@
-"""`mcn run CONFIG.yaml`: the stages in order, each skipped when it is complete, each going on where it was stopped."""
+"""`mcn run CONFIG.yaml`: the stages in order, each skipped when it is complete, each resumed where it was stopped."""
 
 import os
 import time
@@ -29,13 +29,13 @@ def run_stages(
     stages: list[dict[str, Any]] = []
     for name, values in plan:
         command = COMMANDS[name]
-        asked = stage_settings(name, values, source)
+        settings = stage_settings(name, values, source)
         print(f"== {name}", flush=True)
         started = time.monotonic()
-        stage = command.run(asked, beam_arguments)
+        stage = command.run(settings, beam_arguments)
         seconds = time.monotonic() - started
         print(f"   {name} took {seconds:.1f} s", flush=True)
-        stages.append(stage.as_json() | {"wall_seconds": round(seconds, 1), "asked": as_plain(asked)})
+        stages.append(stage.as_json() | {"wall_seconds": round(seconds, 1), "asked": as_plain(settings)})
         if stage.stopped or asked_to_stop():
             report.stopped = True
             report.complete = False
@@ -43,7 +43,7 @@ def run_stages(
         if not stage.complete:
             report.failed[name] += 1
             report.complete = False
-            report.notes.append(f"stopped at {name}: see above; the same command goes on there")
+            report.notes.append(f"stopped at {name}: see above; rerun to resume there")
             break
         report.done += 1
     return stages

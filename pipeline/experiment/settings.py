@@ -44,7 +44,7 @@ def arms_from(given: Any, where: str) -> tuple[Arm, ...]:
     InputError, beginning with `where`, for an unknown name, one given twice, or what is no arm.
     """
     if not isinstance(given, list) or not given:
-        raise InputError(f"{where}: a list of arms is wanted, such as [shared, disjoint]")
+        raise InputError(f"{where}: expected a list of arms, such as [shared, disjoint]")
     arms = []
     for entry in given:
         if isinstance(entry, Mapping):
@@ -128,12 +128,12 @@ class StudySettings:
         seeds = convert(given.get("seeds", experiment.seeds), tuple[int, ...], f"{where}: seeds")
         equal = convert(given.get("equal", ["width"]), tuple[str, ...], f"{where}: equal")
         if not seeds or len(set(seeds)) < len(seeds) or not equal or set(equal) - set(EQUAL):
-            raise InputError(f"{where}: seeds, each once, and equal: [width, parameters] or one of these are wanted")
+            raise InputError(f"{where}: expected seeds without repeats, and equal: [width, parameters] or one of these")
         at_once = convert(given.get("at_once", 0), int, f"{where}: at_once")
         probed_seeds = convert(given.get("probed_seeds", 1), int, f"{where}: probed_seeds")
         for name, number in (("at_once", at_once), ("probed_seeds", probed_seeds)):
             if number < 0:
-                raise InputError(f"{where}: {name} is {number}; a number from 0 on is wanted")
+                raise InputError(f"{where}: {name}: expected an integer of at least 0, got {number}")
         if "evaluate" not in experiment.stages:
             raise InputError(f"{path}: section `evaluate` is needed: the endpoint is {ENDPOINT} of its clips")
         asked = (probed_seeds, tuple(overrides), plan, only or "")
@@ -189,9 +189,9 @@ class ReportSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; a number from 0 to 2^32 - 1 is wanted")
+            raise ValueError(f"seed: expected an integer from 0 to 2^32 - 1, got {self.seed}")
         if self.file.suffix != ".html":
-            raise ValueError(f"out is {self.out}; a file whose name ends in .html is wanted")
+            raise ValueError(f"out: expected a file name that ends in .html, got {self.out}")
 
     @property
     def file(self) -> Path:

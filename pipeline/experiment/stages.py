@@ -42,7 +42,7 @@ class RunSettings:
             key, equals, value = override.partition("=")
             section, dot, name = key.partition(".")
             if not equals or not name.strip() and dot:
-                raise InputError(f"--set {override}: wanted SECTION.KEY=VALUE, e.g. train.epochs=5")
+                raise InputError(f"--set {override}: expected SECTION.KEY=VALUE, e.g. train.epochs=5")
             if dot:
                 content[section] = {} if content.get(section) is None else content[section]
                 if isinstance(content[section], dict):
@@ -59,7 +59,7 @@ class RunSettings:
             if name in content:
                 section_content = {} if content[name] is None else content[name]
                 if not isinstance(section_content, dict):
-                    raise InputError(f"{path}: {name}: settings are wanted as `name: value` lines")
+                    raise InputError(f"{path}: {name}: expected settings as `name: value` lines")
                 stages[name] = dict(section_content)
         _refuse_folders_own(stages.get("train", {}), str(path))
         schemes = convert(content.get("schemes", ["shared"]), tuple[str, ...], f"{path}: schemes")
@@ -67,7 +67,7 @@ class RunSettings:
         out = convert(content["out"], Path, f"{path}: out")
         compare = content.get("compare") or {}
         if not isinstance(compare, dict):
-            raise InputError(f"{path}: compare: settings are wanted as `name: value` lines")
+            raise InputError(f"{path}: compare: expected settings as `name: value` lines")
         settings = cls(out, stages, schemes, seeds, str(path), compare)
         for name, values in settings.plan():
             checked = stage_settings(name, values, str(path))
@@ -112,9 +112,9 @@ class RunSettings:
         if "freeze" in self.stages or "train" in self.stages:
             places["manifest"] = str(self.manifest)
         plan = []
-        for section, stage, asked in EVALUATIONS:
+        for section, stage, setting in EVALUATIONS:
             if section in self.stages:
-                source = {asked: str(self.out / "sample" / "steps.csv")} if "sample" in self.stages else {}
+                source = {setting: str(self.out / "sample" / "steps.csv")} if "sample" in self.stages else {}
                 plan.append((stage, places | source | self.stages[section]))
         if "probe" in self.stages:
             made = {name: str(self.out / "sample" / file) for name, file in PROBED.items()}

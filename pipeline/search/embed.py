@@ -37,10 +37,10 @@ def run(settings: EmbedSettings) -> RunSummary:
     summary = settings.out.with_suffix(".json")
     parts_folder = settings.out.with_name(f".{settings.out.name}.parts")
     if settings.out.exists():
-        with EmbeddingsFile(settings.out) as there:
-            if there.made_of != made_of:
+        with EmbeddingsFile(settings.out) as existing:
+            if existing.made_of != made_of:
                 raise InputError(
-                    f"{settings.out}: holds {_difference(there.made_of, made_of)}; delete it or choose another --out"
+                    f"{settings.out}: holds {_difference(existing.made_of, made_of)}; delete it or choose another --out"
                 )
         # A kill between the last rename and the parts' removal leaves them.
         shutil.rmtree(parts_folder, ignore_errors=True)
@@ -84,14 +84,14 @@ def made_of_settings(model: TrainedModel, settings: EmbedSettings) -> MadeOf:
     )
 
 
-def _difference(there: MadeOf, wanted: MadeOf) -> str:
+def _difference(actual: MadeOf, expected: MadeOf) -> str:
     """What an embeddings file holds instead, by the first difference that matters to a reader."""
-    if there.checkpoint != wanted.checkpoint:
+    if actual.checkpoint != expected.checkpoint:
         return "embeddings by another checkpoint"
-    if there.manifest != wanted.manifest:
-        return f"embeddings of another manifest ({there.manifest['name']}, {there.manifest['digest'][:12]})"
-    names = [name for name, value in asdict(wanted).items() if asdict(there)[name] != value]
-    return f"embeddings with another {names[0].replace('_', ' ')} ({asdict(there)[names[0]]})"
+    if actual.manifest != expected.manifest:
+        return f"embeddings of another manifest ({actual.manifest['name']}, {actual.manifest['digest'][:12]})"
+    names = [name for name, value in asdict(expected).items() if asdict(actual)[name] != value]
+    return f"embeddings with another {names[0].replace('_', ' ')} ({asdict(actual)[names[0]]})"
 
 
 def _write_parts(

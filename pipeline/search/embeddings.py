@@ -123,15 +123,15 @@ def _write(
                     file[name][filled[name] : filled[name] + len(stored)] = stored
                 digests[name].update(stored.tobytes())
                 filled[name] += len(stored)
-            found = {name: digest.hexdigest() for name, digest in digests.items()}
+            hexdigests = {name: digest.hexdigest() for name, digest in digests.items()}
             short = [name for name, (shape, _) in layout.items() if filled[name] != shape[0]]
             assert not short, f"rows are lacking in {short}"
             file.attrs["schema"] = np.int64(SCHEMA)
             file.attrs["kind"] = "embeddings"
             file.attrs["made_of"] = json.dumps(asdict(made_of), sort_keys=True)
             file.attrs["paths"] = json.dumps(dict(paths), sort_keys=True)
-            file.attrs["digests"] = json.dumps(found, sort_keys=True)
-            file.attrs["digest"] = digest_of_json({"made_of": asdict(made_of), "digests": found})
+            file.attrs["digests"] = json.dumps(hexdigests, sort_keys=True)
+            file.attrs["digest"] = digest_of_json({"made_of": asdict(made_of), "digests": hexdigests})
         problem = damage(aside)
         if problem:
             raise OSError(f"{path}: what was written can't be read back: {problem}")
@@ -142,10 +142,10 @@ def damage(path: Path) -> str:
     with EmbeddingsFile(path) as file:
         digests = file.digests
         for name in sorted(digests):
-            found = hashlib.sha256()
+            digest = hashlib.sha256()
             for rows in file.blocks(name):
-                found.update(np.ascontiguousarray(rows).tobytes())
-            if found.hexdigest() != digests[name]:
+                digest.update(np.ascontiguousarray(rows).tobytes())
+            if digest.hexdigest() != digests[name]:
                 return f"{name} doesn't match its sha256"
     return ""
 
@@ -198,11 +198,11 @@ def join_parts(path: Path, made_of: MadeOf, paths: Mapping[str, str], parts: Seq
             for path_of_part in parts:
                 with EmbeddingsFile(path_of_part) as part:
                     read = hashlib.sha256()
-                    for place, rows in enumerate(part.blocks(name)):
+                    for block, rows in enumerate(part.blocks(name)):
                         read.update(np.ascontiguousarray(rows).tobytes())
                         if name.endswith("offsets"):
                             # Each part's offsets begin with 0, which is the end of the part before.
-                            yield name, rows[1 if begun and not place else 0 :] + base
+                            yield name, rows[1 if begun and not block else 0 :] + base
                             last = int(rows[-1])
                         else:
                             yield name, rows
@@ -230,16 +230,16 @@ class VectorRows:
 
     def read(self, rows: Array) -> NDArray[np.float32]:
         """Rows [n, D] by number, in the order given; InputError when the file was cut short."""
-        found = np.empty((len(rows), self.width), self._dtype)
-        places = (rows.astype(np.int64) * found.strides[0] + self._offset).tolist()
-        size = found.strides[0]
+        rows_read = np.empty((len(rows), self.width), self._dtype)
+        offsets = (rows.astype(np.int64) * rows_read.strides[0] + self._offset).tolist()
+        size = rows_read.strides[0]
         if hasattr(os, "posix_fadvise"):
             # A disk that is asked for all of them first reads them side by side.
-            for place in places:
-                os.posix_fadvise(self._descriptor, place, size, os.POSIX_FADV_WILLNEED)
-        for index, place in enumerate(places):
-            _fill(self.path, self._descriptor, found[index], place)
-        return found.astype(np.float32)
+            for offset in offsets:
+                os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+        for index, offset in enumerate(offsets):
+            _fill(self.path, self._descriptor, rows_read[index], offset)
+        return rows_read.astype(np.float32)
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(first row, rows [n, D]) of the whole dataset, `block_bytes` of float32 at a time."""
@@ -250,14 +250,14 @@ class VectorRows:
             yield first, rows.astype(np.float32)
 
 
-def _fill(path: Path, descriptor: int, rows: Array, place: int) -> None:
+def _fill(path: Path, descriptor: int, rows: Array, offset: int) -> None:
     """Fill contiguous `rows` with the file's bytes from `place` on."""
     view = rows.view(np.uint8).data.cast("B")
     while view:
-        read = os.preadv(descriptor, [view], place)
+        read = os.preadv(descriptor, [view], offset)
         if not read:
             raise InputError(f"{path}: was cut short; make it anew with `mcn embed`")
-        view, place = view[read:], place + read
+        view, offset = view[read:], offset + read
 
 
 class EmbeddingsFile:
@@ -330,10 +330,10 @@ class EmbeddingsFile:
 
     def rows_of(self, video_id: str) -> range:
         """The rows of a video's clips; empty for a video that isn't there."""
-        (places,) = np.nonzero(self.dataset("videos/id")[:] == video_id.encode())
-        if not len(places):
+        (positions,) = np.nonzero(self.dataset("videos/id")[:] == video_id.encode())
+        if not len(positions):
             return range(0)
-        first, last = self._offsets[places[0] : places[0] + 2].tolist()
+        first, last = self._offsets[positions[0] : positions[0] + 2].tolist()
         return range(first, last)
 
     def times(self, rows: range) -> NDArray[np.float64]:

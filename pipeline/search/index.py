@@ -69,11 +69,11 @@ def run(settings: IndexSettings) -> RunSummary:
     with EmbeddingsFile(settings.embeddings) as file:
         space = _space(settings, file)
         if (settings.out / FILE).exists():
-            there = read_description(settings.out)
-            wanted = (file.digest, space, settings.modality, memory)
-            if (there.embeddings["digest"], there.space, there.modality, there.memory) != wanted:
-                raise InputError(f"{settings.out}: holds {_named(there)}; delete it or choose another --out")
-            report.skipped, report.detail = there.count, asdict(there)
+            existing = read_description(settings.out)
+            expected = (file.digest, space, settings.modality, memory)
+            if (existing.embeddings["digest"], existing.space, existing.modality, existing.memory) != expected:
+                raise InputError(f"{settings.out}: holds {_named(existing)}; delete it or choose another --out")
+            report.skipped, report.detail = existing.count, asdict(existing)
             return _published(report)
         with locked(settings.out / "lock.json", f"indexing to {settings.out}"):
             for aside in settings.out.glob(f".*{ASIDE}"):
@@ -139,14 +139,14 @@ def read_description(folder: Path) -> IndexDescription:
     try:
         if content["schema"] != SCHEMA:
             raise InputError(f"{folder / FILE}: schema {content['schema']}, this program reads {SCHEMA}")
-        found = IndexDescription(**content)
-        IndexPlan(**found.plan)
+        description = IndexDescription(**content)
+        IndexPlan(**description.plan)
     except (KeyError, TypeError):
         raise InputError(f"{folder / FILE}: no index of this program; make one with `mcn index`") from None
     vectors = folder / VECTORS
-    if not vectors.is_file() or vectors.stat().st_size != found.bytes:
+    if not vectors.is_file() or vectors.stat().st_size != description.bytes:
         raise InputError(f"{vectors}: missing or of another size than it was written; delete {folder} and index anew")
-    return found
+    return description
 
 
 def _space(settings: IndexSettings, file: EmbeddingsFile) -> str:
@@ -177,15 +177,15 @@ def _queries(file: EmbeddingsFile, space: str, modality: str, vectors: VectorRow
     """Queries [Q, D] to choose lists and candidates by: captions' vectors where there are any, else clips' own."""
     generator = np.random.default_rng(0)
     if modality != "text" and "text" in file.made_of.widths[space]:
-        said = np.flatnonzero(file.present("text"))
-        if len(said) >= QUERIES:
+        with_text = np.flatnonzero(file.present("text"))
+        if len(with_text) >= QUERIES:
             with closing(file.vectors(space, "text")) as texts:
-                return texts.read(np.sort(generator.choice(said, QUERIES, replace=False))), "text"
+                return texts.read(np.sort(generator.choice(with_text, QUERIES, replace=False))), "text"
     return vectors.read(np.sort(generator.choice(rows, min(QUERIES, len(rows)), replace=False))), modality
 
 
-def _named(there: IndexDescription) -> str:
-    return f"an index of {there.embeddings['path']}, space {there.space}, {there.modality}, {there.memory >> 20} MiB"
+def _named(index: IndexDescription) -> str:
+    return f"an index of {index.embeddings['path']}, space {index.space}, {index.modality}, {index.memory >> 20} MiB"
 
 
 def _published(report: RunSummary) -> RunSummary:

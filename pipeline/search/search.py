@@ -57,21 +57,21 @@ class ClipSearch:
         self._files.close()
 
     def _embeddings(self, given: Path | None) -> EmbeddingsFile:
-        there = self.description.embeddings
-        places = [Path(there["path"]), self.folder / there["relative"]] if given is None else [given]
+        recorded = self.description.embeddings
+        candidates = [Path(recorded["path"]), self.folder / recorded["relative"]] if given is None else [given]
         others = []
-        for place in places:
-            if place.is_file() or given is not None:
-                file = EmbeddingsFile(place)
-                if file.digest == there["digest"]:
+        for candidate in candidates:
+            if candidate.is_file() or given is not None:
+                file = EmbeddingsFile(candidate)
+                if file.digest == recorded["digest"]:
                     return file
                 file.close()
-                others.append(place)
+                others.append(candidate)
         if others:
             raise InputError(
                 f"{others[0]}: not the embeddings that {self.folder} was made of; index anew, or give --embeddings"
             )
-        raise InputError(f"{places[0]}: gone, and {self.folder} was made of it; give the file with --embeddings")
+        raise InputError(f"{candidates[0]}: gone, and {self.folder} was made of it; give the file with --embeddings")
 
     @property
     def holds_text(self) -> bool:
@@ -118,14 +118,16 @@ def run(settings: SearchSettings) -> RunSummary:
         raise InputError("mcn search: a query or --like, not both")
     if not settings.like and not settings.query.strip():
         raise InputError("mcn search: the query is empty: give a few words in quotes, or --like VIDEO@SECONDS")
-    place = parse_place(settings.like) if settings.like else None
+    clip_at = parse_place(settings.like) if settings.like else None
     with ClipSearch(settings.index, settings.embeddings) as search:
         description = search.description
-        if place is not None:
+        if clip_at is not None:
             if settings.checkpoint is not None:
                 _text_query().check_checkpoint(settings.index, description, settings.checkpoint)
-            clip, found = search.like(*place, settings.top)
-            asked = f"clips like {clip.video_id}, {clip.start:.1f} to {clip.end:.1f} s: {plain(clip.caption, _CAPTION)}"
+            clip, results = search.like(*clip_at, settings.top)
+            shown_query = (
+                f"clips like {clip.video_id}, {clip.start:.1f} to {clip.end:.1f} s: {plain(clip.caption, _CAPTION)}"
+            )
         else:
             if not search.holds_text:
                 raise InputError(f"{settings.index}: space {description.space} holds no text; use --like VIDEO@SECONDS")
@@ -133,18 +135,18 @@ def run(settings: SearchSettings) -> RunSummary:
             model = text_query.open_model(settings.index, description, settings.checkpoint, settings.manifest)
             vector, notes = text_query.embed_query(model, description.space, settings.query)
             report.notes += notes
-            found = search.nearest(vector, settings.top)
-            asked = plain(settings.query, 200)
-    pictures = _pictures(settings, description.paths, found, report.notes)
-    report.done = len(found)
-    report.complete = bool(found)
+            results = search.nearest(vector, settings.top)
+            shown_query = plain(settings.query, 200)
+    pictures = _pictures(settings, description.paths, results, report.notes)
+    report.done = len(results)
+    report.complete = bool(results)
     report.detail = {
-        "asked": asked,
+        "asked": shown_query,
         "space": description.space,
         "modality": description.modality,
         "found": [
             asdict(one.clip) | {"score": round(one.score, 6)} | ({"thumbnail": picture} if picture else {})
-            for one, picture in zip(found, pictures, strict=True)
+            for one, picture in zip(results, pictures, strict=True)
         ],
         "notes": report.notes,
     }
@@ -172,23 +174,23 @@ def parse_place(text: str) -> tuple[str, float]:
     except ValueError:
         seconds = math.nan
     if not at or not video_id or not 0 <= seconds < math.inf:
-        raise InputError(f"--like {plain(text, 80)}: VIDEO@SECONDS is wanted, e.g. abcdefghijk@61.5")
+        raise InputError(f"--like {plain(text, 80)}: expected VIDEO@SECONDS, e.g. abcdefghijk@61.5")
     return video_id, seconds
 
 
-def _pictures(settings: SearchSettings, paths: dict[str, str], found: list[Found], notes: list[str]) -> list[str]:
+def _pictures(settings: SearchSettings, paths: dict[str, str], results: list[Found], notes: list[str]) -> list[str]:
     """The path of each found clip's picture; "" where there is none, with a note that says why."""
     if settings.thumbnails is None:
-        return [""] * len(found)
+        return [""] * len(results)
     media = settings.media or _media_of(Path(paths["manifest"]))
     if media is None or not media.is_dir():
         if settings.media is not None:
-            raise InputError(f"{settings.media}: no such folder; --media wants one with media files")
+            raise InputError(f"{settings.media}: no such folder; expected the folder of media files for --media")
         notes.append("no thumbnails: the media folder isn't where it was; give --media FOLDER")
-        return [""] * len(found)
+        return [""] * len(results)
     finder = MediaFinder(media)
     pictures, lacking = [], 0
-    for one in found:
+    for one in results:
         path = finder.find(one.clip.video_id)
         middle = (one.clip.start + one.clip.end) / 2
         picture = frame_jpeg(path, middle) if path is not None else b""

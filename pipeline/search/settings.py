@@ -63,7 +63,7 @@ def memory_bytes(text: str) -> int:
     try:
         size = int(float(number) * _UNITS[unit])
     except (KeyError, ValueError, OverflowError):
-        raise ValueError(f"memory is {text!r}: a size is wanted, e.g. 1GiB or 800MiB") from None
+        raise ValueError(f"memory: expected a size such as 1GiB or 800MiB, got {text!r}") from None
     if size < SMALLEST_MEMORY:
         raise ValueError(f"memory is {text}: at least {SMALLEST_MEMORY >> 20}MiB are needed")
     return size

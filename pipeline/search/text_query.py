@@ -33,18 +33,18 @@ def open_model(
 ) -> TrainedModel:
     """The model of an index; its manifest is where it was, unless given."""
     path = check_checkpoint(folder, description, checkpoint)
-    there = Path(description.paths["manifest"])
-    return open_trained(path, manifest or (there if there.is_file() else None))
+    recorded = Path(description.paths["manifest"])
+    return open_trained(path, manifest or (recorded if recorded.is_file() else None))
 
 
 def embed_query(model: TrainedModel, space: str, text: str) -> tuple[Floats, list[str]]:
     """A text's vector [D], and a line for each word that has no part in it. InputError when none has."""
-    said = words(text)
-    if not said:
+    query_words = words(text)
+    if not query_words:
         raise InputError("the query is empty: give a few words, as they would be said in a video")
     vocabulary = model.vectors.key_to_index
-    unknown = list(dict.fromkeys(word for word in said if word not in vocabulary))
-    known = [word for word in said if word in vocabulary]
+    unknown = list(dict.fromkeys(word for word in query_words if word not in vocabulary))
+    known = [word for word in query_words if word in vocabulary]
     if not known:
         hints = [hint for word in unknown[:5] if (hint := _near(word, vocabulary))]
         raise InputError(

@@ -203,8 +203,8 @@ class VectorIndex:
         """
         if not np.isfinite(query).all():
             raise InputError("the query's vector holds NaN or infinity: its scores mean nothing; train the model anew")
-        found = self.candidates(query[None], max(self.plan.depth, 10 * top, top + len(without)))[0]
-        rows = found[(found >= 0) & ~np.isin(found, list(without))]
+        candidates = self.candidates(query[None], max(self.plan.depth, 10 * top, top + len(without)))[0]
+        rows = candidates[(candidates >= 0) & ~np.isin(candidates, list(without))]
         scores = self.exact_scores(query, rows)
         if not np.isfinite(scores).all():
             wrong = int(rows[~np.isfinite(scores)][0])
@@ -233,11 +233,11 @@ class VectorIndex:
 
 def exact_best(vectors: VectorRows, rows: Rows, queries: Floats, top: int) -> NDArray[np.float64]:
     """Inner products [Q, top] of each query with its `top` best of `vectors[rows]`, best first, by looking at all."""
-    wanted = np.zeros(vectors.count, bool)
-    wanted[rows] = True
+    selected = np.zeros(vectors.count, bool)
+    selected[rows] = True
     best = np.full((len(queries), top), -np.inf)
     for first, block in vectors.blocks():
-        scores = queries @ block[wanted[first : first + len(block)]].T
+        scores = queries @ block[selected[first : first + len(block)]].T
         both = np.concatenate([best, scores.astype(np.float64)], axis=1)
         best = -np.sort(np.partition(-both, top - 1, axis=1)[:, :top], axis=1)
     return best
@@ -256,11 +256,11 @@ def tuned(path: Path, vectors: VectorRows, rows: Rows, queries: Floats, plan: In
     recall, probes = 0.0, plan.probes
     while True:
         index = VectorIndex(path, vectors, replace(plan, probes=probes))
-        found = index.candidates(queries, min(DEPTHS[-1], len(rows)))
-        right = np.zeros(found.shape, bool)
+        candidates = index.candidates(queries, min(DEPTHS[-1], len(rows)))
+        right = np.zeros(candidates.shape, bool)
         for number, query in enumerate(queries):
-            there = found[number] >= 0
-            right[number, there] = index.exact_scores(query, found[number, there]) >= least[number]
+            valid = candidates[number] >= 0
+            right[number, valid] = index.exact_scores(query, candidates[number, valid]) >= least[number]
         for depth in DEPTHS:
             recall = float(np.minimum(right[:, :depth].sum(axis=1), top).mean() / top)
             if recall >= AIM:

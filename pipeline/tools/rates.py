@@ -119,12 +119,15 @@ class ShardsSoFar:
 
 def shards_so_far(dataset: Path) -> ShardsSoFar | None:
     """None without a closed shard. Nothing is written: a shard without a receipt is passed over."""
-    found = [receipt for name in closed_names(dataset) if (receipt := read_receipt(dataset, name))]
-    seconds = sum(receipt.seconds for receipt in found)
+    receipts = [receipt for name in closed_names(dataset) if (receipt := read_receipt(dataset, name))]
+    seconds = sum(receipt.seconds for receipt in receipts)
     if not seconds:
         return None
     return ShardsSoFar(
-        len(found), sum(len(receipt.video_ids) for receipt in found), seconds, sum(receipt.bytes for receipt in found)
+        len(receipts),
+        sum(len(receipt.video_ids) for receipt in receipts),
+        seconds,
+        sum(receipt.bytes for receipt in receipts),
     )
 
 

@@ -162,12 +162,12 @@ class TrainedModel:
         known = [known_words(words(text), self.vectors)[: max_words or self.rules.max_words] for text in texts]
         longest = max(1, *map(len, known)) if known else 1
         # Padded as in training where padding takes part in the maximum over words.
-        room = longest if self.network.settings.mask_padding_words else (max_words or self.rules.max_words)
-        tensor = torch.zeros(len(texts), room, self.vectors.vector_size)
-        mask = torch.zeros(len(texts), room, dtype=torch.bool)
-        for place, rows in enumerate(known):
-            tensor[place, : len(rows)] = torch.from_numpy(self.vectors.vectors[rows])
-            mask[place, : len(rows)] = True
+        length = longest if self.network.settings.mask_padding_words else (max_words or self.rules.max_words)
+        tensor = torch.zeros(len(texts), length, self.vectors.vector_size)
+        mask = torch.zeros(len(texts), length, dtype=torch.bool)
+        for row, rows in enumerate(known):
+            tensor[row, : len(rows)] = torch.from_numpy(self.vectors.vectors[rows])
+            mask[row, : len(rows)] = True
         return self._forward(ClipInputs(words=tensor, known_words=mask))
 
     def _forward(self, batch: ClipInputs) -> Embeddings:

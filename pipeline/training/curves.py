@@ -56,6 +56,7 @@ class LearningCurves:
 
     def _give_up(self, error: OSError) -> None:
         print(
-            f"mcn: TensorBoard's lines can't be written ({error.strerror}): training goes on without", file=sys.stderr
+            f"mcn: TensorBoard's lines can't be written ({error.strerror}): training continues without them",
+            file=sys.stderr,
         )
         self._file = None

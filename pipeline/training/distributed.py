@@ -128,10 +128,10 @@ class Agreement:
         stop = asked_to_stop() or (self._stop_file is not None and self._stop_file.exists())
         if self._communicator.processes == 1:
             return stop, due
-        told = self._communicator.total(
+        agreed = self._communicator.total(
             torch.tensor([stop, due and self._communicator.rank == 0], device=self._device).int()
         )
-        return bool(told[0]), bool(told[1])
+        return bool(agreed[0]), bool(agreed[1])
 
     def wait(self) -> None:
         """Until all are here: who leaves earlier may take those with it that still write."""

@@ -57,18 +57,18 @@ def _davenet(settings: ExportSettings, model: MCN, content: dict[str, Any]) -> R
         digest = load_weights("davenet", settings.davenet).digest
     except WeightsError as error:
         raise InputError(str(error)) from None
-    wanted = content["identity"]["audio"]["weights"]
-    if digest != wanted:
+    expected = content["identity"]["audio"]["weights"]
+    if digest != expected:
         raise InputError(
             f"{settings.davenet}: not the DaveNet that {settings.model} has learnt to hear by (digest {digest[:12]}, "
-            f"its data set's is {wanted[:12]}); give the file that `mcn extract` took as --davenet-weights"
+            f"its data set's is {expected[:12]}); give the file that `mcn extract` took as --davenet-weights"
         )
     return read_davenet(settings.davenet)
 
 
 def _equal(exported: dict[str, Tensor], path: Path) -> bool:
     try:
-        there = read_state_dict(path)
+        existing = read_state_dict(path)
     except WeightsError:
         return False
-    return there.keys() == exported.keys() and all(torch.equal(there[name], x) for name, x in exported.items())
+    return existing.keys() == exported.keys() and all(torch.equal(existing[name], x) for name, x in exported.items())

@@ -37,13 +37,13 @@ class HeldOutClips:
 
     def _inputs(self) -> ClipInputs:
         if self._clips is None:
-            found: dict[tuple[str, float, float], ClipFeatures] = {}
+            drawn: dict[tuple[str, float, float], ClipFeatures] = {}
             for video_id in self.videos:
                 video = self._dataset.video(video_id, self._rules)
                 for clip in draw_clips(video, self._vectors, self._rules, self._seed, EPOCH, self._each):
                     # A clip drawn twice would compete with itself.
-                    found.setdefault((video_id, clip.start, clip.end), clip)
-            self._clips = collate(list(found.values()), self._rules, self._vectors)
+                    drawn.setdefault((video_id, clip.start, clip.end), clip)
+            self._clips = collate(list(drawn.values()), self._rules, self._vectors)
         return self._clips
 
     @torch.no_grad()

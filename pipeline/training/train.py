@@ -33,20 +33,20 @@ DAVENET_FILE = "davenet.pt"
 
 
 def run(settings: TrainSettings) -> RunSummary:
-    """Train until `epochs` are done. Killed at any moment, the same call goes on from the last checkpoint."""
+    """Train until `epochs` are done. Killed at any moment, the same call resumes from the last checkpoint."""
     try:
         return launch(settings, precision_of(settings), _work)
     except ValueError as error:  # a device that isn't there
         raise InputError(f"mcn train: {str(error).splitlines()[0]}") from None
     except ProcessRaisedException as error:
-        told = re.search(r"InputError: (.*)", str(error))
-        if told is None:
+        message = re.search(r"InputError: (.*)", str(error))
+        if message is None:
             raise
-        raise InputError(told[1]) from None
+        raise InputError(message[1]) from None
     except ProcessExitedException as error:
         raise InputError(
             f"mcn train: one of {settings.devices} processes has died ({error}): memory may be too small; the last "
-            "checkpoint is whole, the same command goes on"
+            "checkpoint is whole, rerun to resume"
         ) from None
 
 
@@ -62,8 +62,8 @@ def _work(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> RunSumm
         if trainer.is_first:
             remove_leftovers(settings.out)
         # All take it up, or none: one process that finds a checkpoint and one that doesn't would part for good.
-        there = torch.tensor(int((settings.out / FILE).exists()), device=fabric.device)
-        if bool(communicator_of(fabric).first(there)):
+        has_checkpoint = torch.tensor(int((settings.out / FILE).exists()), device=fabric.device)
+        if bool(communicator_of(fabric).first(has_checkpoint)):
             trainer.resume()
         report.skipped = trainer.epoch
         if trainer.epoch < settings.epochs:
@@ -86,10 +86,10 @@ def prepare(fabric: Fabric, settings: TrainSettings, notes: list[str]) -> Traine
     scheme = find_scheme(settings.scheme)
     rules = settings.clip_rules(scheme)
     dataset = FeatureDataset(settings.manifest)
-    wanted = {"davenet": "logmel", "logmel": "davenet"}.get(rules.audio)
-    if wanted is not None and dataset.identity["audio"]["store"] == wanted:
+    other = {"davenet": "logmel", "logmel": "davenet"}.get(rules.audio)
+    if other is not None and dataset.identity["audio"]["store"] == other:
         raise InputError(
-            f"{dataset.folder}: extracted with --audio-store {wanted}, --audio-from {rules.audio} needs the other; "
+            f"{dataset.folder}: extracted with --audio-store {other}, --audio-from {rules.audio} needs the other; "
             "extract with --audio-store both"
         )
     trained = {modality for space in scheme.spaces for modality in space.trained_modalities}
@@ -187,10 +187,10 @@ def _peak_memory(device: torch.device) -> dict[str, int]:
         peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"process": peak}
+    peaks = {"process": peak}
     if device.type == "cuda":
-        found["gpu"] = torch.cuda.max_memory_allocated(device)
-    return found
+        peaks["gpu"] = torch.cuda.max_memory_allocated(device)
+    return peaks
 
 
 def _write_davenet(model: MCN, path: Path) -> Path:

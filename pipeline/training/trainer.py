@@ -120,15 +120,15 @@ class Trainer:
         )
 
     def _find_every_modality(self) -> None:
-        wanted = {m for space in self.scheme.spaces for m in space.trained_modalities}
+        missing = {m for space in self.scheme.spaces for m in space.trained_modalities}
         count = min(self.data.every_clip.steps, LOOKED_AT_BATCHES)
         for step in range(count):
             present = self.data.every_clip.batch(0, step).presence()
-            wanted -= {modality for modality in wanted if modality in present and bool(present[modality].any())}
-            if not wanted:
+            missing -= {modality for modality in missing if modality in present and bool(present[modality].any())}
+            if not missing:
                 return
         raise InputError(
-            f"{self.settings.manifest}: no clip has {' or '.join(sorted(wanted))} in the first {count} batches, and "
+            f"{self.settings.manifest}: no clip has {' or '.join(sorted(missing))} in the first {count} batches, and "
             f"scheme {self.scheme.name} trains on it; choose a scheme without, or extract it"
         )
 
@@ -295,7 +295,7 @@ class Trainer:
                 raise InputError(f"{path}: made with {name} {before!r}, asked for {value!r}; take another --out")
         if content["precision"] != self.precision:
             raise InputError(
-                f"{path}: made in {content['precision']}, this machine would go on in {self.precision}; "
+                f"{path}: made in {content['precision']}, this machine would resume in {self.precision}; "
                 f"say --precision {content['precision']}"
             )
         dataset = self.data.dataset

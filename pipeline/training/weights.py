@@ -68,7 +68,7 @@ def share_initial_weights(model: MCN, seed: int) -> None:
         for path, module in model.named_modules():
             draw = getattr(module, "reset_parameters", None)
             if callable(draw) and not path.startswith("davenet."):
-                role = re.sub(r"([A-Za-z0-9_-]+)/(video|audio|text)", lambda found: _role(model, spaces, found), path)
+                role = re.sub(r"([A-Za-z0-9_-]+)/(video|audio|text)", lambda match: _role(model, spaces, match), path)
                 _seed(seed, role)
                 draw()
         if model.davenet is not None:
@@ -82,8 +82,8 @@ def _seed(seed: int, role: str) -> None:
     torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def _role(model: MCN, spaces: list[str], found: re.Match[str]) -> str:
-    space, modality = found[1], found[2]
+def _role(model: MCN, spaces: list[str], match: re.Match[str]) -> str:
+    space, modality = match[1], match[2]
     before = [
         name for name in spaces[: spaces.index(space)] if modality in model.settings.scheme.space(name).modalities
     ]

@@ -60,28 +60,28 @@ def cluster_contents(space: SpaceVectors, clips: EmbeddedClips) -> Clusters | No
         return None
     likeness = functional.normalize(space.joint, dim=1) @ functional.normalize(space.centroids, dim=1).T
     labels = space.clusters().tolist()
-    there = [place for place, row in enumerate(space.joint) if bool(row.any())]
+    present = [index for index, row in enumerate(space.joint) if bool(row.any())]
     members: dict[int, list[int]] = {}
-    for place in there:
-        members.setdefault(labels[place], []).append(place)
-    said = [frozenset(words(clip.label)) for clip in clips.clips]
-    everywhere = Counter(word for place in there for word in said[place])
+    for index in present:
+        members.setdefault(labels[index], []).append(index)
+    words_of = [frozenset(words(clip.label)) for clip in clips.clips]
+    everywhere = Counter(word for index in present for word in words_of[index])
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
     largest = []
     for number, own in ordered[:SHOWN]:
-        steps = sorted(Counter(clips.classes[place] for place in own).items(), key=lambda item: (-item[1], item[0]))
-        nearest = sorted(own, key=lambda place: (-float(likeness[place, number]), place))[:NEAREST]
+        steps = sorted(Counter(clips.classes[index] for index in own).items(), key=lambda item: (-item[1], item[0]))
+        nearest = sorted(own, key=lambda index: (-float(likeness[index, number]), index))[:NEAREST]
         largest.append(
             Cluster(
                 number,
                 len(own),
                 steps[0][0],
                 steps[0][1] / len(own),
-                _by_lift([said[place] for place in own], everywhere, len(there)),
-                tuple(clips.clips[place] for place in nearest),
+                _by_lift([words_of[index] for index in own], everywhere, len(present)),
+                tuple(clips.clips[index] for index in nearest),
             )
         )
-    agreement = adjusted_mutual_info_score([clips.classes[p] for p in there], [labels[p] for p in there])
+    agreement = adjusted_mutual_info_score([clips.classes[p] for p in present], [labels[p] for p in present])
     return Clusters(space.name, len(space.centroids), len(members), float(agreement), tuple(largest))
 
 
@@ -109,5 +109,5 @@ def cluster_table(arm: str, clusters: Clusters, names: ShownNames) -> Table:
 def _by_lift(own: Sequence[Collection[str]], everywhere: Mapping[str, int], clips: int) -> tuple[str, ...]:
     here = Counter(word for said in own for word in said)
     lifts = {word: (count / len(own)) / (everywhere[word] / clips) for word, count in here.items() if count >= _LEAST}
-    found = [word for word, lift in lifts.items() if lift > 1]
-    return tuple(sorted(found, key=lambda word: (-lifts[word], -here[word], word))[:WORDS])
+    distinctive = [word for word, lift in lifts.items() if lift > 1]
+    return tuple(sorted(distinctive, key=lambda word: (-lifts[word], -here[word], word))[:WORDS])

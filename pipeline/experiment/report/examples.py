@@ -73,31 +73,31 @@ def retrieval_examples(models: Sequence[Model], frames: Frames) -> list[Example]
 
     Models that can't be asked by text are passed over; nothing where that leaves none.
     """
-    asked = [model for model in models if model.has_headline][:ARMS]
-    if not asked:
+    shown = [model for model in models if model.has_headline][:ARMS]
+    if not shown:
         return []
-    lists = [model.retrieval["detail"]["examples"] for model in asked]
+    lists = [model.retrieval["detail"]["examples"] for model in shown]
     first = [_place(example) == 1 for example in lists[0]]
-    right = _spread([place for place, found in enumerate(first) if found])
-    wrong = _spread([place for place, found in enumerate(first) if not found])
+    right = _spread([index for index, found in enumerate(first) if found])
+    wrong = _spread([index for index, found in enumerate(first) if not found])
     return [
         Example(
-            lists[0][place]["text"],
-            first[place],
-            tuple(_answer(model.arm, own[place], frames) for model, own in zip(asked, lists, strict=True)),
+            lists[0][index]["text"],
+            first[index],
+            tuple(_answer(model.arm, own[index], frames) for model, own in zip(shown, lists, strict=True)),
         )
-        for place in [*right, *wrong]
+        for index in [*right, *wrong]
     ]
 
 
 def _answer(arm: str, example: Mapping[str, Any], frames: Frames) -> Answer:
-    found = tuple(dict(clip) | {"picture": frames.of(clip)} for clip in example["found"][:FOUND])
-    return Answer(arm, found, _place(example), len(example["found"]))
+    retrieved = tuple(dict(clip) | {"picture": frames.of(clip)} for clip in example["found"][:FOUND])
+    return Answer(arm, retrieved, _place(example), len(example["found"]))
 
 
 def _place(example: Mapping[str, Any]) -> int | None:
     return next((place for place, clip in enumerate(example["found"], start=1) if clip["right"]), None)
 
 
-def _spread(places: list[int]) -> list[int]:
-    return places if len(places) <= EACH else [places[number * len(places) // EACH] for number in range(EACH)]
+def _spread(indices: list[int]) -> list[int]:
+    return indices if len(indices) <= EACH else [indices[number * len(indices) // EACH] for number in range(EACH)]

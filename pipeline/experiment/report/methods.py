@@ -40,7 +40,7 @@ class ShownNames:
         if not self.public:
             return dict(video)
         number = self._videos.setdefault(video["video_id"], len(self._videos) + 1)
-        steps = [step | {"text": f"step {place}"} for place, step in enumerate(video["steps"], start=1)]
+        steps = [step | {"text": f"step {step_number}"} for step_number, step in enumerate(video["steps"], start=1)]
         return {"video_id": str(number), "seconds": video["seconds"], "steps": steps}
 
     def note(self, text: str, video_ids: Collection[str]) -> str:
@@ -69,7 +69,7 @@ def answers(study: Study) -> list[str]:
 
     A difference is called one only where the corrected p is below 5 %.
     """
-    found, reference = [], study.detail["reference"]
+    sentences, reference = [], study.detail["reference"]
     for equal, arms in study.detail["tables"].items():
         for name in study.arms:
             difference = arms.get(name, {}).get("differences", {}).get(ENDPOINT)
@@ -83,8 +83,8 @@ def answers(study: Study) -> list[str]:
                 sentence = f"{name} has {value[1:]} points {more} {ENDPOINT} than {reference} ({shown})."
             else:
                 sentence = f"no difference in {ENDPOINT} between {name} and {reference} is shown ({value}, {shown})."
-            found.append(f"{TITLES[equal]}: {sentence}")
-    return found
+            sentences.append(f"{TITLES[equal]}: {sentence}")
+    return sentences
 
 
 def methods_paragraph(study: Study, manifest: Manifest | None) -> str:
@@ -126,8 +126,10 @@ def _measures(study: Study) -> str:
     text = f"Text -> video retrieval was measured on {metrics['queries']:,} clips of {metrics['videos']:,} videos"
     localized = next((model.localization for model in study.models if model.localization is not None), None)
     if localized is not None:
-        found = localized["detail"]["metrics"]
-        text += f", localization on {found['steps']:,} steps of {found['videos']:,} videos in {found['tasks']:,} tasks"
+        counts = localized["detail"]["metrics"]
+        text += (
+            f", localization on {counts['steps']:,} steps of {counts['videos']:,} videos in {counts['tasks']:,} tasks"
+        )
     seeds = len(study.detail["seeds"])
     over = "seeds and videos as crossed random effects" if seeds > 1 else "videos alone, since there is one seed"
     return (

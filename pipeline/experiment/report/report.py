@@ -115,9 +115,9 @@ class _Sections:
         self._manifest = manifest_of(study)
 
     def all(self) -> dict[str, Any]:
-        """All that the template wants."""
+        """All that the template needs."""
         study = self._study
-        found: dict[str, Any] = {
+        content: dict[str, Any] = {
             "about": about_the_data(study.detail),
             "made": study.detail["data"]["made"],
             "question": question(study),
@@ -142,24 +142,26 @@ class _Sections:
             "drawn": MOST_DRAWN,
             "folder": self._settings.figures.name,
         }
-        found |= self._spaces()
-        found |= {"frames": self._frames, "notes": self._notes(), "files": self._files.count}
+        content |= self._spaces()
+        content |= {"frames": self._frames, "notes": self._notes(), "files": self._files.count}
         self._files.remove_others()
-        return found
+        return content
 
     def _scores(self) -> list[Shown]:
-        found = []
+        figures = []
         for equal, arms in self._study.detail["tables"].items():
             for measure, title in _MEASURES.items():
                 if not has_scores(self._study, equal, measure):
                     continue
                 drawing = score_figure(self._study, equal, measure, title)
-                found.append(self._files.figure(f"scores {measure} equal {equal}", f"{title}, equal {equal}", drawing))
+                figures.append(
+                    self._files.figure(f"scores {measure} equal {equal}", f"{title}, equal {equal}", drawing)
+                )
                 if any(measure in arm["differences"] for arm in arms.values()):
                     drawing = difference_figure(self._study, equal, measure, title)
                     name = f"differences {measure} equal {equal}"
-                    found.append(self._files.figure(name, f"{title}: differences, equal {equal}", drawing))
-        return found
+                    figures.append(self._files.figure(name, f"{title}: differences, equal {equal}", drawing))
+        return figures
 
     def _curves(self, arm: str) -> list[Shown]:
         paths = [model.folder / "metrics.csv" for model in self._study.of_arm(arm)]
@@ -176,18 +178,18 @@ class _Sections:
         ]
 
     def _timelines(self) -> list[tuple[str, list[tuple[str, Shown]]]]:
-        asked = [model for model in self._study.examples() if model.localization is not None][:ARMS]
-        lists = [spread(model.localization["detail"]["videos"], TIMELINES) for model in asked if model.localization]
-        found: list[tuple[str, list[tuple[str, Shown]]]] = []
+        localized = [model for model in self._study.examples() if model.localization is not None][:ARMS]
+        lists = [spread(model.localization["detail"]["videos"], TIMELINES) for model in localized if model.localization]
+        timelines: list[tuple[str, list[tuple[str, Shown]]]] = []
         for videos in zip(*lists, strict=True):
             drawn = []
-            for model, video in zip(asked, videos, strict=True):
+            for model, video in zip(localized, videos, strict=True):
                 shown = self._names.localized(video)
-                name, title = f"steps {len(found) + 1} {model.arm}", f"{model.arm}: video {shown['video_id']}"
+                name, title = f"steps {len(timelines) + 1} {model.arm}", f"{model.arm}: video {shown['video_id']}"
                 drawing = Drawing(timeline_figure(shown), COLUMNS, timeline_rows(shown))
                 drawn.append((model.arm, self._files.figure(name, title, drawing)))
-            found.append((self._names.localized(videos[0])["video_id"], drawn))
-        return found
+            timelines.append((self._names.localized(videos[0])["video_id"], drawn))
+        return timelines
 
     def _directions(self, model: Model) -> list[Shown]:
         tables = retrieval_tables(model.retrieval["detail"])
@@ -207,32 +209,32 @@ class _Sections:
             maps.append((model, clips, self._maps(model.arm, clips)))
             gaps += modality_gaps(model.arm, clips)
             clusters.append((model.arm, self._clusters(model.arm, clips)))
-        found: dict[str, Any] = {"maps": maps, "clusters": clusters, "gap": [], "gap_table": None}
+        sections: dict[str, Any] = {"maps": maps, "clusters": clusters, "gap": [], "gap_table": None}
         if gaps:
-            found["gap"] = [self._files.figure("modality gap", "Modality gap", gap_figure(gaps))]
-            found["gap_table"] = self._files.table("modality gap table", gap_table(gaps))
-        return found
+            sections["gap"] = [self._files.figure("modality gap", "Modality gap", gap_figure(gaps))]
+            sections["gap_table"] = self._files.table("modality gap table", gap_table(gaps))
+        return sections
 
     def _maps(self, arm: str, clips: EmbeddedClips) -> list[Shown]:
-        found = []
+        maps = []
         classes = self._names.step_classes(clips.drawn_classes())
         for space in clips.spaces:
-            place = space_map(space, clips.present, self._settings.seed)
-            if place is None:
+            projection = space_map(space, clips.present, self._settings.seed)
+            if projection is None:
                 self._report.notes.append(f"{arm}, space {space.name}: too few vectors that differ for a map")
                 continue
             for by, names in (("modality", None), ("step", classes)):
                 title = f"{arm}, space {space.name}: clips by {by}"
-                drawing = map_figure(place, clips, names)
-                found.append(self._files.figure(f"map {arm} {space.name} {by}", title, drawing))
-        return found
+                drawing = map_figure(projection, clips, names)
+                maps.append(self._files.figure(f"map {arm} {space.name} {by}", title, drawing))
+        return maps
 
     def _clusters(self, arm: str, clips: EmbeddedClips) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        clusters: list[dict[str, Any]] = []
         for number, space in enumerate(clips.spaces):
             contents = cluster_contents(space, clips)
             if contents is None:
-                found.append({"space": space.name, "table": None, "frames": []})
+                clusters.append({"space": space.name, "table": None, "frames": []})
                 continue
             table = cluster_table(arm, contents, self._names)
             frames = []
@@ -242,25 +244,25 @@ class _Sections:
                 pictured = [clip | {"picture": self._frames.of(clip)} for clip in nearest]
                 frames.append((cluster.number, [clip for clip in pictured if clip["picture"]]))
             shown = self._files.table(f"clusters {arm} {space.name}", table)
-            found.append({"space": space.name, "table": shown, "frames": frames})
-        return found
+            clusters.append({"space": space.name, "table": shown, "frames": frames})
+        return clusters
 
     def _probe(self) -> dict[str, Any]:
         probed = self._study.probed()
         results = [(model.arm, model.probe["detail"]) for model in probed if model.probe is not None]
-        found: dict[str, Any] = {
+        section: dict[str, Any] = {
             "lacking": [arm for arm in self._study.arms if arm not in {model.arm for model in probed}],
             "figures": [],
             "tables": [],
         }
         if any(probes(detail) for _, detail in results):
-            found["figures"].append(self._files.figure("probes", "Linear probes", probe_drawing(results)))
+            section["figures"].append(self._files.figure("probes", "Linear probes", probe_drawing(results)))
         if any(detail["doses"] for _, detail in results):
-            found["figures"].append(self._files.figure("dose curves", "Dose curves", dose_drawing(results)))
+            section["figures"].append(self._files.figure("dose curves", "Dose curves", dose_drawing(results)))
         for model, (_, detail) in zip(probed, results, strict=True):
             shown = [self._files.table(f"probe {model.name}", table) for table in probe_tables(detail)]
-            found["tables"].append((model.name, shown))
-        return found
+            section["tables"].append((model.name, shown))
+        return section
 
     def _lacks(self, what: str, why: str) -> None:
         self._report.failed[f"{what}: left out"] += 1
@@ -268,9 +270,9 @@ class _Sections:
 
     def _notes(self) -> list[str]:
         """What a reader must not miss: of this report, of the comparison and of every model's stages."""
-        said: list[str] = list(self._report.notes)
+        notes: list[str] = list(self._report.notes)
         if len(self._study.detail["seeds"]) == 1:
-            said.append("one seed: the intervals know nothing of how much another seed would differ")
+            notes.append("one seed: the intervals know nothing of how much another seed would differ")
         arms_of: dict[str, dict[str, None]] = {}
         for model in self._study.models:
             reports: Sequence[Mapping[str, Any] | None] = (model.training, model.retrieval, model.localization)
@@ -278,18 +280,18 @@ class _Sections:
                 for note in () if stage is None else stage["notes"]:
                     if not note.startswith(_OF_PROBES):
                         arms_of.setdefault(self._names.note(note, self._ids), {})[model.arm] = None
-        own = dict.fromkeys(self._names.note(note, self._ids) for note in said)
+        own = dict.fromkeys(self._names.note(note, self._ids) for note in notes)
         return [*own, *(f"{', '.join(arms)}: {note}" for note, arms in arms_of.items())]
 
     @cached_property
     def _ids(self) -> frozenset[str]:
         """All videos that a note may name."""
-        found: set[str] = set()
+        named: set[str] = set()
         if self._manifest is not None:
             groups = (self._manifest.splits, self._manifest.left_out, self._manifest.missing)
-            found.update(video_id for group in groups for ids in group.values() for video_id in ids)
+            named.update(video_id for group in groups for ids in group.values() for video_id in ids)
         for model in self._study.models:
-            found.update(model.retrieval["detail"]["videos"])
+            named.update(model.retrieval["detail"]["videos"])
             if model.localization is not None:
-                found.update(video["video_id"] for video in model.localization["detail"]["videos"])
-        return frozenset(found)
+                named.update(video["video_id"] for video in model.localization["detail"]["videos"])
+        return frozenset(named)

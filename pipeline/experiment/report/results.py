@@ -99,7 +99,7 @@ def read_study(folder: Path) -> Study:
         ]
         arms = [detail["reference"], *(arm for arm in detail["arms"] if arm != detail["reference"])]
         tables = {equal: {arm: detail["tables"][equal][arm] for arm in arms} for equal in detail["equal"]}
-        order = {arm: place for place, arm in enumerate(arms)}
+        order = {arm: index for index, arm in enumerate(arms)}
         models.sort(key=lambda model: order[model.arm])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: lacks {error}; run `mcn compare` on it again") from None

@@ -30,11 +30,11 @@ def score_figure(study: Study, table: str, measure: str, title: str) -> Drawing:
     rows: list[tuple[Any, ...]] = []
     with drawing_style():
         figure, axes = _rows_of([name for name, _ in shown], title)
-        for place, (name, score) in enumerate(shown):
-            _interval(axes, place, score)
+        for row, (name, score) in enumerate(shown):
+            _interval(axes, row, score)
             rows.append((name, "mean", *(100 * score[key] for key in ("value", "low", "high"))))
             for seed, value in _of_seeds(study, table, name, measure):
-                axes.plot([100 * value], [place - 0.22], marker="|", color=MUTED, markersize=6)
+                axes.plot([100 * value], [row - 0.22], marker="|", color=MUTED, markersize=6)
                 rows.append((name, f"seed {seed}", 100 * value, "", ""))
         chance = study.detail["chance"].get(measure)
         if chance is not None:
@@ -52,8 +52,8 @@ def difference_figure(study: Study, table: str, measure: str, title: str) -> Dra
     shown = [(name, arm["differences"][measure]) for name, arm in arms.items() if measure in arm["differences"]]
     with drawing_style():
         figure, axes = _rows_of([name for name, _ in shown], title)
-        for place, (_, score) in enumerate(shown):
-            _interval(axes, place, score)
+        for row, (_, score) in enumerate(shown):
+            _interval(axes, row, score)
         axes.axvline(0, color=MUTED, linestyle="--", linewidth=1)
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -101), min(high, 101))
@@ -63,15 +63,15 @@ def difference_figure(study: Study, table: str, measure: str, title: str) -> Dra
 
 
 def _of_seeds(study: Study, table: str, arm: str, measure: str) -> list[tuple[int, float]]:
-    found = []
+    by_seed = []
     for model in study.models:
         if model.arm == arm and table in model.equal:
             report = model.localization if measure == "recall" else model.retrieval
             assert report is not None
             metrics = report["detail"]["metrics"]
             scores = metrics["figures"] if measure == "recall" else metrics["recall"]
-            found.append((model.seed, scores[measure]["value"]))
-    return found
+            by_seed.append((model.seed, scores[measure]["value"]))
+    return by_seed
 
 
 def _rows_of(names: Sequence[str], title: str) -> tuple[Figure, Axes]:
@@ -85,9 +85,9 @@ def _rows_of(names: Sequence[str], title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _interval(axes: Axes, place: int, score: Mapping[str, float]) -> None:
-    axes.plot([100 * score["low"], 100 * score["high"]], [place, place], color=COLOURS[0], linewidth=2)
-    axes.plot([100 * score["value"]], [place], marker="o", color=COLOURS[0], markersize=5)
+def _interval(axes: Axes, row: int, score: Mapping[str, float]) -> None:
+    axes.plot([100 * score["low"], 100 * score["high"]], [row, row], color=COLOURS[0], linewidth=2)
+    axes.plot([100 * score["value"]], [row], marker="o", color=COLOURS[0], markersize=5)
 
 
 KINDS = {

@@ -122,15 +122,15 @@ def _sampled(clips: list[LabelledClip], seed: int) -> list[LabelledClip]:
     if len(clips) <= MOST_CLIPS:
         return clips
     drawn = np.random.default_rng(seed).choice(len(clips), MOST_CLIPS, replace=False)
-    return [clips[place] for place in sorted(drawn.tolist())]
+    return [clips[index] for index in sorted(drawn.tolist())]
 
 
 def _vectors(
     trained: TrainedModel, clips: Sequence[LabelledClip]
 ) -> tuple[dict[str, Tensor], tuple[SpaceVectors, ...]]:
     def cut(clip: LabelledClip) -> ClipFeatures:
-        place = clip.clip
-        return cut_out(trained, place.video_id, place.start, place.end, words(clip.label), trained.rules)
+        span = clip.clip
+        return cut_out(trained, span.video_id, span.start, span.end, words(clip.label), trained.rules)
 
     # Training clusters the vectors as they come, whatever their length.
     embedded = replace(trained, normalised=False).embed(map(cut, clips))
@@ -181,16 +181,16 @@ def space_map(space: SpaceVectors, present: dict[str, torch.Tensor], seed: int) 
     return SpaceMap(places, (first, second))
 
 
-def map_figure(found: SpaceMap, clips: EmbeddedClips, class_names: Sequence[str] | None) -> Drawing:
+def map_figure(projection: SpaceMap, clips: EmbeddedClips, class_names: Sequence[str] | None) -> Drawing:
     """The map coloured by modality, or with `class_names`, the name to show for each clip's class, by step."""
     step = -(-len(clips.clips) // MOST_DRAWN)
     drawn = range(0, len(clips.clips), step)
-    names = None if class_names is None else [class_names[place] for place in drawn]
+    names = None if class_names is None else [class_names[index] for index in drawn]
     with drawing_style():
         figure = Figure(figsize=(WIDTH, 3.4 if names is None else 3.9), layout="constrained")
         axes = figure.subplots()
         rows = []
-        for modality, places in found.places.items():
+        for modality, places in projection.places.items():
             chosen = places[list(drawn)]
             if names is None:
                 _dots(axes, chosen, MODALITY_COLOURS[modality], _MARKERS[modality], modality)
@@ -198,10 +198,10 @@ def map_figure(found: SpaceMap, clips: EmbeddedClips, class_names: Sequence[str]
                 _by_class(axes, chosen, names, _MARKERS[modality])
             shown = names or [""] * len(chosen)
             rows += [
-                (modality, name, *place) for name, place in zip(shown, chosen, strict=True) if place[0] == place[0]
+                (modality, name, *point) for name, point in zip(shown, chosen, strict=True) if point[0] == point[0]
             ]
-        axes.set_xlabel(f"first component, {100 * found.shares[0]:.0f} % of the variance")
-        axes.set_ylabel(f"second, {100 * found.shares[1]:.0f} %")
+        axes.set_xlabel(f"first component, {100 * projection.shares[0]:.0f} % of the variance")
+        axes.set_ylabel(f"second, {100 * projection.shares[1]:.0f} %")
         axes.set_aspect("equal", adjustable="datalim")
         columns = 3 if names is None else 4
         handles, labels = _legend(axes)
@@ -221,7 +221,7 @@ def _dots(axes: Axes, places: NDArray[np.float64], colour: str, marker: str, lab
 
 def _class_colours(names: Sequence[str]) -> dict[str, str]:
     known = sorted(set(names) - {OTHER})
-    return {name: _CLASS_COLOURS[place % len(_CLASS_COLOURS)] for place, name in enumerate(known)} | (
+    return {name: _CLASS_COLOURS[index % len(_CLASS_COLOURS)] for index, name in enumerate(known)} | (
         {OTHER: "#bbbbbb"} if OTHER in names else {}
     )
 
@@ -251,7 +251,7 @@ class Gap:
 
 def modality_gaps(arm: str, clips: EmbeddedClips) -> list[Gap]:
     """For each space and each two modalities, over the clips that have both; none where fewer than two do."""
-    found = []
+    gaps = []
     for space in clips.spaces:
         for first, second in combinations(space.vectors, 2):
             both = clips.present[first] & clips.present[second]
@@ -262,7 +262,7 @@ def modality_gaps(arm: str, clips: EmbeddedClips) -> list[Gap]:
             own = float((one * two).sum(dim=1).mean())
             # The sum over all pairs is the product of the sums: no matrix of N x N.
             every = float(one.sum(dim=0) @ two.sum(dim=0))
-            found.append(
+            gaps.append(
                 Gap(
                     arm,
                     space.name,
@@ -272,7 +272,7 @@ def modality_gaps(arm: str, clips: EmbeddedClips) -> list[Gap]:
                     (every - count * own) / (count * (count - 1)),
                 )
             )
-    return found
+    return gaps
 
 
 def gap_figure(gaps: Sequence[Gap]) -> Drawing:
@@ -281,8 +281,8 @@ def gap_figure(gaps: Sequence[Gap]) -> Drawing:
     with drawing_style():
         figure = Figure(figsize=(WIDTH, 0.8 + 0.22 * len(gaps)), layout="constrained")
         axes = figure.subplots()
-        for place, gap in enumerate(gaps):
-            axes.barh(place, gap.distance, color=colours[gap.pair], height=0.7)
+        for row, gap in enumerate(gaps):
+            axes.barh(row, gap.distance, color=colours[gap.pair], height=0.7)
         axes.set_yticks(
             range(len(gaps)), [f"{shortened(gap.arm, 18)}, {shortened(gap.space, 18)}: {gap.pair}" for gap in gaps]
         )

@@ -43,8 +43,10 @@ def data_table(study: Study, manifest: Manifest | None) -> Table:
     rows.append(("clips digest", retrieval["clips digest"][:16]))
     localized = next((model.localization for model in study.models if model.localization is not None), None)
     if localized is not None:
-        found = localized["detail"]["metrics"]
-        rows.append(("localization", f"{found['steps']:,} steps, {found['videos']:,} videos, {found['tasks']:,} tasks"))
+        counts = localized["detail"]["metrics"]
+        rows.append(
+            ("localization", f"{counts['steps']:,} steps, {counts['videos']:,} videos, {counts['tasks']:,} tasks")
+        )
     notes = () if manifest is not None else ("The manifest is gone, or another by now: what is missing can't be told.",)
     return Table("Data", ("", ""), tuple(rows), notes)
 
@@ -56,9 +58,9 @@ def arms_table(study: Study) -> Table:
     for model in study.examples():
         pairs: dict[str, list[str]] = {}
         for name in model.training["detail"]["last"]:
-            kind, _, place = name.partition("/")
+            kind, _, term = name.partition("/")
             if kind == "contrast":
-                space, _, pair = place.rpartition("/")
+                space, _, pair = term.rpartition("/")
                 pairs.setdefault(space, []).append(pair)
         shown = "; ".join(f"{space}: {', '.join(sorted(own))}" for space, own in pairs.items())
         own = _settings(model)

@@ -89,11 +89,11 @@ def shared_folder_checks(trial: Path) -> dict[str, Check]:
 
 def check_file_system(trial: Path) -> Finding:
     """Its type by the mount table."""
-    place = trial.resolve()
+    path = trial.resolve()
     mounts = [
         mount
         for mount in psutil.disk_partitions(all=True)
-        if place.is_relative_to(mount.mountpoint) and mount.mountpoint.startswith("/")
+        if path.is_relative_to(mount.mountpoint) and mount.mountpoint.startswith("/")
     ]
     if not mounts:
         return Finding("file system", "ok", "not in the mount table")

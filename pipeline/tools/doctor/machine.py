@@ -150,9 +150,9 @@ def check_temporary_folder() -> Finding:
 def check_clock() -> Finding:
     """That the clock isn't before what is installed here: certificates of sites would be refused."""
     now, installed = time.time(), Path(__file__).stat().st_mtime
-    told = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
     if now < installed - _DAY_S:
-        made = time.strftime("%Y-%m-%d", time.gmtime(installed))
+        date = time.strftime("%Y-%m-%d", time.gmtime(installed))
         mend = "set it: secure connections and the ages of files depend on it"
-        return Finding("clock", "problem", f"it says {told}, yet this program's files are of {made}", mend)
-    return Finding("clock", "ok", told)
+        return Finding("clock", "problem", f"it says {shown}, yet this program's files are of {date}", mend)
+    return Finding("clock", "ok", shown)

@@ -54,21 +54,21 @@ def _place(name: str) -> str | None:
     return spec.origin or next(iter(spec.submodule_search_locations or ()), None)
 
 
-def _unknown_names(places: dict[str, str | None]) -> dict[str, str]:
+def _unknown_names(origins: dict[str, str | None]) -> dict[str, str]:
     """Package -> where it was found, for those that aren't this project's own."""
     return {
-        name: place or "nowhere"
-        for name, place in places.items()
-        if place is None or not Path(place).resolve().is_relative_to(ROOT / name)
+        name: origin or "nowhere"
+        for name, origin in origins.items()
+        if origin is None or not Path(origin).resolve().is_relative_to(ROOT / name)
     }
 
 
 def check_packages() -> Finding:
     """That `models`, `pipeline` and the others are ours, here and in a process that is started in this folder."""
-    strangers = _unknown_names({name: _place(name) for name in OURS})
-    if not strangers:
+    foreign = _unknown_names({name: _place(name) for name in OURS})
+    if not foreign:
         # Workers and fetchers are such processes: the working directory comes first on their path.
-        path = os.pathsep.join(place for place in sys.path if place)
+        path = os.pathsep.join(directory for directory in sys.path if directory)
         child = subprocess.run(
             [sys.executable, "-c", _WHERE, *OURS],
             env={**os.environ, "PYTHONPATH": path},
@@ -77,11 +77,11 @@ def check_packages() -> Finding:
             timeout=_CHILD_LIMIT_S,
             check=True,
         )
-        strangers = _unknown_names(json.loads(child.stdout))
-    if strangers:
-        found = ", ".join(f"{name} is {place}" for name, place in strangers.items())
+        foreign = _unknown_names(json.loads(child.stdout))
+    if foreign:
+        listed = ", ".join(f"{name} is {directory}" for name, directory in foreign.items())
         mend = f"work in another folder, or rename it or take it off the path; ours are in {ROOT}"
-        return Finding("packages", "problem", f"not this project's own: {found}", mend)
+        return Finding("packages", "problem", f"not this project's own: {listed}", mend)
     return Finding("packages", "ok", f"{', '.join(OURS)} are those in {ROOT}")
 
 
@@ -94,16 +94,16 @@ def unmet_requirements() -> list[str]:
 
     unmet = []
     for text in metadata.requires(DISTRIBUTION) or ():
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        named = f"{wanted.name}{wanted.specifier}"
+        named = f"{requirement.name}{requirement.specifier}"
         try:
-            version = metadata.version(wanted.name)
+            version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             unmet.append(f"{named} (missing)")
             continue
-        if not wanted.specifier.contains(version, prereleases=True):
+        if not requirement.specifier.contains(version, prereleases=True):
             unmet.append(f"{named} ({version} is here)")
     return unmet
 
@@ -117,16 +117,18 @@ def check_libraries() -> Finding:
     # torchvision and torchaudio are compiled against one torch, and may be installed beside another.
     torchvision.ops.nms(torch.zeros(0, 4), torch.zeros(0), 0.5)
     torchaudio.functional.melscale_fbanks(201, 20.0, 8000.0, 40, 16000)
-    told = ", ".join(f"{name} {version}" for name, version in library_versions().items())
+    versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     try:
         unmet = unmet_requirements()
     except metadata.PackageNotFoundError:
-        return Finding("libraries", "ok", f"{told} (run from the source: no list of wanted versions to compare with)")
+        return Finding(
+            "libraries", "ok", f"{versions} (run from the source: no list of required versions to compare with)"
+        )
     if unmet:
         return Finding(
-            "libraries", "problem", f"wanted: {', '.join(unmet)}", "pip install -e . installs what is wanted"
+            "libraries", "problem", f"required: {', '.join(unmet)}", "pip install -e . installs what is required"
         )
-    return Finding("libraries", "ok", told)
+    return Finding("libraries", "ok", versions)
 
 
 def check_ffmpeg() -> Finding:
@@ -134,13 +136,13 @@ def check_ffmpeg() -> Finding:
     import imageio_ffmpeg
 
     program = imageio_ffmpeg.get_ffmpeg_exe()
-    told = subprocess.run(
+    result = subprocess.run(
         [program, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHILD_LIMIT_S, check=False
     )
-    version = re.match(rb"ffmpeg version (\S+)", told.stdout)
-    if told.returncode or version is None:
+    version = re.match(rb"ffmpeg version (\S+)", result.stdout)
+    if result.returncode or version is None:
         mend = "pip install --force-reinstall imageio-ffmpeg, and unset IMAGEIO_FFMPEG_EXE"
-        return Finding("ffmpeg", "problem", f"{program} ended with status {told.returncode}", mend)
+        return Finding("ffmpeg", "problem", f"{program} ended with status {result.returncode}", mend)
     return Finding("ffmpeg", "ok", f"{version[1].decode()} ({program})")
 
 
@@ -161,7 +163,7 @@ def check_decord() -> Finding:
         text = f"{frames} rows of {info.width}x{info.height} from a made video of {_CLIP_S} s at 454x256"
         return Finding("decord", "problem", text, "install decord 0.6.0 again (macOS: eva-decord)")
     if summary.decoder != "decord":
-        mend = "install decord 0.6.0 again (macOS: eva-decord), or go on: PyAV gives the same rows, more slowly"
+        mend = "install decord 0.6.0 again (macOS: eva-decord), or continue: PyAV gives the same rows, more slowly"
         return Finding("decord", "warning", "; ".join(summary.notes) or f"{summary.decoder} decoded in its place", mend)
     return Finding("decord", "ok", "decodes a made video of H.264")
 

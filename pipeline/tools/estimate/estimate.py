@@ -81,16 +81,16 @@ class _Estimate:
         sizes: list[Figure] = []
         beside: list[Figure] = []
         if self.download is not None:
-            asked, size = download_stage(
+            downloaded, size = download_stage(
                 figures.of("download"), videos, self._sleeps(), self.settings.addresses, downloads
             )
-            beside.append(asked)
+            beside.append(downloaded)
             sizes.append(size)
         if self.extract is not None:
-            computed, size = extract_stage(
+            extracted, size = extract_stage(
                 figures.of("extract"), videos, self.extract, self._extraction_rates(), self._machine(), shards
             )
-            beside.append(computed)
+            beside.append(extracted)
             sizes.append(size)
         for name, spent, size in self._models(figures, videos):
             days.append(spent)
@@ -137,7 +137,7 @@ class _Estimate:
         return _probed(lambda: probe_training(shapes, share * self.settings.probe_seconds))
 
     def _models(self, figures: Figures, videos: Videos) -> list[tuple[str, Figure, Figure]]:
-        found = []
+        costs = []
         evaluations = [values for name, values in self.plan if name == "evaluate retrieval"]
         training = self._training_videos(figures, videos) if self.trains else videos.alive
         clips = self._clips(figures, Path(evaluations[0]["clips"])) if evaluations else videos.alive
@@ -151,7 +151,7 @@ class _Estimate:
             done = done if done and _same_cost(done["detail"].get("settings", {}), settings) else None
             model = settings.out.name
             days, size = train_stage(figures.of(f"train {model}"), training, own, shape, done)
-            found.append(("train", days, size))
+            costs.append(("train", days, size))
         schemes = {str(settings.out): settings.scheme for settings in self.trains}
         for values in evaluations:
             scheme = schemes.get(values["checkpoint"])
@@ -159,8 +159,8 @@ class _Estimate:
             done = report_so_far(Path(values["out"]) / "retrieval.json")
             stage = f"evaluate {Path(values['checkpoint']).name}"
             days = evaluate_stage(figures.of(stage), clips, own, done)
-            found.append(("evaluate", days, days))
-        return found
+            costs.append(("evaluate", days, days))
+        return costs
 
     def _training_videos(self, figures: Figures, videos: Videos) -> Figure:
         path = self.trains[0].manifest
@@ -229,9 +229,9 @@ _COSTS = (
 )
 
 
-def _same_cost(made: dict[str, Any], settings: TrainSettings) -> bool:
+def _same_cost(trained: dict[str, Any], settings: TrainSettings) -> bool:
     """Whether a model was trained with settings whose steps cost the same."""
     return all(
-        made.get(name) == (list(value) if isinstance(value := getattr(settings, name), tuple) else value)
+        trained.get(name) == (list(value) if isinstance(value := getattr(settings, name), tuple) else value)
         for name in _COSTS
     )

@@ -42,9 +42,9 @@ def count_videos(
 ) -> Videos:
     """How many videos there are to work on, and how long they are."""
     if downloads is not None:
-        asked = downloads.alive + downloads.gone
+        settled = downloads.alive + downloads.gone
         share = figures.add(
-            "share alive", downloads.alive / asked, "measured", f"{downloads.alive} of {asked} asked so far"
+            "share alive", downloads.alive / settled, "measured", f"{downloads.alive} of {settled} asked so far"
         )
         alive = figures.sum("alive", lambda n, s: n * s, "listed x share alive", listed, share)
     else:
@@ -155,9 +155,9 @@ def train_stage(
     )
     on_gpu = False
     if done is not None and done["detail"].get("videos", 0) >= batch:
-        made = done["done"] * (done["detail"]["videos"] // batch)
+        steps_done = done["done"] * (done["detail"]["videos"] // batch)
         source = f"its own report: {done['done']} epochs of {done['detail']['videos']} videos"
-        step = figures.add("seconds a step", done["seconds"] / made, "measured", source)
+        step = figures.add("seconds a step", done["seconds"] / steps_done, "measured", source)
         threads = 0
     elif isinstance(rates, str):
         step = figures.add("seconds a step", None, "unknown", rates)

@@ -89,8 +89,8 @@ class DatasetScan:
         # In the order in which extraction makes and removes: looked at so, no video and no shard slips through.
         names = _listed(plan_names, self.dataset / "plans")
         self._parts = self._found_parts()
-        found = {name: self._receipt(name) for name in _listed(receipt_names, self.dataset)}
-        self._receipts = {name: receipt for name, receipt in found.items() if receipt is not None}
+        receipts = {name: self._receipt(name) for name in _listed(receipt_names, self.dataset)}
+        self._receipts = {name: receipt for name, receipt in receipts.items() if receipt is not None}
         self._closed = _listed(closed_names, self.dataset)
         self._read_plans(names)
         self.ledger.update()
@@ -128,13 +128,13 @@ class DatasetScan:
             return None
 
     def _found_parts(self) -> dict[str, Numbers]:
-        found = {}
+        parts = {}
         with suppress(OSError):
             for entry in os.scandir(self.dataset / "parts"):
                 with suppress(OSError):
                     names = [name for name in os.listdir(entry.path) if not name.startswith(".")]
-                    found[entry.name] = self._numbered(name[:-3] for name in names if name.endswith(".h5"))
-        return found
+                    parts[entry.name] = self._numbered(name[:-3] for name in names if name.endswith(".h5"))
+        return parts
 
     def standing(self) -> tuple[NDArray[np.uint8], Counter[str]]:
         """By number where each video stands; and how many failed for which reason."""

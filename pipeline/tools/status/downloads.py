@@ -89,7 +89,7 @@ class DownloadScan:
     def _walk(self) -> None:
         # The ledger was read before: a file lies in its place before its line is written.
         stated, (done, deleted) = self.ledger.bytes().tolist(), self._done()
-        there: list[int] = []
+        on_disk: list[int] = []
         self._unstated = 0
         for parent, name, stem in _media_files(self.media):
             number = self._numbers.get(stem.encode())
@@ -97,11 +97,11 @@ class DownloadScan:
                 if not is_media_name(stem):
                     continue
                 number = self._numbers[stem.encode()] = len(self._numbers)
-            there.append(number)
+            on_disk.append(number)
             if number >= len(stated) or not stated[number]:
                 with suppress(OSError):
                     self._unstated += os.stat(os.path.join(parent, name)).st_size
-        self._there = np.unique(np.array(there, np.int64))
+        self._there = np.unique(np.array(on_disk, np.int64))
         self._lost = np.setdiff1d(np.flatnonzero(done & ~deleted), self._there)
 
     def _done(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -32,13 +32,13 @@ def lines(status: Status) -> list[str]:
     """The lines, each with its subject in front."""
     shown = [f"{status.kind} {plain(status.path)}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.time))}"]
     before = ""
-    for label, text in _told(status):
+    for label, text in _labelled(status):
         shown.append(f"{label if label != before else '':<{_LABEL}}{text}".rstrip())
         before = label
     return shown
 
 
-def _told(status: Status) -> Iterator[tuple[str, str]]:
+def _labelled(status: Status) -> Iterator[tuple[str, str]]:
     downloads, shards = status.downloads, status.shards
     if downloads is not None:
         yield from (("ids", text) for text in _ids(downloads))
@@ -57,8 +57,8 @@ def _told(status: Status) -> Iterator[tuple[str, str]]:
     if status.last_error is not None:
         error = status.last_error
         ago = duration(max(0.0, status.time - error.time))
-        said = f": {plain(error.message)}" if error.message else ""
-        yield "last error", f"{ago} ago, {plain(error.stage)} {plain(error.video_id)}: {plain(error.reason)}{said}"
+        message = f": {plain(error.message)}" if error.message else ""
+        yield "last error", f"{ago} ago, {plain(error.stage)} {plain(error.video_id)}: {plain(error.reason)}{message}"
     yield from (("note", plain(note)) for note in status.notes)
 
 

@@ -66,16 +66,16 @@ class StatusView:
         self.dataset = self._folder(stages, "extract", "out", "dataset", "data set")
         self.media = media or self._folder(stages, "download", "out", "media", "media")
         if media is not None and not media.is_dir():
-            raise InputError(f"{media}: no such folder; --media wants the folder of downloaded videos")
-        made = _made_with(self.dataset) if self.dataset is not None else {}
-        if self.media is None and isinstance(made.get("media"), str) and Path(made["media"]).is_dir():
-            self.media = Path(made["media"])
+            raise InputError(f"{media}: no such folder; expected the folder of downloaded videos for --media")
+        settings = _made_with(self.dataset) if self.dataset is not None else {}
+        if self.media is None and isinstance(settings.get("media"), str) and Path(settings["media"]).is_dir():
+            self.media = Path(settings["media"])
         self._numbers: VideoNumbers = {}
         self._downloads: DownloadScan | None = None
         if self.media is not None:
             attempts = _attempts(self.media, stages)
             try:
-                self._downloads = DownloadScan(self.media, self._numbers, ids or self._list(stages, made), attempts)
+                self._downloads = DownloadScan(self.media, self._numbers, ids or self._list(stages, settings), attempts)
             except InputError as error:
                 if ids is not None:
                     raise
@@ -93,12 +93,12 @@ class StatusView:
             return self.path if self.kind == kind else None
         # Paths of the run's file are seen from where `mcn run` was started.
         named = stages.get(stage, {}).get(key)
-        places = [Path(named)] if isinstance(named, str) else []
-        return next((place for place in (*places, self.path / name) if place.is_dir()), None)
+        candidates = [Path(named)] if isinstance(named, str) else []
+        return next((candidate for candidate in (*candidates, self.path / name) if candidate.is_dir()), None)
 
     @staticmethod
-    def _list(stages: dict[str, dict[str, Any]], made: dict[str, Any]) -> Path | None:
-        named = (stages.get("download", {}).get("ids"), stages.get("extract", {}).get("ids"), made.get("ids"))
+    def _list(stages: dict[str, dict[str, Any]], settings: dict[str, Any]) -> Path | None:
+        named = (stages.get("download", {}).get("ids"), stages.get("extract", {}).get("ids"), settings.get("ids"))
         return next((Path(ids) for ids in named if isinstance(ids, str) and ids), None)
 
     def look(self, now: float) -> Status:
@@ -171,8 +171,8 @@ def _kind(path: Path) -> Literal["data set", "media", "run"]:
     if any((path / name).is_dir() for name in ("dataset", "media", "models")):
         return "run"
     raise InputError(
-        f"{path}: neither a data set, nor a media folder, nor the folder of a run; what `mcn download`, `mcn extract` "
-        "or `mcn run` has as its out is wanted"
+        f"{path}: neither a data set, nor a media folder, nor the folder of a run; expected what "
+        "`mcn download`, `mcn extract` or `mcn run` has as its out"
     )
 
 
@@ -189,11 +189,11 @@ def _made_with(dataset: Path) -> dict[str, Any]:
     """The settings with which a data set was extracted to last, or first."""
     for file, keys in (("extract.json", ("detail", "settings")), ("dataset.json", ("settings",))):
         with suppress(InputError, KeyError, TypeError):
-            found = read_json(dataset / file)
+            values = read_json(dataset / file)
             for key in keys:
-                found = found[key]
-            if isinstance(found, dict):
-                return found
+                values = values[key]
+            if isinstance(values, dict):
+                return values
     return {}
 
 
@@ -219,9 +219,9 @@ def _extraction_left(downloads: Downloads | None, shards: Shards | None, to_extr
 
 
 def _disks(folders: list[Path]) -> list[Disk]:
-    found: dict[int, Disk] = {}
+    disks: dict[int, Disk] = {}
     for folder in folders:
         with suppress(OSError):
             usage = shutil.disk_usage(folder)
-            found.setdefault(folder.stat().st_dev, Disk(str(folder), usage.total, usage.free))
-    return list(found.values())
+            disks.setdefault(folder.stat().st_dev, Disk(str(folder), usage.total, usage.free))
+    return list(disks.values())

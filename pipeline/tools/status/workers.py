@@ -38,7 +38,7 @@ class Worker:
 
 def workers(leases: dict[str, Path], now: float) -> list[Worker]:
     """The holders of those leases that are there. `leases`: what is worked on -> path; `now`: seconds since 1970."""
-    found = []
+    holders = []
     for what, path in leases.items():
         try:
             seconds = max(0.0, now - path.stat().st_mtime)
@@ -52,10 +52,10 @@ def workers(leases: dict[str, Path], now: float) -> list[Worker]:
         state: Literal["at work", "silent", "ended"] = "silent" if silent else "at work"
         try:
             state = "ended" if has_ended(holder) else state
-            found.append(Worker(what, str(holder.host), int(holder.pid), state, round(seconds, 1)))
+            holders.append(Worker(what, str(holder.host), int(holder.pid), state, round(seconds, 1)))
         except (TypeError, ValueError):
             continue
-    return found
+    return holders
 
 
 def dataset_leases(dataset: Path) -> dict[str, Path]:
@@ -69,14 +69,14 @@ def dataset_leases(dataset: Path) -> dict[str, Path]:
 
 def media_leases(media: Path) -> dict[str, Path]:
     """What may be worked on in a media folder -> its lease."""
-    found = {}
+    leases = {}
     for path in sorted((media / SCRATCH).glob("*.json")):
         kind, _, rest = path.stem.partition("-")
         if kind == "download":
-            found[f"download {rest.replace('-', ' ')}"] = path
+            leases[f"download {rest.replace('-', ' ')}"] = path
         elif kind == "freeing":
-            found[f"extraction that deletes media ({rest})"] = path
-    return found
+            leases[f"extraction that deletes media ({rest})"] = path
+    return leases
 
 
 _TAIL_BYTES = 1 << 16
@@ -115,13 +115,13 @@ def model_states(models: Path, now: float) -> list[ModelState]:
 def _state(folder: Path, now: float) -> ModelState:
     last = last_row(folder / "metrics.csv")
     epochs = _settings(folder).get("epochs")
-    found = workers({folder.name: folder / "lock.json"}, now)
+    trainers = workers({folder.name: folder / "lock.json"}, now)
     return ModelState(
         folder.name,
         int(last.pop("epoch", 0)),
         epochs if isinstance(epochs, int) else None,
         {name: value for name, value in last.items() if name != "step"},
-        found[0] if found else None,
+        trainers[0] if trainers else None,
     )
 
 

@@ -92,7 +92,7 @@ def test_a_run_stops_at_the_first_stage_whose_work_is_not_there(
     assert [path.name for path in asked] == ["shared-seed3", "disjoint-seed3"]
     report = json.loads((tmp_path / "out" / "run.json").read_text())
     assert report["failed"] == {"train": 1} and report["done"] == 2 and not report["complete"]
-    assert "stopped at train: see above; the same command goes on there" in capsys.readouterr().out
+    assert "stopped at train: see above; rerun to resume there" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["stages"]) == 3
     assert not (tmp_path / "out" / "index.html").exists()
 
@@ -194,8 +194,8 @@ def test_settings_can_be_overridden_from_the_command_line(tmp_path: Path) -> Non
         ("out: o\ntrian: {}", "unknown section 'trian'; did you mean 'train'?"),
         ("out: o\ntrain: {epoch: 3}", "train: unknown setting 'epoch'; did you mean 'epochs'?"),
         ("out: o\ntrain: {epochs: many}", "epochs: a whole number is wanted, not 'many'"),
-        ("out: o\ntrain: [epochs]", "train: settings are wanted as `name: value` lines"),
-        ("out: o\nsample: false", "sample: settings are wanted"),
+        ("out: o\ntrain: [epochs]", "train: expected settings as `name: value` lines"),
+        ("out: o\nsample: false", "sample: expected settings"),
         ("out: o\nschemes: [disjiont]\ntrain: {}", "'disjiont' is neither built in nor a .yaml file; did you mean"),
         ("out: o\nschemes: 3", "schemes: a list is wanted"),
         ("out: o\nseeds: [one]", "seeds: a whole number is wanted, not 'one'"),
@@ -221,7 +221,7 @@ def test_all_of_a_file_is_checked_before_anything_runs(
 @pytest.mark.parametrize("override", ["train", "train.=3", "=", "train.epoch=3", "trian.epochs=3", "train=3"])
 def test_overrides_that_fit_nothing_are_refused(tmp_path: Path, override: str) -> None:
     path = written(tmp_path, "out: o\ntrain: {}\n")
-    with pytest.raises(InputError, match=r"--set|unknown|settings are wanted"):
+    with pytest.raises(InputError, match=r"--set|unknown|expected settings"):
         RunSettings.load(path, [override])
 
 

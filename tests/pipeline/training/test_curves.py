@@ -44,5 +44,5 @@ def test_a_full_disk_costs_these_lines_alone(
         curves.add({"total": 1.0}, 1, "step")
         curves.add({"total": 1.0}, 2, "step")
     assert capsys.readouterr().err == (
-        "mcn: TensorBoard's lines can't be written (No space left on device): training goes on without\n"
+        "mcn: TensorBoard's lines can't be written (No space left on device): training continues without them\n"
     )

@@ -406,7 +406,7 @@ def test_json_holds_what_is_printed(study: Path, capsys: pytest.CaptureFixture[s
         (["OUT/datset"], "no such folder; did you mean 'dataset'?"),
         (["OUT/run.yaml"], "no folder"),
         (["OUT/models"], "neither a data set, nor a media folder, nor the folder of a run"),
-        (["OUT", "--media", "OUT/none"], "--media wants the folder"),
+        (["OUT", "--media", "OUT/none"], "expected the folder of downloaded videos for --media"),
         (["OUT/dataset", "--ids", "OUT/none"], "give --media"),
         (["OUT", "--every", "0"], "every must be above 0"),
     ],
