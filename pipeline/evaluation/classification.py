@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.clips.cutting import ClipFeatures
 from pipeline.core.errors import InputError
 from pipeline.core.reporting import RunSummary
-from pipeline.core.tables import Table, percent
+from pipeline.core.tables import Table, percent, percent_interval
 from pipeline.evaluation.evaluate import digest_of, evaluate, scores_of, trained_on
 from pipeline.evaluation.lists import LabelledClip, clips_digest, clips_of_split, cut_out, read_clips
 from pipeline.evaluation.settings import ClassificationSettings
@@ -85,8 +85,8 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
     rows = []
     for name in (f"top-{k}" for k in CUTOFFS):
         for what, key in (("over clips", name), ("over classes", f"{name} by class")):
-            value, low, high = (percent(metrics[key][part]) for part in ("value", "low", "high"))
-            rows.append((f"{name}, mean {what}", value, f"{low}–{high}", percent(metrics["chance"][name])))
+            value, interval = percent(metrics[key]["value"]), percent_interval(metrics[key])
+            rows.append((f"{name}, mean {what}", value, interval, percent(metrics["chance"][name])))
     title = (
         f"Zero-shot classification, {detail['clips']} clips of {detail['videos']} videos, {detail['classes']} classes, "
         f"scheme {detail['scheme']}; in percent"

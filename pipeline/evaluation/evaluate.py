@@ -44,7 +44,7 @@ def evaluate(
         **{name: getattr(settings, name) for name in ("split", "bootstrap", "seed")},
         **inputs,
     }
-    if not _found_again(report, path, inputs):
+    if not _restored(report, path, inputs):
         report.detail = {
             **measure(model),
             **model.provenance(),
@@ -58,8 +58,8 @@ def evaluate(
     return report
 
 
-def _found_again(report: RunSummary, path: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether `path` holds results of the same inputs, which `report` then tells, and its tables lie beside it."""
+def _restored(report: RunSummary, path: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether `path` holds results of the same inputs, with their tables beside it: `report` then has them."""
     before = read_json(path) if path.exists() else None
     detail = before.get("detail") if isinstance(before, dict) else None
     if not isinstance(before, dict) or not isinstance(detail, dict) or detail.get("inputs") != inputs:

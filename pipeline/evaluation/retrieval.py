@@ -10,7 +10,7 @@ from extractors.text import words
 from models.clips import Embeddings
 from pipeline.core.errors import InputError
 from pipeline.core.reporting import RunSummary
-from pipeline.core.tables import Table, percent
+from pipeline.core.tables import Table, percent, percent_interval
 from pipeline.evaluation.evaluate import digest_of, evaluate, scores_of, trained_on
 from pipeline.evaluation.lists import LabelledClip, clips_digest, clips_of_split, cut_out, read_clips
 from pipeline.evaluation.settings import RetrievalSettings
@@ -59,14 +59,18 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
     return shown
 
 
+def _recalls(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Cells of the recalls, and of the interval of R@5."""
+    recall = metrics["recall"]
+    return (*(percent(recall[name]["value"]) for name in RECALLS), percent_interval(recall["R@5"]))
+
+
 def _row(way: Mapping[str, Any]) -> tuple[str, ...]:
     metrics, missing = way["metrics"], way["missing"]
-    interval = metrics["recall"]["R@5"]
     return (
         way["direction"] + ("" if way["contrasted"] else " *"),
         way["space"],
-        *(percent(metrics["recall"][name]["value"]) for name in RECALLS),
-        f"{percent(interval['low'])}–{percent(interval['high'])}",
+        *_recalls(metrics),
         f"{metrics['median_rank']['value']:.1f}",
         f"{metrics['mean_rank']['value']:.1f}",
         f"{missing['queries']} / {missing['candidates']}",
@@ -79,15 +83,7 @@ def _whole_videos(detail: Mapping[str, Any], notes: list[str]) -> Table:
     for rule in ("one caption", "caption average", "votes for videos", "votes for clips"):
         score = whole[rule]
         median = f"{score['median_rank']['value']:.1f}" if "median_rank" in score else ""
-        interval = score["recall"]["R@5"]
-        rows.append(
-            (
-                rule,
-                *(percent(score["recall"][name]["value"]) for name in RECALLS),
-                f"{percent(interval['low'])}–{percent(interval['high'])}",
-                median,
-            )
-        )
+        rows.append((rule, *_recalls(score), median))
     chance = whole["caption average"]
     by_chance = [percent(chance["chance"][name]) for name in RECALLS]
     rows.append(("chance", *by_chance, "", f"{chance['chance_median_rank']:.1f}"))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipeline.core.tables import Table
 from pipeline.experiment.settings import StudySettings
 from pipeline.experiment.training_runs import Run, processes_at_once
-from pipeline.training.speed import TrainingShape, probe_training
+from pipeline.training.speed import TrainingShape, probe_failure, probe_training
 
 PROBE_SECONDS = 20.0
 """In all; by it the hours are told."""
@@ -39,8 +39,7 @@ def _step_seconds(shapes: dict[str, TrainingShape]) -> tuple[dict[str, float], s
     try:
         rates = probe_training(shapes, PROBE_SECONDS)
     except (ValueError, RuntimeError, MemoryError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        return {}, f"no hours: the probe failed ({reason})"
+        return {}, f"no hours: {probe_failure(error)}"
     device = next(iter(rates.values())).device
     about = f"by steps timed on {device} for {PROBE_SECONDS:.0f} s; reading comes on top"
     return {kind: rate.step_s for kind, rate in rates.items()}, about

@@ -74,7 +74,7 @@ class MadeOf:
 
 
 @dataclass(frozen=True)
-class FoundClip:
+class IndexedClip:
     """One clip as a reader is shown it; times in seconds."""
 
     video_id: str
@@ -340,13 +340,13 @@ class EmbeddingsFile:
         """Start and end [n, 2] of clips that lie side by side, s."""
         return np.asarray(self.dataset("clips/times")[rows.start : rows.stop])
 
-    def clip(self, row: int) -> FoundClip:
+    def clip(self, row: int) -> IndexedClip:
         """One clip's table entry."""
         video = int(np.searchsorted(self._offsets, row, side="right")) - 1
         first, last = self._read("clips/text_offsets", row, row + 2).tolist()
         ((start, end),) = self._read("clips/times", row, row + 1).tolist()
         text = self._read("clips/text", first, last).tobytes().decode()
-        return FoundClip(self._read("videos/id", video, video + 1)[0].decode(), start, end, text)
+        return IndexedClip(self._read("videos/id", video, video + 1)[0].decode(), start, end, text)
 
     def _read(self, name: str, first: int, last: int) -> Array:
         """Rows of a dataset without HDF5, which takes a millisecond for each handful of bytes."""

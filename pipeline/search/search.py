@@ -18,17 +18,17 @@ from pipeline.core.reporting import RunSummary
 from pipeline.core.thumbnails import frame_jpeg
 from pipeline.dataset.folder import read_description as read_dataset
 from pipeline.download.media import MediaFinder
-from pipeline.search.embeddings import EmbeddingsFile, FoundClip
+from pipeline.search.embeddings import EmbeddingsFile, IndexedClip
 from pipeline.search.index import VECTORS, IndexDescription, read_description
 from pipeline.search.settings import SearchSettings
 from pipeline.search.vector_index import Floats, IndexPlan, VectorIndex
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """A clip and its score, an inner product."""
 
-    clip: FoundClip
+    clip: IndexedClip
     score: float
 
 
@@ -78,11 +78,11 @@ class ClipSearch:
         """Whether texts have vectors in the index's space."""
         return "text" in self._file.made_of.widths[self.description.space]
 
-    def nearest(self, query: Floats, top: int, without: Collection[int] = ()) -> list[Found]:
+    def nearest(self, query: Floats, top: int, without: Collection[int] = ()) -> list[SearchResult]:
         """The best `top` clips for a query [D], best first, rows in `without` left out."""
-        return [Found(self._file.clip(row), score) for row, score in self._index.search(query, top, without)]
+        return [SearchResult(self._file.clip(row), score) for row, score in self._index.search(query, top, without)]
 
-    def like(self, video_id: str, seconds: float, top: int) -> tuple[FoundClip, list[Found]]:
+    def like(self, video_id: str, seconds: float, top: int) -> tuple[IndexedClip, list[SearchResult]]:
         """The clip of a video at `seconds`, and the others nearest to it.
 
         Of several that contain the second, the one whose middle is nearest to it; of none, the nearest clip.
@@ -178,7 +178,9 @@ def parse_place(text: str) -> tuple[str, float]:
     return video_id, seconds
 
 
-def _pictures(settings: SearchSettings, paths: dict[str, str], results: list[Found], notes: list[str]) -> list[str]:
+def _pictures(
+    settings: SearchSettings, paths: dict[str, str], results: list[SearchResult], notes: list[str]
+) -> list[str]:
     """The path of each found clip's picture; "" where there is none, with a note that says why."""
     if settings.thumbnails is None:
         return [""] * len(results)

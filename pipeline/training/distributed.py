@@ -32,7 +32,7 @@ class Work(Protocol[Result]):
         ...
 
 
-class FabricExchange:
+class FabricCommunicator:
     """The communicator of several processes."""
 
     def __init__(self, fabric: Fabric) -> None:
@@ -62,7 +62,7 @@ class FabricExchange:
 
 def communicator_of(fabric: Fabric) -> Communicator:
     """What the processes of `fabric` share a batch through."""
-    return FabricExchange(fabric) if fabric.world_size > 1 else SingleProcess()
+    return FabricCommunicator(fabric) if fabric.world_size > 1 else SingleProcess()
 
 
 def started_from_outside() -> bool:

@@ -103,6 +103,11 @@ def probe_training(shapes: Mapping[str, TrainingShape], seconds: float) -> dict[
     return rates
 
 
+def probe_failure(error: Exception) -> str:
+    """Why there are no rates, in a line: a machine too small for a study is not the study's fault."""
+    return f"the probe failed: {(str(error) or type(error).__name__).splitlines()[0][:120]}"
+
+
 def _rates(shape: TrainingShape, seconds: float) -> TrainingRates:
     trial, settings = _Trial(shape), shape.settings
     step_s, clip_s, timed_clips = extrapolated(trial.step_s, shape.clips, (1 - _KMEANS_SHARE) * seconds)

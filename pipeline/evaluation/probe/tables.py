@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.core.tables import Table, percent, signed_percent
+from pipeline.core.tables import Table, percent, percent_interval, signed_percent
 from pipeline.evaluation.evaluate import trained_on
 from pipeline.evaluation.probe.clips import INPUT
 from pipeline.evaluation.probe.context import MEASURES
@@ -56,7 +56,7 @@ def _accuracy(entry: Entry) -> str:
 
 
 def _interval(score: Mapping[str, float] | None) -> str:
-    return "" if score is None else f"{percent(score['value'])} ({percent(score['low'])}–{percent(score['high'])})"
+    return "" if score is None else f"{percent(score['value'])} ({percent_interval(score)})"
 
 
 def _signed(difference: Mapping[str, float] | None) -> str:

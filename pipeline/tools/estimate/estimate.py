@@ -31,7 +31,7 @@ from pipeline.tools.estimate.stages import (
 from pipeline.tools.rates import downloads_so_far, report_so_far, shards_so_far
 from pipeline.tools.settings import EstimateSettings
 from pipeline.training.settings import TrainSettings
-from pipeline.training.speed import TrainingRates, TrainingShape, probe_training
+from pipeline.training.speed import TrainingRates, TrainingShape, probe_failure, probe_training
 
 _EXTRACTION_SHARE = 0.25
 """Of the probe's time; training has the rest."""
@@ -210,7 +210,7 @@ def _probed(probe: Callable[[], Rates]) -> Rates | str:
     except WeightsError as error:
         raise InputError(str(error)) from None
     except (ValueError, RuntimeError, MemoryError) as error:
-        return f"the probe failed: {(str(error) or type(error).__name__).splitlines()[0][:120]}"
+        return probe_failure(error)
 
 
 _COSTS = (

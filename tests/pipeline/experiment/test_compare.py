@@ -259,7 +259,7 @@ def test_what_no_model_will_be_asked_need_not_be_there(make_study: Callable[...,
         ({"reference": "disjoint"}, "reference 'disjoint' is none of the arms"),
         ({"seeds": [1, 1]}, "seeds without repeats"),
         ({"equal": ["depth"]}, "equal: \\[width, parameters\\]"),
-        ({"at_once": -1}, "at_once is -1"),
+        ({"at_once": -1}, "at_once: expected an integer of at least 0, got -1"),
         ({"sedes": [1]}, "unknown setting 'sedes'"),
     ],
 )
