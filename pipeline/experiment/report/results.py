@@ -110,8 +110,8 @@ def read_model(folder: Path, arm: str, seed: int, equal: Sequence[str], localize
     """The model in `folder`, whose name is the model's. `localized`: whether localization.json must be there, or is no
     result of it; None where it may be."""
 
-    def of(name: str) -> Json | None:
-        return read_json(folder / name) if (folder / name).exists() else None
+    def of(name: str, needed: bool = False) -> Json | None:
+        return read_json(folder / name) if needed or (folder / name).exists() else None
 
     return Model(
         name=folder.name,
@@ -121,6 +121,6 @@ def read_model(folder: Path, arm: str, seed: int, equal: Sequence[str], localize
         folder=folder,
         training=read_json(folder / TRAINING),
         retrieval=read_json(folder / RETRIEVAL),
-        localization=read_json(folder / LOCALIZATION) if localized else of(LOCALIZATION) if localized is None else None,
+        localization=None if localized is False else of(LOCALIZATION, needed=localized is True),
         probe=of(PROBE),
     )

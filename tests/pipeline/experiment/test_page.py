@@ -124,7 +124,8 @@ def test_steps_are_drawn_in_time_for_three_videos(page: Callable[..., Elements],
     score = {"value": 0.75, "low": 0.5, "high": 0.875}
     metrics = {"videos": 7, "tasks": 2, "steps": 14, "figures": {"IoD": score}, "chance": {"IoD": 0.1875}}
     detail = {"scheme": "shared", "space": "joint", "metrics": metrics, "steps digest": "e" * 64, "videos": videos}
-    stage = {"stage": "evaluate localization", "detail": detail, "notes": [], "failed": {}, "wall_seconds": 1}
+    counts = {"done": 7, "skipped": 0, "failed": {}, "wall_seconds": 1}
+    stage = counts | {"stage": "evaluate localization", "detail": detail, "notes": []}
     for stages in ([*results["stages"], stage], [stage]):
         shown = page(results | {"stages": stages})
         for text in ("Steps in time", "14 steps in 7 videos of 2 tasks", "75.0 %", "50.0 to 87.5 %", "18.8 %"):
