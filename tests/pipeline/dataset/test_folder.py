@@ -1,4 +1,4 @@
-"""A data set's Identity: settled once; every difference is named with both values."""
+"""A data set's Identity: settled once; every difference is named. Tombstones keep a video out without naming it."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.errors import InputError
 from pipeline.core.files import read_json
 from pipeline.dataset.captions import caption_identity
-from pipeline.dataset.folder import read_description, settle
+from pipeline.dataset.folder import FILE, add_tombstones, forgotten, is_forgotten, read_description, settle
 from pipeline.extraction.settings import ExtractSettings, identity
 
 DIGESTS = {"resnet152": "aa", "efficientnet-lite0": "bb", "davenet": "cc"}
@@ -129,3 +129,20 @@ def test_the_size_of_a_second_is_that_of_its_arrays(asked: dict[str, object], si
 def test_settings_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"streams|shard_size|fps|frame_size|size"):
         ExtractSettings(Path("media"), Path("out"), **change)  # type: ignore[arg-type]
+
+
+def test_a_forgotten_id_is_known_and_not_written_down(tmp_path: Path) -> None:
+    assert forgotten(tmp_path) == frozenset() and not is_forgotten("abcdefghijk", forgotten(tmp_path))
+    add_tombstones(tmp_path, ["abcdefghijk"])
+    add_tombstones(tmp_path, ["lmnopqrstuv", "abcdefghijk"])
+    found = forgotten(tmp_path)
+    assert len(found) == 2 and is_forgotten("abcdefghijk", found) and is_forgotten("lmnopqrstuv", found)
+    assert not is_forgotten("Abcdefghijk", found)
+    assert "abcdefghijk" not in (tmp_path / FILE).read_text()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema": 1, "sha256": 3}', '{"schema": 9, "sha256": []}'])
+def test_a_broken_file_is_not_taken_for_empty(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(InputError, match="restore it from a copy"):
+        forgotten(tmp_path)

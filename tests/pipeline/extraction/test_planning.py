@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import LedgerWriter
@@ -13,7 +15,7 @@ from pipeline.core.records import Outcome
 from pipeline.dataset.folder import add_tombstones
 from pipeline.dataset.shard_plans import plan_names, read_plan, shard_path, write_plans, write_receipt
 from pipeline.download.media import media_path
-from pipeline.extraction.planning import check_inputs, plan_videos, take_stock
+from pipeline.extraction.planning import IdSet, check_inputs, plan_videos, take_stock
 from pipeline.extraction.settings import ExtractSettings
 
 
@@ -169,3 +171,15 @@ def test_what_can_not_be_used_is_refused_before_anything_is_made(tmp_path: Path)
     ids = listed(tmp_path / "ids.csv", [*IDS, "spoilt id"])
     with pytest.raises(InputError, match="ids.csv line 14: 'spoilt id' is no video id"):
         check_inputs(ExtractSettings(tmp_path / "media", tmp_path / "dataset", ids=ids))
+
+
+ids = st.text("abcXYZ019_-", min_size=1, max_size=12)
+
+
+@given(st.lists(st.lists(ids, max_size=6), max_size=6), st.sets(ids, max_size=4), st.lists(ids, max_size=8))
+def test_it_answers_as_a_set(groups: list[list[str]], but: set[str], asked: list[str]) -> None:
+    truth = {video_id for group in groups for video_id in group}
+    found = IdSet(groups, but)
+    # The last is how Python names a file whose name isn't UTF-8.
+    for video_id in [*truth, *but, *asked, "", "é", "\udcff"]:
+        assert (video_id in found) == (video_id in truth and video_id not in but)

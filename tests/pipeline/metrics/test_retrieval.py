@@ -1,11 +1,16 @@
-"""Whole videos found by their captions, against loops over captions and videos."""
+"""Whole videos found by captions, against loops; ranks, recall and intervals, against counting by hand."""
+
+import itertools
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline.metrics.ranking import Side
-from pipeline.metrics.retrieval import CUTOFFS, full_video
+from pipeline.metrics.ranking import Side, positions
+from pipeline.metrics.retrieval import CUTOFFS, RetrievalMetrics, full_video
+from pipeline.metrics.retrieval import retrieval_metrics as metrics_of_positions
 
 OWNERS = ["b", "a", "b", "c", "c", "c", "d", "e", "f", "f", "g", "a"]
 
@@ -86,3 +91,132 @@ def test_scores_without_an_order_are_refused() -> None:
     candidates.vectors[3, 0] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
         full_video(queries, candidates, OWNERS)
+
+
+def retrieval_metrics(
+    scores: np.ndarray, owners: list[str], draws: int = 2000, seed: int = 0, **more: bool
+) -> RetrievalMetrics:
+    return metrics_of_positions(positions(scores), owners, draws, seed, **more)
+
+
+def by_all_orders(row: list[int], right: int) -> tuple[dict[int, float], float]:
+    """Recall and rank of candidate `right`, averaged over every order of the candidates that sorts the scores."""
+    places = [
+        order.index(right) + 1
+        for order in itertools.permutations(range(len(row)))
+        if all(row[a] >= row[b] for a, b in itertools.pairwise(order))
+    ]
+    return {k: sum(place <= k for place in places) / len(places) for k in CUTOFFS}, sum(places) / len(places)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6).flatmap(lambda n: st.lists(st.lists(st.integers(0, 3), min_size=n, max_size=n), min_size=n)))
+def test_ties_are_worth_the_average_over_all_their_orders(rows: list[list[int]]) -> None:
+    rows = rows[: len(rows[0])]
+    where = positions(np.array(rows, np.float64))
+    for index, row in enumerate(rows):
+        recall, rank = by_all_orders(row, index)
+        assert where.rank[index] == pytest.approx(rank)
+        for k in CUTOFFS:
+            assert where.hits(k)[index] == pytest.approx(recall[k])
+
+
+def test_metrics_of_scores_without_ties_are_the_textbook_ones() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(40, 40)) + 1.5 * np.eye(40)
+    metrics = retrieval_metrics(scores, [f"v{i // 4}" for i in range(40)], draws=10)
+    ranks = [sorted(row, reverse=True).index(row[i]) + 1 for i, row in enumerate(scores.tolist())]
+    assert metrics.queries == 40 and metrics.videos == 10
+    assert metrics.mean_rank.value == pytest.approx(np.mean(ranks)) and metrics.median_rank.value == np.median(ranks)
+    for k in CUTOFFS:
+        assert metrics.recall[f"R@{k}"].value == pytest.approx(np.mean([rank <= k for rank in ranks]))
+        assert metrics.chance[f"R@{k}"] == k / 40
+
+
+@pytest.mark.parametrize("value", [0.0, -np.inf, 7.5])
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_constant_scores_give_chance_in_every_metric(count: int, value: float) -> None:
+    metrics = retrieval_metrics(np.full((count, count), value), [f"v{i % 7}" for i in range(count)], draws=20)
+    for name, recall in metrics.recall.items():
+        assert recall.value == pytest.approx(metrics.chance[name])
+        assert recall.low == pytest.approx(recall.value) == pytest.approx(recall.high)
+    assert metrics.mean_rank.value == metrics.median_rank.value == metrics.chance_median_rank == (count + 1) / 2
+
+
+def test_chance_is_what_random_scores_score() -> None:
+    generator = np.random.default_rng(1)
+    found = [positions(generator.normal(size=(20, 20))) for _ in range(200)]
+    for k in CUTOFFS:
+        assert np.mean([where.hits(k).mean() for where in found]) == pytest.approx(k / 20, abs=0.015)
+
+
+def test_the_worst_score_is_last_and_the_best_first() -> None:
+    scores = np.ones((12, 12))
+    np.fill_diagonal(scores, -np.inf)
+    worst = retrieval_metrics(scores, list("abcdefghijkl"), draws=5)
+    assert worst.median_rank.value == 12 and all(recall.value == 0 for recall in worst.recall.values())
+    np.fill_diagonal(scores, np.inf)
+    best = retrieval_metrics(scores, list("abcdefghijkl"), draws=5)
+    assert best.median_rank.value == 1 and all(recall.high == recall.low == 1 for recall in best.recall.values())
+
+
+def test_nan_and_crooked_matrices_are_refused() -> None:
+    scores = np.zeros((3, 3))
+    scores[2, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        retrieval_metrics(scores, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="square"):
+        positions(np.zeros((3, 4)))
+
+
+def slow_bootstrap(values: list[float], owners: list[str], draws: int, seed: int) -> list[float]:
+    """Means over videos drawn with replacement, each bringing all its queries; videos in the order of their names."""
+    generator = np.random.default_rng(seed)
+    names = sorted(set(owners))
+    means = []
+    for row in generator.integers(len(names), size=(draws, len(names))).tolist():
+        taken = [value for n in row for value, owner in zip(values, owners, strict=True) if owner == names[n]]
+        means.append(sum(taken) / len(taken))
+    return means
+
+
+def test_intervals_are_a_bootstrap_over_videos() -> None:
+    generator = np.random.default_rng(2)
+    owners = [f"video{n}" for n in generator.integers(0, 9, 30)]
+    scores = generator.normal(size=(30, 30)) + 2 * np.eye(30)
+    metrics = retrieval_metrics(scores, owners, draws=300, seed=11)
+    hits = positions(scores).hits(1).tolist()
+    low, high = np.percentile(slow_bootstrap(hits, owners, 300, 11), [2.5, 97.5])
+    assert (metrics.recall["R@1"].low, metrics.recall["R@1"].high) == pytest.approx((low, high))
+    assert low < metrics.recall["R@1"].value < high
+
+
+def test_intervals_know_that_clips_of_a_video_are_not_independent() -> None:
+    # Ten videos of ten clips: all clips of half of the videos are found, none of the others'.
+    scores = np.zeros((100, 100))
+    np.fill_diagonal(scores, np.where(np.arange(100) // 10 < 5, 1.0, -1.0))
+    grouped = retrieval_metrics(scores, [f"v{i // 10}" for i in range(100)], draws=400).recall["R@1"]
+    apart = retrieval_metrics(scores, [f"v{i}" for i in range(100)], draws=400).recall["R@1"]
+    assert grouped.value == apart.value == 0.5
+    # Binomial standard errors of 10 and of 100 draws, times 2 x 1.96.
+    assert grouped.high - grouped.low == pytest.approx(3.92 * 0.5 / 10**0.5, abs=0.12)
+    assert apart.high - apart.low == pytest.approx(3.92 * 0.5 / 100**0.5, abs=0.04)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    scores = np.random.default_rng(3).normal(size=(15, 15))
+    owners = [f"v{i // 2}" for i in range(15)]
+    first, again, other = (retrieval_metrics(scores, owners, 50, seed).as_json() for seed in (4, 4, 5))
+    assert first == again and first != other
+
+
+def test_published_ties_are_counted_as_the_published_scripts_do() -> None:
+    scores = np.random.default_rng(6).integers(0, 4, (30, 30)).astype(float)
+    metrics = retrieval_metrics(scores, [f"v{i}" for i in range(30)], draws=5, published_ties=True)
+    # Every place in the sorted row whose score equals the right one's is a rank.
+    found = np.concatenate([np.flatnonzero(np.sort(-row) == -row[i]) for i, row in enumerate(scores)])
+    for k in CUTOFFS:
+        assert metrics.recall[f"R@{k}"].value == pytest.approx((found < k).sum() / 30)
+    assert metrics.median_rank.value == np.median(found) + 1
+    constant = retrieval_metrics(np.zeros((8, 8)), list("abcdefgh"), draws=5, published_ties=True)
+    assert constant.recall["R@5"].value == 5.0
