@@ -1,25 +1,16 @@
-"""Whether a shard or part is sound: exact types and layout, own digests, values that can be numbers.
-
-Run as a program it checks the files it is given, a line of JSON each: HDF5 may crash on a damaged file, and then takes
-that process alone with it.
-"""
+"""Whether a shard or part is sound: exact types and layout, own digests, values that can be numbers."""
 
 import json
-import os
-import resource
-import selectors
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
 from h5py import h5d, h5t
 
+from pipeline.core.child import Child, ChildError
 from pipeline.core.errors import InputError
 from pipeline.dataset.schema import ATTRIBUTES, Field, fields
 from pipeline.dataset.shard_reader import FeatureFile, digests_of
@@ -28,7 +19,6 @@ MEMORY_BYTES = 8 << 30
 """Address space of a process that checks files."""
 SECONDS_A_FILE = 60.0
 """Longest check of one file, reading at 20 MB/s apart."""
-_STARTING_S = 60.0
 
 
 def verify(path: Path) -> list[str]:
@@ -146,68 +136,20 @@ def _wrong_content(file: FeatureFile) -> Iterator[str]:
         yield "its attributes (name, plan, Identity or Provenance) don't match their sha256"
 
 
-class ShardChecker:
+class ShardChecker(Child):
     """Checks files in a process of its own: one that crashes or stops HDF5 costs itself alone. A context manager."""
 
     def __init__(self, seconds: float = SECONDS_A_FILE) -> None:
+        super().__init__("pipeline.dataset.shard_check:verify", MEMORY_BYTES)
         self._seconds = seconds
-        self._child: subprocess.Popen[bytes] | None = None
 
     def check(self, path: Path) -> list[str]:
         """The file's problems, as `verify` tells them."""
-        child = self._child = self._child or subprocess.Popen(
-            [sys.executable, "-m", "pipeline.dataset.shard_check"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-            bufsize=0,  # a line read ahead would hide from `select`
-        )
-        assert child.stdin is not None and child.stdout is not None
-        limit = _STARTING_S + self._seconds + (path.stat().st_size / 20e6 if path.exists() else 0)
-        with selectors.DefaultSelector() as selector:
-            selector.register(child.stdout, selectors.EVENT_READ)
-            with suppress(BrokenPipeError):
-                child.stdin.write(json.dumps(str(path)).encode() + b"\n")
-                child.stdin.flush()
-            # The child says first that it has begun: loading its libraries is no part of the file's time.
-            begun = child.stdout.readline() if selector.select(limit) else b""
-            answer = child.stdout.readline() if begun and selector.select(limit - _STARTING_S) else b""
-        if not answer:
-            self.close()
-            return [f"{path}: checking it crashes or stops the HDF5 library: damaged"]
-        problems: list[str] = json.loads(answer)
+        problems: list[str]
+        try:
+            problems = self.call(path, limit_s=self._seconds + (path.stat().st_size / 20e6 if path.exists() else 0))
+        except ChildError as error:
+            if error.reason == "start":
+                raise  # not the file's fault
+            problems = [f"{path}: checking it crashes or stops the HDF5 library: damaged"]
         return problems
-
-    def close(self) -> None:
-        """End the process."""
-        if self._child is not None:
-            assert self._child.stdin is not None and self._child.stdout is not None
-            self._child.kill()
-            self._child.wait()
-            with suppress(BrokenPipeError):
-                self._child.stdin.close()
-            self._child.stdout.close()
-        self._child = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-def environment() -> dict[str, str]:
-    """For a child that must import what this process does."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def _serve() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    for line in sys.stdin:
-        print(flush=True)
-        print(json.dumps(verify(Path(json.loads(line)))), flush=True)
-
-
-if __name__ == "__main__":
-    _serve()

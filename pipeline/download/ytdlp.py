@@ -1,11 +1,6 @@
-"""The one place that speaks to yt-dlp, and the program of the child that `download.fetcher` starts and may kill."""
+"""The one place that speaks to yt-dlp; loaded by the process that `download.fetcher` starts and may kill."""
 
-import os
-import signal
-import sys
-import threading
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -131,28 +126,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         inner = getattr(error, "exc_info", None) or (None, None)
         error = inner[1] or getattr(error, "cause", None) or error.__cause__ or error.__context__
-
-
-def main(descriptor: int) -> None:
-    """Serve requests from the connection at `descriptor`: settings first, then pairs of id and folder."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    connection = Connection(descriptor)
-    settings = connection.recv()
-    while True:
-        connection.send("ready")
-        try:
-            video_id, folder = connection.recv()
-        except EOFError:
-            return
-        connection.send(fetch(video_id, Path(folder), settings))
-
-
-def _die_with_parent() -> None:
-    # Nothing is ever written to standard input: its end is the parent's.
-    while os.read(0, 1):
-        pass
-    os.killpg(0, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from pipeline.clips.dataset import FeatureDataset
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_text
-from pipeline.core.lease import this_process
 from pipeline.core.provenance import usable_cores
 from pipeline.core.signals import STOPPED, asked_to_stop, wait
 from pipeline.experiment.settings import Arm, StudySettings
@@ -208,17 +207,11 @@ class Pool:
             # Threads that outnumber the cores cost more than they bring.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self.at_once)))
         stages = [[stage, "--config", str(run.folder / f"{stage.replace(' ', '-')}.yaml")] for stage, _ in run.stages]
-        command = [
-            sys.executable,
-            "-m",
-            "pipeline.experiment.training_process",
-            json.dumps(asdict(this_process())),
-            json.dumps(stages),
-        ]
+        command = [sys.executable, "-m", "pipeline.experiment.training_process", json.dumps(stages)]
         with open(run.folder / LOG_FILE, "ab") as log:
             # A signal to the whole group would reach it twice, and the second ends it at once: this one passes it on.
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         self._working[place] = (run, process)
 

@@ -4,24 +4,19 @@ PyTorch with ResNet152's weights takes most of a GiB. `prepare_networks` looks a
 the one that plans for a million ids, and waits for workers, is spared.
 """
 
-import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from extractors.errors import WeightsError
+from pipeline.core.child import Child, ChildError
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.caption_store import CaptionFolder, Captions, build_caption_store
 from pipeline.dataset.captions import caption_identity
 from pipeline.dataset.folder import read_description, settle
-from pipeline.dataset.shard_check import environment
 from pipeline.dataset.word_vectors import check_given, freeze_words
 from pipeline.extraction.settings import ExtractSettings, identity
 
@@ -51,31 +46,32 @@ def prepare_networks(settings: ExtractSettings, precision: str) -> Networks:
 
     InputError says what can't be had.
     """
-    asked = {
-        "specs": weight_specs(settings),
-        "folder": str(settings.out / "weights"),
-        "precision": precision,
-        "device": settings.device,
-    }
-    command = [sys.executable, "-m", "pipeline.extraction.prepare"]
     # What holds a weights file goes back to the system with it; glibc would keep 100 MB to 200 MB for the next.
-    system = environment() | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=system) as process:
-        assert process.stdin is not None and process.stdout is not None
-        # Left open: its end is this process's, and the other's too.
-        process.stdin.write(json.dumps(asked) + "\n")
-        process.stdin.flush()
-        lines = process.stdout.read().splitlines()
-    if process.returncode or not lines:
-        raise InputError(
-            f"the networks' weights: the process that looked at them ended with status {process.returncode}; "
-            "if nothing above says why, see whether this machine has 2 GB of memory to spare"
-        )
-    answer = json.loads(lines[-1])
-    if "error" in answer:
-        raise InputError(answer["error"])
-    files = {network: Path(path) for network, path in answer["files"].items()}
-    return Networks(files, answer["digests"], answer["precision"])
+    variables = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    with Child("pipeline.extraction.prepare:read_networks", variables=variables) as child:
+        try:
+            networks: Networks = child.call(
+                weight_specs(settings), settings.out / "weights", precision, settings.device
+            )
+        except ChildError as error:
+            raise InputError(
+                f"the networks' weights: the process that looked at them {error}; "
+                "if that doesn't say why, see whether this machine has 2 GB of memory to spare"
+            ) from None
+    return networks
+
+
+def read_networks(specs: Mapping[str, str], folder: Path, precision: str, device: str) -> Networks:
+    """As `prepare_networks`, in this process."""
+    from extractors.precision import resolve_device, resolve_precision
+    from extractors.weights import load_weights
+
+    try:
+        files = _weight_files(specs, folder)
+        digests = {network: load_weights(network, path).digest for network, path in files.items()}
+        return Networks(files, digests, resolve_precision(precision, resolve_device(device)))
+    except (WeightsError, ValueError) as error:
+        raise InputError(str(error)) from None
 
 
 def weight_specs(settings: ExtractSettings) -> dict[str, str]:
@@ -88,38 +84,6 @@ def _weight_files(specs: Mapping[str, str], folder: Path) -> dict[str, Path]:
     from extractors.weights import materialise
 
     return {network: materialise(network, spec, folder).resolve() for network, spec in specs.items()}
-
-
-def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from extractors.precision import resolve_device, resolve_precision
-    from extractors.weights import load_weights
-
-    try:
-        files = _weight_files(asked["specs"], Path(asked["folder"]))
-        return {
-            "files": {network: str(path) for network, path in files.items()},
-            "digests": {network: load_weights(network, path).digest for network, path in files.items()},
-            "precision": resolve_precision(asked["precision"], resolve_device(asked["device"])),
-        }
-    except (WeightsError, ValueError) as error:
-        return {"error": str(error)}
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
-def main() -> None:
-    """Read what is asked, a line of JSON, from standard input; print the answer as the last line."""
-    asked = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    print(json.dumps(_answer(asked)), flush=True)
-
-
-if __name__ == "__main__":
-    main()
 
 
 @dataclass(frozen=True)

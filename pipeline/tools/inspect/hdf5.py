@@ -1,12 +1,5 @@
-"""What a shard, a part, a caption store or a file of embeddings holds.
+"""What a shard, a part, a caption store or a file of embeddings holds."""
 
-Run as a program it describes one file: HDF5 may crash on a damaged one, and takes that process alone with it.
-"""
-
-import json
-import resource
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +7,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pipeline.core.child import Child, ChildError
 from pipeline.core.errors import InputError
 from pipeline.dataset.caption_store import CaptionStore
 from pipeline.dataset.schema import ATTRIBUTES, fields
-from pipeline.dataset.shard_check import MEMORY_BYTES, environment
+from pipeline.dataset.shard_check import MEMORY_BYTES
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.search.embeddings import ATTRIBUTES as EMBEDDINGS_ATTRIBUTES
 from pipeline.search.embeddings import EmbeddingsFile
@@ -27,33 +21,33 @@ _LONGEST_S = 300.0
 
 def inspect_hdf5(path: Path) -> tuple[str, dict[str, Any]]:
     """Kind (`shard`, `part`, `captions`, `embeddings`) and facts of a file. InputError for any other, or damage."""
-    command = [sys.executable, "-m", "pipeline.tools.inspect.hdf5", str(path)]
     try:
-        child = subprocess.run(command, capture_output=True, env=environment(), timeout=_LONGEST_S, check=False)
-        answer = json.loads(child.stdout)
-    except (subprocess.TimeoutExpired, ValueError):
+        with Child("pipeline.tools.inspect.hdf5:describe", MEMORY_BYTES) as child:
+            description: tuple[str, dict[str, Any]] = child.call(path, limit_s=_LONGEST_S)
+    except ChildError as error:
+        if error.reason == "start":
+            raise  # not the file's fault
         raise InputError(f"{path}: damaged: reading it crashes or stops the HDF5 library; see `mcn verify`") from None
-    if "problem" in answer:
-        raise InputError(answer["problem"])
-    return answer["kind"], answer["facts"]
+    return description
 
 
-def _described(path: Path) -> dict[str, Any]:
+def describe(path: Path) -> tuple[str, dict[str, Any]]:
+    """As `inspect_hdf5`, in this process: HDF5 may crash on a damaged file, and take it along."""
     try:
         with h5py.File(path, "r", locking=False) as file:
             names, attributes = set(file), set(file.attrs)
         if {"videos", "captions"} <= names and "left_out" in attributes:
-            return {"kind": "captions", "facts": _captions(path)}
+            return "captions", _captions(path)
         if attributes == set(ATTRIBUTES):
             return _features(path)
         if attributes == EMBEDDINGS_ATTRIBUTES:
-            return {"kind": "embeddings", "facts": _embeddings(path)}
-    except InputError as error:
-        return {"problem": str(error)}
+            return "embeddings", _embeddings(path)
+    except InputError:
+        raise
     except Exception as error:  # a damaged file makes HDF5 raise whatever it likes
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        return {"problem": f"{path}: damaged ({reason}); see `mcn verify`"}
-    return {"problem": f"{path}: an HDF5 file, but no shard, part, captions or embeddings of this program"}
+        raise InputError(f"{path}: damaged ({reason}); see `mcn verify`") from None
+    raise InputError(f"{path}: an HDF5 file, but no shard, part, captions or embeddings of this program")
 
 
 def _captions(path: Path) -> dict[str, Any]:
@@ -86,13 +80,13 @@ def _embeddings(path: Path) -> dict[str, Any]:
         }
 
 
-def _features(path: Path) -> dict[str, Any]:
+def _features(path: Path) -> tuple[str, dict[str, Any]]:
     with FeatureFile(path) as file:
         opened, kind, identity = file.hdf5, file.kind, file.identity
         if kind not in ("shard", "part"):
-            return {"problem": f"{path}: neither a shard nor a part, but {ascii(kind[:40])}"}
+            raise InputError(f"{path}: neither a shard nor a part, but {ascii(kind[:40])}")
         if not file.is_sealed():
-            return {"problem": f"{path}: its attributes don't match their sha256: it was changed; see `mcn verify`"}
+            raise InputError(f"{path}: its attributes don't match their sha256: it was changed; see `mcn verify`")
         datasets = {field.name: opened[field.name] for field in fields(identity)}
         durations, ids = file.durations(), file.video_ids
         decoders = [name.decode() for name in opened["videos/decoder"][:]]
@@ -117,9 +111,4 @@ def _features(path: Path) -> dict[str, Any]:
             mask, offsets = opened["audio/mask"][:], opened["audio/offsets"][:]
             heard = [bool(mask[a:b].any()) for a, b in zip(offsets, offsets[1:], strict=False)]
             facts["videos without sound"] = heard.count(False)
-    return {"kind": kind, "facts": facts}
-
-
-if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    print(json.dumps(_described(Path(sys.argv[1]))), flush=True)
+    return kind, facts

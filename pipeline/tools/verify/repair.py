@@ -1,20 +1,14 @@
-"""`mcn verify --repair`: removes what is bad, keeps what is sound, computes the rest anew.
-
-Run as a program it saves a damaged shard's sound videos as parts: HDF5 may crash on such a file, and takes that process
-alone with it.
-"""
+"""`mcn verify --repair`: removes what is bad, keeps what is sound, computes the rest anew."""
 
 import csv
 import io
-import json
-import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
 
+from pipeline.core.child import Child, ChildError
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_text
 from pipeline.core.lease import locked
-from pipeline.dataset import shard_check
 from pipeline.dataset.folder import half_forgotten, is_forgotten, kept_out, read_description
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.shard_plans import (
@@ -126,11 +120,9 @@ def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -
 
 def _save_sound_videos(dataset: Path, name: str) -> None:
     if shard_path(dataset, name).exists():
-        command = [sys.executable, "-m", "pipeline.tools.verify.repair", str(dataset), name]
-        try:
-            subprocess.run(command, stderr=subprocess.DEVNULL, env=shard_check.environment(), timeout=3600)
-        except subprocess.TimeoutExpired:
-            pass  # what it saved until then is saved
+        # HDF5 may crash on such a file. What is saved until then stays saved.
+        with suppress(ChildError, InputError), Child("pipeline.tools.verify.repair:save_sound_videos") as child:
+            child.call(dataset, name, limit_s=3600)
 
 
 def save_sound_videos(dataset: Path, name: str) -> int:
@@ -153,7 +145,3 @@ def save_sound_videos(dataset: Path, name: str) -> int:
             except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError):
                 continue
     return saved
-
-
-if __name__ == "__main__":
-    print(json.dumps(save_sound_videos(Path(sys.argv[1]), sys.argv[2])))

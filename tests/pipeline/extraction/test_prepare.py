@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from extractors.weights import load_weights
+from pipeline.core.child import environment
 from pipeline.core.errors import InputError
-from pipeline.dataset.shard_check import environment
 from pipeline.extraction.prepare import prepare_networks, prepare_weights
 from pipeline.extraction.settings import ExtractSettings
 
