@@ -1,7 +1,7 @@
 """One video's media file: drawn frames and sound as H.264 and AAC in MP4, the same bytes from the same story."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -61,7 +61,7 @@ class SegmentScene:
         image = self._view(seconds)
         self._canvas, self._draw = image, ImageDraw.Draw(image)
         if self.segment.kind == "step":
-            _ACTIONS[self.segment.action](self)
+            getattr(self, f"_{self.segment.action}")()
         elif self.segment.kind == "talk":
             self._talk()
         elif self.segment.object != ABSENT:
@@ -129,98 +129,72 @@ class SegmentScene:
         if self.segment.object != ABSENT:
             self._object(0.78, 0.80, RESTING_SHARE * 0.9)
 
+    def _chop(self) -> None:
+        gap = 0.03 + 0.10 * self._progress
+        whole = self._sprite("object", self.segment.object, OBJECT_SHARE)
+        half = whole.width // 2
+        self._shadow(0.44 + self._shift[0], 0.58 + self._shift[1] + 0.3 * self._unit / self.size[1], OBJECT_SHARE)
+        for side, left, right in ((-1, 0, half), (1, half, whole.width)):
+            part = whole.crop((left, 0, right, whole.height))
+            offset = side * (gap * self._unit + part.width) / 2 / self.size[0] * (-1 if self._mirrored else 1)
+            self._paste(part, 0.44 + self._shift[0] + offset, 0.58 + self._shift[1])
+        self._tool(0.56, 0.30 + 0.16 * abs(math.sin(self._turn)), 18)
 
-def _chop(s: SegmentScene) -> None:
-    gap = 0.03 + 0.10 * s._progress
-    whole = s._sprite("object", s.segment.object, OBJECT_SHARE)
-    half = whole.width // 2
-    s._shadow(0.44 + s._shift[0], 0.58 + s._shift[1] + 0.3 * s._unit / s.size[1], OBJECT_SHARE)
-    for side, left, right in ((-1, 0, half), (1, half, whole.width)):
-        part = whole.crop((left, 0, right, whole.height))
-        offset = side * (gap * s._unit + part.width) / 2 / s.size[0] * (-1 if s._mirrored else 1)
-        s._paste(part, 0.44 + s._shift[0] + offset, 0.58 + s._shift[1])
-    s._tool(0.56, 0.30 + 0.16 * abs(math.sin(s._turn)), 18)
+    def _peel(self) -> None:
+        self._object(0.44, 0.58)
+        stroke = math.sin(self._turn)
+        self._tool(0.60 + 0.06 * stroke, 0.42 + 0.14 * stroke, 40)
+        self._fall((210, 160, 90), 0.016, 8, 0.1, 0.42, 0.3)
 
+    def _grate(self) -> None:
+        self._tool(0.66, 0.46, -6, 0.86)
+        self._object(0.40, 0.56 + 0.07 * math.sin(self._turn))
+        self._fall((250, 226, 150), 0.010, 24, 0.2, 0.42, 0.4)
 
-def _peel(s: SegmentScene) -> None:
-    s._object(0.44, 0.58)
-    stroke = math.sin(s._turn)
-    s._tool(0.60 + 0.06 * stroke, 0.42 + 0.14 * stroke, 40)
-    s._fall((210, 160, 90), 0.016, 8, 0.1, 0.42, 0.3)
+    def _whisk(self) -> None:
+        self._object(0.44, 0.62)
+        self._tool(
+            0.46 + 0.09 * math.cos(self._turn), 0.36 + 0.04 * math.sin(self._turn), 24 * math.cos(self._turn), 0.72
+        )
 
+    def _fry(self) -> None:
+        self._tool(0.48, 0.60, 0, 1.02)
+        self._object(0.42, 0.57 - 0.03 * abs(math.sin(self._turn)), OBJECT_SHARE * 0.86)
+        self._fall((236, 236, 236), 0.020, 9, 0.0, -0.6, 0.3)
 
-def _grate(s: SegmentScene) -> None:
-    s._tool(0.66, 0.46, -6, 0.86)
-    s._object(0.40, 0.56 + 0.07 * math.sin(s._turn))
-    s._fall((250, 226, 150), 0.010, 24, 0.2, 0.42, 0.4)
+    def _wash(self) -> None:
+        self._object(0.44, 0.64)
+        self._tool(0.56, 0.28, 0, 0.72)
+        self._fall((120, 196, 250), 0.014, 26, -0.15, 0.45, 0.34)
 
+    def _brush(self) -> None:
+        self._object(0.44, 0.60)
+        stroke = math.sin(self._turn)
+        self._tool(0.50 + 0.12 * stroke, 0.38, -20 + 22 * stroke)
 
-def _whisk(s: SegmentScene) -> None:
-    s._object(0.44, 0.62)
-    s._tool(0.46 + 0.09 * math.cos(s._turn), 0.36 + 0.04 * math.sin(s._turn), 24 * math.cos(s._turn), 0.72)
+    def _roll(self) -> None:
+        self._object(0.44, 0.62, squash=1 - 0.22 * self._progress)
+        self._tool(0.46 + 0.12 * math.sin(self._turn), 0.40, 8, 0.92)
 
+    def _mash(self) -> None:
+        push = abs(math.sin(self._turn))
+        self._object(0.44, 0.62, squash=1 - 0.10 * push - 0.14 * self._progress)
+        self._tool(0.48, 0.26 + 0.12 * push, 0, 0.72)
 
-def _fry(s: SegmentScene) -> None:
-    s._tool(0.48, 0.60, 0, 1.02)
-    s._object(0.42, 0.57 - 0.03 * abs(math.sin(s._turn)), OBJECT_SHARE * 0.86)
-    s._fall((236, 236, 236), 0.020, 9, 0.0, -0.6, 0.3)
+    def _salt(self) -> None:
+        self._object(0.44, 0.62)
+        self._fall((255, 255, 255), 0.010, 26, -0.3, 0.2, 0.2)
+        self._tool(0.50, 0.26 + 0.04 * math.sin(2 * self._turn), 20 + 10 * math.sin(2 * self._turn), 0.52)
 
+    def _lift(self) -> None:
+        height = 0.05 * math.sin(self._turn / 2)
+        self._object(0.44, 0.60 + height)
+        self._tool(0.44, 0.38 + height * self.size[1] / self._unit, 0, 0.78)
 
-def _wash(s: SegmentScene) -> None:
-    s._object(0.44, 0.64)
-    s._tool(0.56, 0.28, 0, 0.72)
-    s._fall((120, 196, 250), 0.014, 26, -0.15, 0.45, 0.34)
-
-
-def _brush(s: SegmentScene) -> None:
-    s._object(0.44, 0.60)
-    stroke = math.sin(s._turn)
-    s._tool(0.50 + 0.12 * stroke, 0.38, -20 + 22 * stroke)
-
-
-def _roll(s: SegmentScene) -> None:
-    s._object(0.44, 0.62, squash=1 - 0.22 * s._progress)
-    s._tool(0.46 + 0.12 * math.sin(s._turn), 0.40, 8, 0.92)
-
-
-def _mash(s: SegmentScene) -> None:
-    push = abs(math.sin(s._turn))
-    s._object(0.44, 0.62, squash=1 - 0.10 * push - 0.14 * s._progress)
-    s._tool(0.48, 0.26 + 0.12 * push, 0, 0.72)
-
-
-def _salt(s: SegmentScene) -> None:
-    s._object(0.44, 0.62)
-    s._fall((255, 255, 255), 0.010, 26, -0.3, 0.2, 0.2)
-    s._tool(0.50, 0.26 + 0.04 * math.sin(2 * s._turn), 20 + 10 * math.sin(2 * s._turn), 0.52)
-
-
-def _lift(s: SegmentScene) -> None:
-    height = 0.05 * math.sin(s._turn / 2)
-    s._object(0.44, 0.60 + height)
-    s._tool(0.44, 0.38 + height * s.size[1] / s._unit, 0, 0.78)
-
-
-def _glaze(s: SegmentScene) -> None:
-    s._object(0.44, 0.62)
-    s._fall((96, 48, 20), 0.020, 26, -0.22, 0.2, 0.05)
-    s._tool(0.62, 0.26 + 0.02 * math.sin(s._turn), 44, 0.58)
-
-
-_ACTIONS: dict[str, Callable[[SegmentScene], None]] = {
-    "chop": _chop,
-    "peel": _peel,
-    "grate": _grate,
-    "whisk": _whisk,
-    "fry": _fry,
-    "wash": _wash,
-    "brush": _brush,
-    "roll": _roll,
-    "mash": _mash,
-    "salt": _salt,
-    "lift": _lift,
-    "glaze": _glaze,
-}
+    def _glaze(self) -> None:
+        self._object(0.44, 0.62)
+        self._fall((96, 48, 20), 0.020, 26, -0.22, 0.2, 0.05)
+        self._tool(0.62, 0.26 + 0.02 * math.sin(self._turn), 44, 0.58)
 
 
 TICKS = 600

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -66,43 +65,7 @@ DEAD_CLASSES = (
     ("removed", "Video unavailable"),
     ("private", "Private video"),
 )
-"""(class, message): one dead id for each."""
-
-
-@dataclass(frozen=True)
-class DeadVideo:
-    """An id that gives no video, the class of the reason, and what the site says."""
-
-    video_id: str
-    reason: str
-    message: str
-
-
-def dead_videos(video_ids: list[str]) -> list[DeadVideo]:
-    """One for each of the reasons, in their order; `video_ids` are as many."""
-    return [
-        DeadVideo(video_id, reason, message)
-        for video_id, (reason, message) in zip(video_ids, DEAD_CLASSES, strict=True)
-    ]
-
-
-TRUTH_COLUMNS = (
-    "video_id",
-    "second",
-    "task_id",
-    "kind",
-    "step",
-    "action",
-    "object",
-    "background",
-    "noise",
-    "voice",
-    "action_sound",
-    "phrase",
-    "named",
-    "words",
-)
-STEP_COLUMNS = ("video_id", "task_id", "step", "start", "end", "action", "object", "text")
+"""(class, message of the site): one dead id for each."""
 
 
 def truth_rows(story: VideoStory, utterances: tuple[Utterance, ...]) -> Iterator[dict[str, str]]:

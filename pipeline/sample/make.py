@@ -3,7 +3,7 @@
 import csv
 import io
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,17 +18,7 @@ from pipeline.core.provenance import usable_cores
 from pipeline.core.records import Caption
 from pipeline.core.reporting import Progress, RunSummary
 from pipeline.sample.film import write_film
-from pipeline.sample.lists import (
-    DEAD_CLASSES,
-    STEP_COLUMNS,
-    TRUTH_COLUMNS,
-    DeadVideo,
-    dead_videos,
-    make_captions,
-    permuted_texts,
-    step_rows,
-    truth_rows,
-)
+from pipeline.sample.lists import DEAD_CLASSES, make_captions, permuted_texts, step_rows, truth_rows
 from pipeline.sample.procedures import PROCEDURES, Procedure
 from pipeline.sample.settings import AUDIO, TEXT, SampleSettings
 from pipeline.sample.sound import make_soundtrack, white_noise_instead
@@ -38,7 +28,6 @@ from pipeline.sample.story import VideoStory, make_stories, video_ids
 FORMAT = 1
 """Raised when the same settings give other bytes."""
 SUMMARY = "sample.json"
-LIST_COLUMNS = ("video_id", "category_1", "category_2", "rank", "task_id")
 CATEGORY = "Food and Entertaining"
 
 OnProgress = Callable[[int, int], None]
@@ -95,7 +84,11 @@ def make_sample(settings: SampleSettings, on_progress: OnProgress | None = None)
     for left_over in media.glob(f".*{ASIDE}"):
         left_over.unlink()
     kept = sum(_media_path(media, story).exists() for story in stories)
-    told = _tell_all(stories, settings, on_progress)
+    told: dict[str, _Told] = {}
+    for one in _results(stories, settings):
+        told[one.video_id] = one
+        if on_progress is not None:
+            on_progress(len(told), len(stories))
     captions = {story.video_id: told[story.video_id].captions for story in stories}
     if settings.uninformative == TEXT:
         captions = permuted_texts(captions, settings.seed)
@@ -159,15 +152,6 @@ def _tell(story: VideoStory, settings: SampleSettings) -> _Told:
     )
 
 
-def _tell_all(stories: list[VideoStory], settings: SampleSettings, on_progress: OnProgress | None) -> dict[str, _Told]:
-    told: dict[str, _Told] = {}
-    for one in _results(stories, settings):
-        told[one.video_id] = one
-        if on_progress is not None:
-            on_progress(len(told), len(stories))
-    return told
-
-
 def _results(stories: list[VideoStory], settings: SampleSettings) -> Iterator[_Told]:
     processes = settings.processes or usable_cores()
     if processes == 1:
@@ -186,9 +170,9 @@ def _results(stories: list[VideoStory], settings: SampleSettings) -> Iterator[_T
             pool.shutdown(cancel_futures=True)
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+def _csv(rows: Iterable[Mapping[str, str]]) -> str:
+    rows, text = list(rows), io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -199,7 +183,7 @@ def _write_lists(
 ) -> list[str]:
     """Write every file but the media; their names."""
     seed = stories[0].seed
-    dead = dead_videos(video_ids(seed, len(stories) + len(DEAD_CLASSES))[len(stories) :])
+    dead = video_ids(seed, len(stories) + len(DEAD_CLASSES))[len(stories) :]
     lines = {
         video_id: {
             "start": [caption.start for caption in said],
@@ -209,14 +193,14 @@ def _write_lists(
         for video_id, said in captions.items()
     }
     texts = {
-        "HowTo100M_v1.csv": _csv(LIST_COLUMNS, _list_rows(seed, stories, dead)),
-        "task_ids.csv": _csv(("task_id", "task"), ({"task_id": str(p.task_id), "task": p.name} for p in PROCEDURES)),
-        "truth.csv": _csv(TRUTH_COLUMNS, truth),
-        "steps.csv": _csv(STEP_COLUMNS, (row for story in stories for row in step_rows(story))),
-        "split.csv": _csv(("video_id", "split"), ({"video_id": s.video_id, "split": s.split} for s in stories)),
+        "HowTo100M_v1.csv": _csv(_list_rows(seed, stories, dead)),
+        "task_ids.csv": _csv({"task_id": str(p.task_id), "task": p.name} for p in PROCEDURES),
+        "truth.csv": _csv(truth),
+        "steps.csv": _csv(row for story in stories for row in step_rows(story)),
+        "split.csv": _csv({"video_id": s.video_id, "split": s.split} for s in stories),
         "dead.csv": _csv(
-            ("video_id", "class", "message"),
-            ({"video_id": d.video_id, "class": d.reason, "message": d.message} for d in dead),
+            {"video_id": video_id, "class": reason, "message": message}
+            for video_id, (reason, message) in zip(dead, DEAD_CLASSES, strict=True)
         ),
     }
     for name, text in texts.items():
@@ -225,11 +209,11 @@ def _write_lists(
     return [*texts, "caption.json"]
 
 
-def _list_rows(seed: int, stories: list[VideoStory], dead: list[DeadVideo]) -> Iterator[dict[str, str]]:
+def _list_rows(seed: int, stories: list[VideoStory], dead: list[str]) -> Iterator[dict[str, str]]:
     """The published list's columns, living and dead ids mixed, ranked within their task as by a search."""
     listed: list[tuple[str, Procedure]] = [(story.video_id, story.procedure) for story in stories]
     procedures = sorted({story.procedure for story in stories}, key=lambda procedure: procedure.task_id)
-    listed += [(one.video_id, procedures[index % len(procedures)]) for index, one in enumerate(dead)]
+    listed += [(video_id, procedures[index % len(procedures)]) for index, video_id in enumerate(dead)]
     ranks = dict.fromkeys(procedures, 0)
     for position in np.random.default_rng([seed, *b"list"]).permutation(len(listed)):
         video_id, procedure = listed[position]

@@ -11,7 +11,6 @@ from pipeline.sample.canvas import Canvas, Colour, bezier
 GREEN: Colour = (52, 140, 48)
 DARK_GREEN: Colour = (28, 92, 36)
 BROWN: Colour = (110, 70, 36)
-CREAM: Colour = (250, 238, 205)
 
 _Drawer = Callable[[Canvas], None]
 

@@ -10,7 +10,6 @@ from pipeline.sample.canvas import Canvas, Colour, bezier
 STEEL: Colour = (196, 204, 212)
 DARK_STEEL: Colour = (120, 130, 142)
 BLACK: Colour = (34, 34, 40)
-WOOD: Colour = (196, 142, 84)
 
 _Drawer = Callable[[Canvas], None]
 
