@@ -4,7 +4,7 @@ import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import apache_beam as beam
@@ -12,15 +12,15 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.pvalue import PCollection
 
-from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
-from beam_jobs.worker_errors import ReportingDoFn, raise_counted
+from beam_jobs.options import beam_options, runner_name
+from beam_jobs.worker_errors import ReportingDoFn, running
 from pipeline.core import signals
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.lease import locked
 from pipeline.core.ledger import latest_states
 from pipeline.core.partition import find_part
-from pipeline.core.records import EXTRACTED, Outcome
+from pipeline.core.records import EXTRACTED, STAGE, Outcome
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.core.video_ids import is_video_id
 from pipeline.dataset.folder import forgotten, is_forgotten
@@ -28,7 +28,6 @@ from pipeline.dataset.shard_plans import hash_order
 from pipeline.download.budget import download_lock
 from pipeline.download.downloader import (
     SIGNAL,
-    STAGE,
     Downloader,
     DownloadJob,
     Request,
@@ -50,20 +49,16 @@ class _Download(ReportingDoFn):
         super().__init__(counted)
         self.job = job
 
-    def open(self) -> None:
-        self.downloader = Downloader(self.job)
+    def open(self) -> Downloader:
+        return Downloader(self.job)
 
-    def work(self, request: Request) -> Iterator[Outcome]:
-        outcome = self.downloader.download(request)
+    def work(self, downloader: Downloader, request: Request) -> Iterator[Outcome]:
+        outcome = downloader.download(request)
         counter = Metrics.counter
         counter("DownloadVideos", outcome.reason or outcome.outcome).inc()
         counter("DownloadVideos", "bytes").inc(outcome.detail.get("bytes", 0))
         counter("DownloadVideos", "milliseconds").inc(round(1000 * outcome.detail.get("seconds", 0)))
         yield outcome
-
-    def close(self) -> None:
-        if hasattr(self, "downloader"):
-            self.downloader.close()
 
 
 @dataclass
@@ -99,12 +94,11 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> RunSu
         report.notes.append(f"{len(kept_out)} videos were forgotten and stay out")
     with locked(download_lock(settings.out, str(part)), f"downloading to {settings.out}"):
         _download(settings, report, video_ids, options)
-    runner = options.get_all_options()["runner"]
     report.detail |= {
         "media": str(settings.out),
         "part": str(part),
         "settings": as_plain(settings),
-        "runner": "local" if runner == LOCAL_RUNNER else runner,
+        "runner": runner_name(options),
     }
     report.finish().publish(settings.out / "download.json")
     return report
@@ -131,11 +125,8 @@ def _download(settings: DownloadSettings, report: RunSummary, video_ids: list[st
             stack.callback(clear_scratch, job)
             stack.enter_context(signals.stop_file(job.scratch / f"stop-{SIGNAL}"))
             stack.enter_context(ledger_progress(ledger, STAGE, len(requests), STAGE))
-            local = options.get_all_options()["runner"] == LOCAL_RUNNER
-            with quiet_local_workers(), workers_input_errors(), beam.Pipeline(options=options) as pipeline:
-                _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job, counted=local)
-            if local:
-                raise_counted(pipeline.result)
+            with running(options) as (pipeline, counted):
+                _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job, counted)
             reason = stopped(job)
     _count(report, settings, video_ids, there)
     report.stopped = reason == SIGNAL
@@ -163,21 +154,10 @@ def _serve(settings: DownloadSettings, stack: ExitStack) -> str:
 
 def _fetching(settings: DownloadSettings, url: str, workers: int) -> FetchSettings:
     pace = workers if settings.site == "youtube" else 0
-    return FetchSettings(
-        site=settings.site,
-        site_url=url,
-        format=settings.format,
-        format_sort=settings.format_sort,
-        sleep_requests=settings.sleep_requests * pace,
-        sleep_interval=settings.sleep_interval * pace,
-        max_sleep_interval=settings.max_sleep_interval * pace,
-        retries=settings.retries,
-        retry_wait_s=settings.retry_wait_s,
-        time_limit_s=settings.time_limit_s,
-        socket_timeout_s=settings.socket_timeout_s,
-        cookies=settings.cookies.resolve() if settings.cookies else None,
-        proxy=settings.proxy or None,
-    )
+    own = {field.name: getattr(settings, field.name) for field in fields(FetchSettings)}
+    own |= {name: own[name] * pace for name in ("sleep_requests", "sleep_interval", "max_sleep_interval")}
+    cookies = settings.cookies.resolve() if settings.cookies else None
+    return FetchSettings(**own | {"site_url": url, "cookies": cookies, "proxy": settings.proxy or None})
 
 
 def _count(report: RunSummary, settings: DownloadSettings, video_ids: list[str], before: set[str]) -> None:

@@ -7,19 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PCollection
 
-from beam_jobs.options import LOCAL_RUNNER, beam_options, quiet_local_workers, workers_input_errors
-from beam_jobs.worker_errors import ReportingDoFn, raise_counted
+from beam_jobs.options import beam_options, runner_name
+from beam_jobs.worker_errors import ReportingDoFn, running
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.extraction.driver import ExtractionRounds
 from pipeline.extraction.settings import ExtractSettings
+
+if TYPE_CHECKING:
+    from pipeline.extraction.worker import ShardWorker
 
 __all__ = ["ExtractSettings", "ExtractShards", "run"]
 
@@ -29,15 +31,15 @@ class _ExtractShard(ReportingDoFn):
         super().__init__(counted)
         self.settings, self.weight_files, self.stop = settings, weight_files, stop
 
-    def open(self) -> None:
+    def open(self) -> "ShardWorker":
         # Here, so that the process that only drives the job loads no PyTorch.
         from pipeline.extraction.worker import ShardWorker
 
         files = {name: Path(path) for name, path in self.weight_files.items()}
-        self.worker = ShardWorker(self.settings, files, Path(self.stop) if self.stop else None)
+        return ShardWorker(self.settings, files, Path(self.stop) if self.stop else None)
 
-    def work(self, plan_name: str) -> Iterator[tuple[str, dict[str, int]]]:
-        counts = self.worker.extract(plan_name)
+    def work(self, worker: "ShardWorker", plan_name: str) -> Iterator[tuple[str, dict[str, int]]]:
+        counts = worker.extract(plan_name)
         for outcome, number in counts.items():
             Metrics.counter("ExtractShards", outcome).inc(number)
         yield plan_name, dict(counts)
@@ -46,10 +48,6 @@ class _ExtractShard(ReportingDoFn):
         if self.stop:
             with suppress(OSError):  # the disk may be full
                 Path(self.stop).touch()
-
-    def close(self) -> None:
-        if hasattr(self, "worker"):
-            self.worker.close()
 
 
 @dataclass
@@ -82,24 +80,15 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSum
         captions=settings.captions.resolve() if settings.captions else None,
     )
     options = beam_options(beam_arguments, local_workers=settings.workers or usable_cores())
-    runner = options.get_all_options()["runner"]
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     rounds = ExtractionRounds(settings, f"{uuid.uuid4().hex}")
     with rounds.stop_file() as stop:
         for names, videos in rounds:
             with ledger_progress(settings.out / "ledger", "extract", videos, "extract"):
-                _extract(names, settings, {n: str(path) for n, path in rounds.weight_files.items()}, str(stop), options)
+                weight_files = {network: str(path) for network, path in rounds.weight_files.items()}
+                with running(options) as (pipeline, counted):
+                    _ = pipeline | beam.Create(names) | ExtractShards(settings, weight_files, str(stop), counted)
     report = rounds.report()
-    report.detail["runner"] = "local" if runner == LOCAL_RUNNER else runner
+    report.detail["runner"] = runner_name(options)
     report.finish().publish(settings.out / "extract.json")
     return report
-
-
-def _extract(
-    names: list[str], settings: ExtractSettings, weight_files: dict[str, str], stop: str, options: PipelineOptions
-) -> None:
-    local = options.get_all_options()["runner"] == LOCAL_RUNNER
-    with quiet_local_workers(), workers_input_errors(), beam.Pipeline(options=options) as pipeline:
-        _ = pipeline | beam.Create(names) | ExtractShards(settings, weight_files, stop, counted=local)
-    if local:
-        raise_counted(pipeline.result)

@@ -2,13 +2,7 @@
 
 import difflib
 import importlib
-import json
-import logging
-import os
-import re
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import (
@@ -113,34 +107,7 @@ def _nearest(flag: str, known: Iterable[str]) -> str:
     return f"did you mean {names[near[0]]!r}?" if near else "see --help and the options of your Beam runner"
 
 
-@contextmanager
-def quiet_local_workers() -> Iterator[None]:
-    """Keep Beam's local worker processes from logging every channel that they open, unless --debug asks for it.
-
-    Beam 2.77 hands them no option by other ways than this variable of the environment.
-    """
-    if logging.getLogger().isEnabledFor(logging.DEBUG):
-        yield
-        return
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as options:
-        json.dump({"default_sdk_harness_log_level": "ERROR"}, options)
-        options.flush()
-        os.environ["PIPELINE_OPTIONS_FILE"] = options.name
-        try:
-            yield
-        finally:
-            del os.environ["PIPELINE_OPTIONS_FILE"]
-
-
-@contextmanager
-def workers_input_errors() -> Iterator[None]:
-    """Raise a worker's InputError as what it was: runners wrap it, traceback and all, in errors of their own."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        found = re.search(r"InputError: (.+?)(?: \[while running .*)?$", str(error), re.MULTILINE)
-        if found is None:
-            raise
-        raise InputError(found[1]) from error
+def runner_name(options: PipelineOptions) -> str:
+    """The runner as reports name it: `local`, or Beam's name."""
+    runner: str = options.get_all_options()["runner"]
+    return "local" if runner == LOCAL_RUNNER else runner

@@ -1,44 +1,50 @@
 """A worker's InputError, brought to the process that drives the job: one line, with nothing of Beam's around it."""
 
+import json
+import logging
+import os
+import re
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics, MetricsFilter
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_jobs.options import runner_name
 from pipeline.core.errors import InputError
 
 _NAMESPACE = "InputError"
 
 
 class ReportingDoFn(beam.DoFn):
-    """A DoFn by `open`, `work` and `close`. After an InputError it takes up no further element.
+    """A DoFn by `open` and `work`. After an InputError it takes up no further element.
 
-    With `counted` errors are counters, named by their messages, for `raise_counted`: raised, an error is logged by
+    With `counted` errors are counters, named by their messages, for `running`: raised, an error is logged by
     workers, runner and driver, each with a traceback. Without, for runners that don't bring metrics back, it is raised.
     """
 
     def __init__(self, counted: bool) -> None:
         self._counted = counted
         self._error: InputError | None = None
+        self._opened: Any = None
 
-    def open(self) -> None:
-        """What is made once in a worker."""
-
-    def work(self, element: Any) -> Iterator[Any]:
-        """An element's results."""
+    def open(self) -> Any:
+        """What is made once in a worker, and closed in the end by its own `close`."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """The end of what `open` has made, if it has."""
+    def work(self, opened: Any, element: Any) -> Iterator[Any]:
+        """An element's results."""
+        raise NotImplementedError
 
     def failed(self) -> None:
         """Tell others that there is no use in going on."""
 
     def setup(self) -> None:
         try:
-            self.open()
+            self._opened = self.open()
         except InputError as error:
             # Counted with the first element: there are no counters yet.
             self._error = error
@@ -49,7 +55,7 @@ class ReportingDoFn(beam.DoFn):
         try:
             if self._error is not None:
                 raise self._error
-            yield from self.work(element)
+            yield from self.work(self._opened, element)
         except InputError as error:
             self._error = error
             self.failed()
@@ -58,12 +64,49 @@ class ReportingDoFn(beam.DoFn):
             Metrics.counter(_NAMESPACE, str(error)).inc()
 
     def teardown(self) -> None:
-        self.close()
+        if self._opened is not None:
+            self._opened.close()
 
 
-def raise_counted(result: PipelineResult) -> None:
-    """Raise the InputError that workers have counted, if any; of several the first by their texts."""
-    counters = result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]
-    messages = sorted(counter.key.metric.name for counter in counters if counter.committed)
-    if messages:
-        raise InputError(messages[0])
+@contextmanager
+def running(options: PipelineOptions) -> Iterator[tuple[beam.Pipeline, bool]]:
+    """A pipeline that runs when the block ends, and what its `ReportingDoFn`s are given as `counted`.
+
+    Raises a worker's InputError as what it was; of several the first by their texts.
+    """
+    counted = runner_name(options) == "local"
+    try:
+        with _quiet_local_workers(), beam.Pipeline(options=options) as pipeline:
+            yield pipeline, counted
+    except InputError:
+        raise
+    except Exception as error:
+        # Runners wrap it, traceback and all, in errors of their own.
+        wrapped = re.search(r"InputError: (.+?)(?: \[while running .*)?$", str(error), re.MULTILINE)
+        if wrapped is None:
+            raise
+        raise InputError(wrapped[1]) from error
+    if counted:
+        counters = pipeline.result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]
+        messages = sorted(counter.key.metric.name for counter in counters if counter.committed)
+        if messages:
+            raise InputError(messages[0])
+
+
+@contextmanager
+def _quiet_local_workers() -> Iterator[None]:
+    """Keep Beam's local worker processes from logging every channel that they open, unless --debug asks for it.
+
+    Beam 2.77 hands them no option by other ways than this variable of the environment.
+    """
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        yield
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as options:
+        json.dump({"default_sdk_harness_log_level": "ERROR"}, options)
+        options.flush()
+        os.environ["PIPELINE_OPTIONS_FILE"] = options.name
+        try:
+            yield
+        finally:
+            del os.environ["PIPELINE_OPTIONS_FILE"]

@@ -6,13 +6,12 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from pipeline.core import signals
 from pipeline.core.files import fsync_folder
 from pipeline.core.ledger import LedgerWriter, VideoState
-from pipeline.core.records import EXTRACTED, Outcome
+from pipeline.core.records import EXTRACTED, STAGE, Outcome
 from pipeline.core.video_ids import is_video_id
 from pipeline.download.budget import SCRATCH, MediaBudget
 from pipeline.download.failures import FAILURE_CLASSES, FailureClass
@@ -20,7 +19,6 @@ from pipeline.download.fetcher import Fetched, Fetcher, FetchError
 from pipeline.download.media import fetched_path, media_path
 from pipeline.download.settings import FetchSettings
 
-STAGE = "download"
 SIGNAL = "signal"
 """Why a run was told to stop, when a signal asked for it."""
 
@@ -134,9 +132,7 @@ class Downloader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
