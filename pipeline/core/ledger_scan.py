@@ -8,7 +8,6 @@ import os
 import re
 from array import array
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -68,15 +67,6 @@ def _spelt_otherwise(line: bytes) -> Line | None:
         return None
 
 
-@dataclass
-class _File:
-    """How much of a ledger file has been read."""
-
-    inode: int
-    read: int = 0
-    """Bytes."""
-
-
 class LedgerScan:
     """Where each video stands in one stage; `update` reads what has come since the last time.
 
@@ -91,7 +81,8 @@ class LedgerScan:
         self._clear()
 
     def _clear(self) -> None:
-        self._files: dict[Path, _File] = {}
+        self._files: dict[Path, tuple[int, int]] = {}
+        """File -> its inode, and the bytes of it that are read."""
         self._torn_tails: set[Path] = set()
         self.torn: Counter[str] = Counter()
         """File name -> lines in its midst that aren't whole."""
@@ -122,19 +113,17 @@ class LedgerScan:
     def _only_grown(self, paths: list[Path]) -> bool:
         if not self._files.keys() <= set(paths):
             return False
-        for path, known in self._files.items():
-            try:
-                found = path.stat()
-            except OSError:
-                return False
-            if found.st_ino != known.inode or found.st_size < known.read:
-                return False
-        return True
+        try:
+            now = [path.stat() for path in self._files]
+        except OSError:
+            return False
+        known = self._files.values()
+        return all(s.st_ino == inode and s.st_size >= read for s, (inode, read) in zip(now, known, strict=True))
 
     def _read(self, path: Path, file: BinaryIO) -> None:
-        known = self._files.setdefault(path, _File(os.fstat(file.fileno()).st_ino))
+        inode, read = self._files.get(path, (os.fstat(file.fileno()).st_ino, 0))
         self._torn_tails.discard(path)
-        file.seek(known.read)
+        file.seek(read)
         for line in file:
             text = line.rstrip(b"\n")
             fields = split_line(text) if text else None
@@ -142,7 +131,8 @@ class LedgerScan:
                 # Being written, or torn by a kill: the next look tells.
                 self._torn_tails.add(path)
                 break
-            known.read += len(line)
+            read += len(line)
+            self._files[path] = inode, read
             if fields is not None:
                 self._count(fields, text)
             elif text:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,19 +45,8 @@ class RunSummary:
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return {
-            "stage": self.stage,
-            "unit": self.unit,
-            "done": self.done,
-            "skipped": self.skipped,
-            "failed": dict(sorted(self.failed.items())),
-            "waiting": self.waiting,
-            "seconds": round(self.seconds, 3),
-            "complete": self.complete,
-            "stopped": self.stopped,
-            "detail": self.detail,
-            "notes": self.notes,
-        }
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "started"}
+        return values | {"failed": dict(sorted(self.failed.items())), "seconds": round(self.seconds, 3)}
 
     def lines(self) -> list[str]:
         """The summary for people."""

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,22 +42,18 @@ def width_for(wanted: int, settings: TrainSettings, dataset: FeatureDataset, wor
 
     InputError where no width gives as many: a scheme of one's own may state the width of every space.
     """
-    if parameters(settings, dataset, word_width, 1) == parameters(settings, dataset, word_width, 2):
-        if parameters(settings, dataset, word_width) == wanted:
+
+    def parameters_at(width: int) -> int:
+        return parameters(settings, dataset, word_width, width)
+
+    if parameters_at(1) == parameters_at(2):
+        if parameters_at(settings.width) == wanted:
             return settings.width
         raise _none(wanted, settings)
-    low, high = 1, 2
-    while parameters(settings, dataset, word_width, high) < wanted:
-        low, high = high, 2 * high
-        if high > _WIDEST:
-            raise _none(wanted, settings)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if parameters(settings, dataset, word_width, middle) < wanted:
-            low = middle
-        else:
-            high = middle
-    return min((low, high), key=lambda width: abs(parameters(settings, dataset, word_width, width) - wanted))
+    high = bisect_left(range(_WIDEST), wanted, lo=2, key=parameters_at)
+    if high == _WIDEST:
+        raise _none(wanted, settings)
+    return min((high - 1, high), key=lambda width: abs(parameters_at(width) - wanted))
 
 
 def _none(wanted: int, settings: TrainSettings) -> InputError:
