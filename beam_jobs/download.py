@@ -106,11 +106,11 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> RunSu
 
 def _download(settings: DownloadSettings, report: RunSummary, video_ids: list[str], options: PipelineOptions) -> None:
     ledger = settings.out / "ledger"
-    there = set(find_media(settings.out).paths)
+    present = set(find_media(settings.out).paths)
     states = latest_states(ledger, STAGE)
     requests = [
         Request(i, state.latest.attempt + 1 if state else 1, state.failures if state else 0)
-        for i, state in ((i, states.get(i)) for i in video_ids if i not in there)
+        for i, state in ((i, states.get(i)) for i in video_ids if i not in present)
         if not settled(state, settings.attempts, settings.recheck_h, settings.ask_again)
     ]
     reason = ""
@@ -128,7 +128,7 @@ def _download(settings: DownloadSettings, report: RunSummary, video_ids: list[st
             with running(options) as (pipeline, counted):
                 _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job, counted)
             reason = stopped(job)
-    _count(report, settings, video_ids, there)
+    _count(report, settings, video_ids, present)
     report.stopped = reason == SIGNAL
     if reason and not report.stopped:
         report.notes.append(f"stopped: {reason}: {FAILURE_CLASSES[reason].advice}")
@@ -136,7 +136,7 @@ def _download(settings: DownloadSettings, report: RunSummary, video_ids: list[st
 
 def _check_files(settings: DownloadSettings) -> None:
     if settings.cookies is not None and not settings.cookies.is_file():
-        raise InputError(f"{settings.cookies}: no such file; --cookies wants a cookie file in Netscape format")
+        raise InputError(f"{settings.cookies}: no such file; --cookies takes a cookie file in Netscape format")
     try:
         (settings.out / "ledger").mkdir(parents=True, exist_ok=True)
         (settings.out / ".part").mkdir(exist_ok=True)
@@ -162,14 +162,14 @@ def _fetching(settings: DownloadSettings, url: str, workers: int) -> FetchSettin
 
 def _count(report: RunSummary, settings: DownloadSettings, video_ids: list[str], before: set[str]) -> None:
     """Where each listed video stands now, by the media folder and the ledger."""
-    there = {name for name in find_media(settings.out).paths if is_video_id(name)}
+    present = {name for name in find_media(settings.out).paths if is_video_id(name)}
     states = latest_states(settings.out / "ledger", STAGE)
     for video_id in video_ids:
         state = states.get(video_id)
         extracted = state is not None and (state.latest.outcome, state.latest.reason) == ("done", EXTRACTED)
-        if video_id in before or (extracted and video_id not in there):
+        if video_id in before or (extracted and video_id not in present):
             report.skipped += 1
-        elif video_id in there:
+        elif video_id in present:
             report.done += 1
         elif state is not None and state.latest.outcome == "failed":
             report.failed[state.latest.reason] += 1

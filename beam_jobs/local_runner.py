@@ -19,7 +19,7 @@ from apache_beam.runners.worker import sdk_worker_main
 
 from pipeline.core.lease import Holder, has_ended, this_process
 
-_LOOKS_EVERY_S = 2.0
+_POLL_EVERY_S = 2.0
 
 
 class LocalRunner(FnApiRunner):
@@ -37,7 +37,7 @@ class LocalRunner(FnApiRunner):
 def _end_with(driver: Holder) -> None:
     """End this process when the driver's is gone: left alone it would finish what it has in hand, an hour of it."""
     while not has_ended(driver):
-        time.sleep(_LOOKS_EVERY_S)
+        time.sleep(_POLL_EVERY_S)
     os._exit(1)
 
 

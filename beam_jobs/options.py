@@ -87,9 +87,9 @@ def _checked_runner(name: str | None) -> str:
     )
     if name is None or name.lower() in local:
         return LOCAL_RUNNER
-    found = aliases.get(name.lower()) or aliases.get(name.lower() + "runner")
-    if found:
-        return found
+    alias = aliases.get(name.lower()) or aliases.get(name.lower() + "runner")
+    if alias:
+        return alias
     module, _, class_name = name.rpartition(".")
     try:
         runner: Any = getattr(importlib.import_module(module), class_name) if module else None

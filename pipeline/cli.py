@@ -1,7 +1,7 @@
 """The `mcn` command: parsing gives settings, running takes them; one line per error; the exit status tells the truth.
 
 Status 0: the work asked for is there. 1: it isn't (the summary says why). 2: something given can't be used. 75: a
-signal asked to stop, all work so far is saved, and the same command goes on.
+signal asked to stop; all work so far is saved, and the same command resumes it.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mcn: {error.filename or ''}: {error.strerror or error} (--debug shows where)", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mcn: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("mcn: interrupted; rerun the same command to resume", file=sys.stderr)
         return 130
 
 

@@ -63,8 +63,8 @@ def _error_number(error: OSError | RuntimeError) -> int:
     """The system's number of the error, 0 without one; h5py gives it in the text alone, some of it as RuntimeError."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    found = re.search(r"\berrno = (\d+)", str(error))
-    return int(found[1]) if found else 0
+    match = re.search(r"\berrno = (\d+)", str(error))
+    return int(match[1]) if match else 0
 
 
 def _link(aside: Path, path: Path) -> None:

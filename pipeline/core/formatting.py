@@ -42,35 +42,35 @@ _ITEMS_SHOWN, _LINES_SHOWN = 6, 60
 
 def facts_lines(facts: Mapping[str, Any]) -> list[str]:
     """A line or more for each fact; a fact's name says its unit: `bytes...`, `seconds...`."""
-    return list(_told(facts, "  "))
+    return list(_format_facts(facts, "  "))
 
 
-def _told(facts: Mapping[str, Any], indent: str) -> Iterator[str]:
+def _format_facts(facts: Mapping[str, Any], indent: str) -> Iterator[str]:
     names = list(facts)[:_LINES_SHOWN]
     width = max((len(plain(name, 60)) for name in names), default=0)
     for name in names:
         label, value = plain(name, 60), facts[name]
         if isinstance(value, Mapping) and value:
             yield f"{indent}{label}"
-            yield from _told(value, indent + "  ")
+            yield from _format_facts(value, indent + "  ")
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
             for number, one in enumerate(value[:_ITEMS_SHOWN]):
                 yield f"{indent}{label} {number + 1} of {len(value)}"
                 if isinstance(one, Mapping):
-                    yield from _told(one, indent + "  ")
+                    yield from _format_facts(one, indent + "  ")
         else:
-            yield f"{indent}{label:<{width}}  {_shown(name, value)}"
+            yield f"{indent}{label:<{width}}  {_format_value(name, value)}"
     if len(facts) > len(names):
         yield f"{indent}and {len(facts) - len(names)} more: --json has them"
 
 
-def _shown(name: str, value: Any) -> str:
+def _format_value(name: str, value: Any) -> str:
     if value is None or value == "" or value == [] or value == {}:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return _number(name, value)
+        return _format_number(name, value)
     if isinstance(value, list | tuple):
         shown = ", ".join(plain(one, 60) for one in value[:_ITEMS_SHOWN])
         more = len(value) - _ITEMS_SHOWN
@@ -78,7 +78,7 @@ def _shown(name: str, value: Any) -> str:
     return plain(value, 160)
 
 
-def _number(name: str, value: float) -> str:
+def _format_number(name: str, value: float) -> str:
     kind = name.split()[0]
     if kind == "bytes" and value >= 1000:
         return f"{count(value)} ({size(value)})"

@@ -93,12 +93,12 @@ class LeaseWatch:
     def is_dead(self, path: Path, now: float | None = None) -> bool:
         """Whether the lease there, if any, may be taken over. `now`: seconds of a steady clock."""
         now = time.monotonic() if now is None else now
-        found = read_lease(path)
-        if found is not None and has_ended(found[0]):
+        current = read_lease(path)
+        if current is not None and has_ended(current[0]):
             return True
         seen, since = self._seen.get(path, (None, now))
-        if path not in self._seen or seen != found:
-            self._seen[path] = (found, now)
+        if path not in self._seen or seen != current:
+            self._seen[path] = (current, now)
             return False
         return now - since >= self._expires_s
 
@@ -157,8 +157,8 @@ class Lease:
         beat = 0
         while not self._stop.wait(self._every):
             assert self._holder is not None
-            found = read_lease(self.path)
-            if found is None or found[0].token != self._holder.token:
+            current = read_lease(self.path)
+            if current is None or current[0].token != self._holder.token:
                 self.lost = True
                 return
             beat += 1
@@ -173,8 +173,8 @@ class Lease:
         self._stop.set()
         if self._beating is not None:
             self._beating.join()
-        found = read_lease(self.path)
-        if found is not None and found[0].token == self._holder.token:
+        current = read_lease(self.path)
+        if current is not None and current[0].token == self._holder.token:
             self.path.unlink(missing_ok=True)
         self._holder = None
 
@@ -188,19 +188,19 @@ def locked(path: Path, what: str, watch: LeaseWatch | None = None, patient: bool
     """
     lease, watch = Lease(path), watch or LeaseWatch()
     first = read_lease(path)
-    told = False
+    announced = False
     while not lease.acquire(watch):
-        found = read_lease(path)
-        if found is None:
+        current = read_lease(path)
+        if current is None:
             continue
-        here = (found[0].host, found[0].boot) == (socket.gethostname(), _boot())
-        alive = here or (first is not None and first != found)
+        here = (current[0].host, current[0].boot) == (socket.gethostname(), _boot())
+        alive = here or (first is not None and first != current)
         if (alive and not patient) or signals.asked_to_stop():
-            raise InputError(f"{what}: already at work: {found[0]} (its lock: {path}); wait for it or end it")
-        first = found
-        if not told:
-            print(f"mcn: {what}: waiting for {found[0]}, which has the lock", file=sys.stderr, flush=True)
-            told = True
+            raise InputError(f"{what}: already at work: {current[0]} (its lock: {path}); wait for it or end it")
+        first = current
+        if not announced:
+            print(f"mcn: {what}: waiting for {current[0]}, which has the lock", file=sys.stderr, flush=True)
+            announced = True
         signals.wait(watch.polls_every_s)
     try:
         yield lease

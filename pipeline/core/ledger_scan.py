@@ -205,6 +205,6 @@ class LedgerScan:
         return self.torn.total() + len(self._torn_tails)
 
     def _column(self, column: "array[int] | array[float]", dtype: type[np.generic]) -> NDArray[Any]:
-        wanted = len(self._numbers)
-        found = np.array(column[:wanted], dtype)
-        return np.concatenate([found, np.zeros(wanted - len(found), dtype)]) if len(found) < wanted else found
+        count = len(self._numbers)
+        values = np.array(column[:count], dtype)
+        return np.concatenate([values, np.zeros(count - len(values), dtype)]) if len(values) < count else values

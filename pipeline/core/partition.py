@@ -33,7 +33,7 @@ def find_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
     if text:
         match = _PART.fullmatch(text)
         if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise InputError(f"--part {text}: wanted I/N with 1 <= I <= N, e.g. 2/8")
+            raise InputError(f"--part {text}: expected I/N with 1 <= I <= N, e.g. 2/8")
         return Part(int(match[1]), int(match[2]))
     if "SLURM_ARRAY_TASK_ID" not in environment:
         return Part()
@@ -44,8 +44,8 @@ def find_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
         )
         part = Part((task - first) // step + 1, count)
     except (ValueError, ZeroDivisionError):
-        raise InputError("SLURM_ARRAY_TASK_ID, _MIN, _COUNT and _STEP aren't whole numbers; give --part I/N") from None
-    # An array such as 1,5,7 has no even step: its tasks can't tell their places from these variables.
+        raise InputError("SLURM_ARRAY_TASK_ID, _MIN, _COUNT and _STEP aren't integers; give --part I/N") from None
+    # An array such as 1,5,7 has no even step: these variables don't tell its tasks their index.
     if (task - first) % step or not 1 <= part.index <= part.count:
         raise InputError(
             f"SLURM's array task {task} isn't one of {count} tasks from {first} on by steps of {step}; give --part I/N"

@@ -34,7 +34,7 @@ class RunSummary:
     complete: bool = True
     """Whether the work asked for is there: decides the exit status."""
     stopped: bool = False
-    """A signal asked to stop: what is done is saved, the same command goes on. The exit status is then 75."""
+    """A signal asked to stop: what is done is saved; the same command resumes. The exit status is then 75."""
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic, repr=False)
 
@@ -57,7 +57,7 @@ class RunSummary:
             f"{self.failed.total()} failed{waiting} in {self.seconds:.1f} s{rate}"
         )
         reasons = [f"  failed, {reason}: {count}" for reason, count in sorted(self.failed.items())]
-        stopped = ["  stopped by a signal: all of this is saved, the same command goes on"] if self.stopped else []
+        stopped = ["  stopped by a signal: progress is saved, rerun the same command to resume"] if self.stopped else []
         return [head, *reasons, *(f"  note: {note}" for note in self.notes), *stopped]
 
     def publish(self, path: Path | None = None, stream: TextIO | None = None) -> None:
@@ -76,7 +76,7 @@ class Progress:
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit, self.count = label, total, unit, 0
-        self._started = self._spoken = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._bar = tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty(), leave=False)
 
     def __enter__(self) -> "Progress":
@@ -86,14 +86,14 @@ class Progress:
         self._bar.close()
 
     def to(self, count: int, note: str = "") -> None:
-        """Say that `count` units are done; `note` is shown beside."""
+        """Show that `count` units are done, with `note` beside."""
         self._bar.update(count - self.count)
         if note:
             self._bar.set_postfix_str(note)
         self.count = count
         now = time.monotonic()
-        if self._bar.disable and now - self._spoken >= PLAIN_EVERY_S:
-            self._spoken = now
+        if self._bar.disable and now - self._printed >= PLAIN_EVERY_S:
+            self._printed = now
             rate = count / (now - self._started)
             print(
                 f"{self.label}: {count}/{self.total} {self.unit}s, {rate:.2f}/s {note}".rstrip(),

@@ -94,11 +94,6 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def percent_interval(score: Mapping[str, float]) -> str:
-    """An interval of a fraction, `low` to `high`, as percentages with a dash between."""
-    return f"{percent(score['low'])}–{percent(score['high'])}"
-
-
 def signed_percent(difference: Mapping[str, float]) -> tuple[str, str]:
     """A difference of two fractions in percentage points, with its sign, and its interval from `low` to `high`."""
     # The sum makes of a rounded -0.0 a 0.0.
@@ -108,8 +103,8 @@ def signed_percent(difference: Mapping[str, float]) -> tuple[str, str]:
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = (
-        cell.ljust(width) if not column else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        cell.rjust(width) if index else cell.ljust(width)
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
     )
     return "  ".join([first, *others]).rstrip()
 

@@ -21,14 +21,14 @@ def is_media_name(text: str) -> bool:
 def check_video_id(text: str, where: str) -> str:
     """Return `text` if it is a video id; otherwise InputError that begins with `where` (a file and line, say)."""
     if not is_video_id(text):
-        raise InputError(f"{where}: {_shown(text)} is no video id; 11 characters of A-Z a-z 0-9 _ - are wanted")
+        raise InputError(f"{where}: {_shown(text)} is not a video id: expected 11 characters of A-Z a-z 0-9 _ -")
     return text
 
 
 def check_media_name(text: str, where: str) -> str:
     """Return `text` if it may name a user's own video; otherwise InputError that begins with `where`."""
     if not is_media_name(text):
-        raise InputError(f"{where}: {_shown(text)} can't name a video; wanted: 1 to 64 of A-Z a-z 0-9 _ -")
+        raise InputError(f"{where}: {_shown(text)} can't name a video: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
     return text
 
 

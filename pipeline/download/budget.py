@@ -22,8 +22,8 @@ SCRATCH = ".part"
 FULL = "full"
 """Mark in that folder while a download waits for room; holds its budget in bytes."""
 
-_MEASURED_EVERY_S = 10.0
-_SAID_EVERY_S = 300.0
+_MEASURE_EVERY_S = 10.0
+_REPORT_EVERY_S = 300.0
 
 
 def download_lock(media: Path, part: str) -> Path:
@@ -44,7 +44,7 @@ class DownloadWatch:
     def __init__(self, media: Path) -> None:
         self._media, self._folder = media, media / SCRATCH
         self._watch = LeaseWatch()
-        self._weighed = -1
+        self._last_weight = -1
 
     def goes_on(self) -> bool:
         """Whether a live download has room for more videos."""
@@ -60,10 +60,10 @@ class DownloadWatch:
         try:
             budget = float((self._folder / FULL).read_text(encoding="ascii"))
         except (OSError, ValueError):
-            self._weighed = -1
+            self._last_weight = -1
             return False
-        before, self._weighed = self._weighed, _weight(self._media)
-        return before == self._weighed >= budget
+        before, self._last_weight = self._last_weight, _weight(self._media)
+        return before == self._last_weight >= budget
 
 
 class MediaBudget:
@@ -72,7 +72,7 @@ class MediaBudget:
     def __init__(self, media: Path, budget: float) -> None:
         self._media, self._budget = media, budget
         self._watch = LeaseWatch()
-        self._measured = -_MEASURED_EVERY_S
+        self._measured = -_MEASURE_EVERY_S
         self._full = False
 
     def has_room(self) -> bool:
@@ -80,7 +80,7 @@ class MediaBudget:
         if not self._budget:
             return True
         now = time.monotonic()
-        if self._full or now - self._measured >= _MEASURED_EVERY_S:
+        if self._full or now - self._measured >= _MEASURE_EVERY_S:
             self._measured = now
             self._full = _weight(self._media) >= self._budget
         return not self._full
@@ -90,7 +90,7 @@ class MediaBudget:
 
         `wait(seconds)` returns True to give up.
         """
-        said = 0.0
+        reported = 0.0
         mark = self._media / SCRATCH / FULL
         try:
             while not self.has_room():
@@ -99,8 +99,8 @@ class MediaBudget:
                 # A disk that is full to the last byte costs the mark, not the wait.
                 with suppress(OSError):
                     mark.write_text(str(self._budget), encoding="ascii")
-                if time.monotonic() - said > _SAID_EVERY_S:
-                    said = time.monotonic()
+                if time.monotonic() - reported > _REPORT_EVERY_S:
+                    reported = time.monotonic()
                     print(
                         "download: the media budget is used up: waiting for the extraction to free it", file=sys.stderr
                     )

@@ -73,7 +73,7 @@ class Downloader:
         The outcome is `done`, `skipped` (it is there), `failed`, or `waiting` (the run stops; not the video's fault).
         """
         if not is_video_id(request.video_id):
-            raise ValueError(f"{request.video_id[:80]!a} is no video id")
+            raise ValueError(f"{request.video_id[:80]!a} is not a video id")
         attempt, failures, wait = request.attempt, request.failures, self.job.fetch.retry_wait_s
         while True:
             if fetched_path(self.job.media, request.video_id):
@@ -105,7 +105,7 @@ class Downloader:
             state, detail = "done", fetched.detail
             self._forbidden = 0
         except FetchError as error:
-            failure, message = self._weigh(error.failure), str(error)
+            failure, message = self._escalate(error.failure), str(error)
             state, reason = ("waiting" if failure.stops_session else "failed"), failure.name
         except OSError as error:
             failure, message = FAILURE_CLASSES["no-room"], f"{self.job.media}: {error.strerror}"
@@ -119,7 +119,7 @@ class Downloader:
             stop(self.job, reason)
         return outcome
 
-    def _weigh(self, failure: FailureClass) -> FailureClass:
+    def _escalate(self, failure: FailureClass) -> FailureClass:
         # One refusal may be the video's; a row of them says that the site refuses this yt-dlp.
         self._forbidden = self._forbidden + 1 if failure.name == "forbidden" else 0
         return FAILURE_CLASSES["tool"] if self._forbidden >= _TOO_MANY_FORBIDDEN else failure

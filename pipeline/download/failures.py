@@ -145,10 +145,10 @@ FAILURE_CLASSES = {failure.name: failure for failure in _TABLE}
 
 def classify(message: str, warnings: str = "") -> FailureClass:
     """The class of yt-dlp's error message. Its warnings tell a video that has no usable format from a tool too old."""
-    found = _match(message)
-    if found.name in ("unknown", "no-format", "forbidden") and _match(warnings).stops_session:
+    failure = _match(message)
+    if failure.name in ("unknown", "no-format", "forbidden") and _match(warnings).stops_session:
         return _match(warnings)
-    return found
+    return failure
 
 
 def _match(text: str) -> FailureClass:

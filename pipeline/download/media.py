@@ -33,21 +33,21 @@ def fetched_path(media: Path, video_id: str) -> Path | None:
 class MediaPaths(Mapping[str, Path]):
     """Video id -> its file, in the order of the ids. Folders and suffixes are shared: a million files take 150 MB."""
 
-    def __init__(self, places: dict[str, tuple[str, str]]) -> None:
-        self._places = places
+    def __init__(self, locations: dict[str, tuple[str, str]]) -> None:
+        self._locations = locations
 
     def __getitem__(self, video_id: str) -> Path:
-        folder, suffix = self._places[video_id]
+        folder, suffix = self._locations[video_id]
         return Path(folder, video_id + suffix)
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._places
+        return video_id in self._locations
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._locations)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
 
 @dataclass
@@ -68,7 +68,7 @@ def find_media(folder: Path, passed_over: Container[str] = ()) -> MediaFolder:
     Those in `passed_over`, hidden files and folders, unfinished `.part` files and files of other kinds are left
     out. Raises InputError if the folder is missing or can't be read.
     """
-    places: dict[str, tuple[str, str]] = {}
+    locations: dict[str, tuple[str, str]] = {}
     shared: dict[tuple[str, str], tuple[str, str]] = {}
     result = MediaFolder({})
     for parent, name in _files(folder):
@@ -79,12 +79,12 @@ def find_media(folder: Path, passed_over: Container[str] = ()) -> MediaFolder:
             continue
         if not is_media_name(stem):
             result.misnamed.append(Path(parent, name))
-        elif stem in places:
-            first = Path(places[stem][0], stem + places[stem][1])
+        elif stem in locations:
+            first = Path(locations[stem][0], stem + locations[stem][1])
             result.duplicates.setdefault(stem, [first]).append(Path(parent, name))
         else:
-            places[stem] = shared.setdefault((parent, suffix), (parent, suffix))
-    result.paths = MediaPaths({video_id: places[video_id] for video_id in sorted(places)})
+            locations[stem] = shared.setdefault((parent, suffix), (parent, suffix))
+    result.paths = MediaPaths({video_id: locations[video_id] for video_id in sorted(locations)})
     result.duplicates = dict(sorted(result.duplicates.items()))
     return result
 
@@ -113,7 +113,7 @@ def _files(folder: Path) -> Iterator[tuple[str, str]]:
         return
 
     def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: can't be read: {error.strerror}; a folder of media files is wanted")
+        raise InputError(f"{error.filename}: can't be read: {error.strerror}; expected a folder of media files")
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

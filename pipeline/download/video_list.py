@@ -58,7 +58,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
                 empty = False
                 yield row
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a csv with a column video_id is wanted") from None
+        raise InputError(f"{path}: no such file; expected a csv with a column video_id") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -66,4 +66,4 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     except csv.Error as error:
         raise InputError(f"{path} line {reader.line_num}: not a csv line: {error}") from None
     if empty:
-        raise InputError(f"{path}: lists no video; wanted: a line per video below the header")
+        raise InputError(f"{path}: lists no video; expected a line per video below the header")

@@ -22,7 +22,7 @@ _LONGEST_WAIT_S = 60.0
 def fetch(video_id: str, folder: Path, settings: FetchSettings) -> tuple[Any, ...]:
     """Fetch a video into `folder`: ("done", path, detail), or ("failed", class name, message)."""
     if not is_video_id(video_id):
-        return "failed", "unknown", f"{video_id[:80]!a} is no video id"
+        return "failed", "unknown", f"{video_id[:80]!a} is not a video id"
     messages = _Messages()
     try:
         with yt_dlp.YoutubeDL(_parameters(folder, settings, messages), auto_init=settings.site == "youtube") as site:

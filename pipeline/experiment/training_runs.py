@@ -37,8 +37,8 @@ def parameters(settings: TrainSettings, dataset: FeatureDataset, word_width: int
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def width_for(wanted: int, settings: TrainSettings, dataset: FeatureDataset, word_width: int) -> int:
-    """The width at which the model's number of parameters is nearest to `wanted`; the smaller of two as near.
+def width_for(target: int, settings: TrainSettings, dataset: FeatureDataset, word_width: int) -> int:
+    """The width at which the model's number of parameters is nearest to `target`; the smaller of two as near.
 
     InputError where no width gives as many: a scheme of one's own may state the width of every space.
     """
@@ -47,25 +47,25 @@ def width_for(wanted: int, settings: TrainSettings, dataset: FeatureDataset, wor
         return parameters(settings, dataset, word_width, width)
 
     if parameters_at(1) == parameters_at(2):
-        if parameters_at(settings.width) == wanted:
+        if parameters_at(settings.width) == target:
             return settings.width
-        raise _none(wanted, settings)
-    high = bisect_left(range(_WIDEST), wanted, lo=2, key=parameters_at)
+        raise _no_width(target, settings)
+    high = bisect_left(range(_WIDEST), target, lo=2, key=parameters_at)
     if high == _WIDEST:
-        raise _none(wanted, settings)
-    return min((high - 1, high), key=lambda width: abs(parameters_at(width) - wanted))
+        raise _no_width(target, settings)
+    return min((high - 1, high), key=lambda width: abs(parameters_at(width) - target))
 
 
-def _none(wanted: int, settings: TrainSettings) -> InputError:
+def _no_width(target: int, settings: TrainSettings) -> InputError:
     return InputError(
-        f"scheme {settings.scheme}: no width gives it {wanted:,} parameters: its spaces state their own; leave "
+        f"scheme {settings.scheme}: no width gives it {target:,} parameters: its spaces state their own; leave "
         "`parameters` out of compare: equal"
     )
 
 
 COMMANDS_FILE, ARRAY_FILE, LOG_FILE = "commands.txt", "array.sh", "log.txt"
-_LOOKS_EVERY_S = 0.2
-_TOLD_TWICE = 128 + signal.SIGTERM
+_POLL_EVERY_S = 0.2
+_SIGNALLED_TWICE = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,18 @@ def runs_of(study: StudySettings, dataset: FeatureDataset, word_width: int) -> l
     """Every arm with every seed: at the width of the settings, and where asked for and different, at the width that
     gives it the reference's number of parameters."""
     (reference,) = (arm for arm in study.arms if arm.name == study.reference)
-    wanted = parameters(study.train_settings(reference, study.seeds[0], study.out), dataset, word_width)
-    found = []
+    target = parameters(study.train_settings(reference, study.seeds[0], study.out), dataset, word_width)
+    runs = []
     for arm in study.arms:
         plain = study.train_settings(arm, study.seeds[0], study.out)
-        fitted = width_for(wanted, plain, dataset, word_width) if "parameters" in study.equal else plain.width
+        fitted = width_for(target, plain, dataset, word_width) if "parameters" in study.equal else plain.width
         tables: dict[int, list[str]] = {}
         for equal in study.equal:
             tables.setdefault(plain.width if equal == "width" else fitted, []).append(equal)
         for width, equal_in in tables.items():
-            found += [_run(study, arm, seed, width, tuple(equal_in), dataset, word_width) for seed in study.seeds]
+            runs += [_run(study, arm, seed, width, tuple(equal_in), dataset, word_width) for seed in study.seeds]
     # Seed by seed: a study that is stopped halfway has whole comparisons.
-    return sorted(found, key=lambda run: (study.seeds.index(run.seed), "width" not in run.equal))
+    return sorted(runs, key=lambda run: (study.seeds.index(run.seed), "width" not in run.equal))
 
 
 def _run(
@@ -177,29 +177,29 @@ class Pool:
 
     def work(self, runs: Sequence[Run]) -> None:
         """Work through `runs`; asked to stop, let those in hand save, and begin no more."""
-        left, told = list(runs), False
+        left, signalled = list(runs), False
         while self._working or (left and not asked_to_stop()):
             while left and len(self._working) < self.at_once and not asked_to_stop():
                 self._begin(left.pop(0))
-            wait(_LOOKS_EVERY_S) if not told else self._wait_for_any()
-            if asked_to_stop() and not told:
-                told = True
+            wait(_POLL_EVERY_S) if not signalled else self._wait_for_any()
+            if asked_to_stop() and not signalled:
+                signalled = True
                 for _, process in self._working.values():
                     process.send_signal(signal.SIGTERM)
-            for place, (run, process) in list(self._working.items()):
+            for slot, (run, process) in list(self._working.items()):
                 if process.poll() is not None:
-                    del self._working[place]
-                    # Told twice after all, by a batch system that tells every process: its last checkpoint is whole.
-                    twice = told and process.returncode == _TOLD_TWICE
+                    del self._working[slot]
+                    # Signalled twice by a batch system that reaches every process: its last checkpoint is whole.
+                    twice = signalled and process.returncode == _SIGNALLED_TWICE
                     self.statuses[run.name] = STOPPED if twice else process.returncode
                     print(f"  {run.name}: {_outcome(self.statuses[run.name], run)}", flush=True)
 
     def _begin(self, run: Run) -> None:
-        place = next(number for number in range(self.at_once) if number not in self._working)
+        slot = next(number for number in range(self.at_once) if number not in self._working)
         run.folder.mkdir(parents=True, exist_ok=True)
         environment = dict(os.environ)
         if self._gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[place % len(self._gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         else:
             # Threads that outnumber the cores cost more than they bring.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self.at_once)))
@@ -210,12 +210,12 @@ class Pool:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        self._working[place] = (run, process)
+        self._working[slot] = (run, process)
 
     def _wait_for_any(self) -> None:
         for _, process in self._working.values():
             try:
-                process.wait(_LOOKS_EVERY_S)
+                process.wait(_POLL_EVERY_S)
             except subprocess.TimeoutExpired:
                 continue
             return

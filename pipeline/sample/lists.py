@@ -42,7 +42,7 @@ def permuted_texts(captions: Mapping[str, Sequence[Caption]], seed: int) -> dict
     texts = [caption.text for lines in captions.values() for caption in lines]
     order = np.random.default_rng([seed, *b"uninformative text"]).permutation(len(texts)).tolist()
     neighbour = dict(zip(order, order[1:] + order[:1], strict=True))
-    given = iter([texts[neighbour[place]] for place in range(len(texts))])
+    given = iter([texts[neighbour[index]] for index in range(len(texts))])
     return {video_id: [caption._replace(text=next(given)) for caption in lines] for video_id, lines in captions.items()}
 
 

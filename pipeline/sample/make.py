@@ -44,7 +44,7 @@ class SampleSummary:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Annotations:
     """What is written about one video."""
 
     video_id: str
@@ -84,15 +84,15 @@ def make_sample(settings: SampleSettings, on_progress: OnProgress | None = None)
     for left_over in media.glob(f".*{ASIDE}"):
         left_over.unlink()
     kept = sum(_media_path(media, story).exists() for story in stories)
-    told: dict[str, _Told] = {}
+    annotations: dict[str, _Annotations] = {}
     for one in _results(stories, settings):
-        told[one.video_id] = one
+        annotations[one.video_id] = one
         if on_progress is not None:
-            on_progress(len(told), len(stories))
-    captions = {story.video_id: told[story.video_id].captions for story in stories}
+            on_progress(len(annotations), len(stories))
+    captions = {story.video_id: annotations[story.video_id].captions for story in stories}
     if settings.uninformative == TEXT:
         captions = permuted_texts(captions, settings.seed)
-    truth = [row for story in stories for row in told[story.video_id].truth]
+    truth = [row for story in stories for row in annotations[story.video_id].truth]
     names = _write_lists(settings.out, stories, captions, truth)
     files = [settings.out / name for name in names] + [_media_path(media, story) for story in stories]
     digests = {str(path.relative_to(settings.out).as_posix()): sha256_of_file(path) for path in files}
@@ -127,7 +127,7 @@ def _digests_of_earlier_run(out: Path, identity: dict[str, Any]) -> dict[str, st
     summary_path = out / SUMMARY
     if not summary_path.exists():
         if out.exists() and not out.is_dir():
-            raise InputError(f"{out}: is a file; --out wants a folder")
+            raise InputError(f"{out}: is a file; --out takes a folder")
         if out.is_dir() and any(out.iterdir()):
             raise InputError(f"{out}: holds files that mcn sample did not make; choose another --out")
         return {}
@@ -137,7 +137,7 @@ def _digests_of_earlier_run(out: Path, identity: dict[str, Any]) -> dict[str, st
     return dict(summary["sha256"]) if summary.get("complete") else {}
 
 
-def _tell(story: VideoStory, settings: SampleSettings) -> _Told:
+def _make_video(story: VideoStory, settings: SampleSettings) -> _Annotations:
     """Make one video's file if it is not there, and what is written about it."""
     # Speech is made for noise too: captions and truth take their times from it.
     soundtrack = make_soundtrack(story)
@@ -145,21 +145,21 @@ def _tell(story: VideoStory, settings: SampleSettings) -> _Told:
     if not path.exists():
         heard = white_noise_instead(story, soundtrack) if settings.uninformative == AUDIO else soundtrack
         write_film(story, heard, path)
-    return _Told(
+    return _Annotations(
         story.video_id,
         make_captions(story, soundtrack.utterances),
         list(truth_rows(story, soundtrack.utterances)),
     )
 
 
-def _results(stories: list[VideoStory], settings: SampleSettings) -> Iterator[_Told]:
+def _results(stories: list[VideoStory], settings: SampleSettings) -> Iterator[_Annotations]:
     processes = settings.processes or usable_cores()
     if processes == 1:
-        yield from (_tell(story, settings) for story in stories)
+        yield from (_make_video(story, settings) for story in stories)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(stories)), mp_context=context) as pool:
-        waiting = [pool.submit(_tell, story, settings) for story in stories]
+        waiting = [pool.submit(_make_video, story, settings) for story in stories]
         try:
             yield from (done.result() for done in as_completed(waiting))
         except BrokenProcessPool:
@@ -186,11 +186,11 @@ def _write_lists(
     dead = video_ids(seed, len(stories) + len(DEAD_CLASSES))[len(stories) :]
     lines = {
         video_id: {
-            "start": [caption.start for caption in said],
-            "end": [caption.end for caption in said],
-            "text": [caption.text for caption in said],
+            "start": [caption.start for caption in spoken],
+            "end": [caption.end for caption in spoken],
+            "text": [caption.text for caption in spoken],
         }
-        for video_id, said in captions.items()
+        for video_id, spoken in captions.items()
     }
     texts = {
         "HowTo100M_v1.csv": _csv(_list_rows(seed, stories, dead)),

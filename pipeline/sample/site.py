@@ -38,7 +38,7 @@ class SampleSite:
     def __init__(self, folder: Path, faults: dict[str, Iterable[Fault]] | None = None) -> None:
         media = folder / "media"
         if not media.is_dir():
-            raise InputError(f"{folder}: no folder media in it; a sample made by `mcn sample` is wanted")
+            raise InputError(f"{folder}: no folder media in it; expected a sample made by `mcn sample`")
         self.media = {path.stem: path for path in sorted(media.glob("*.mp4")) if is_video_id(path.stem)}
         self.dead = _read_dead(folder / "dead.csv")
         self.faults = {path: deque(queue) for path, queue in (faults or {}).items()}
@@ -127,16 +127,16 @@ class _Handler(BaseHTTPRequestHandler):
         data = path.read_bytes()
         if fault == "short":
             data = data[: len(data) // 2]
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        first = int(wanted[1]) if wanted else 0
-        last = min(int(wanted[2]), len(data) - 1) if wanted and wanted[2] else len(data) - 1
+        byte_range = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        first = int(byte_range[1]) if byte_range else 0
+        last = min(int(byte_range[2]), len(data) - 1) if byte_range and byte_range[2] else len(data) - 1
         if first > last:
             self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             self.send_header("Content-Range", f"bytes */{len(data)}")
             self.end_headers()
             return
-        self.send_response(HTTPStatus.PARTIAL_CONTENT if wanted else HTTPStatus.OK)
-        if wanted:
+        self.send_response(HTTPStatus.PARTIAL_CONTENT if byte_range else HTTPStatus.OK)
+        if byte_range:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Content-Type", "video/mp4")
         self.send_header("Accept-Ranges", "bytes")
@@ -169,4 +169,4 @@ def _read_dead(path: Path) -> dict[str, dict[str, str]]:
     try:
         return {row["video_id"]: {"class": row["class"], "message": row["message"]} for row in rows}
     except KeyError as error:
-        raise InputError(f"{path}: no column {error}; wanted: video_id,class,message") from None
+        raise InputError(f"{path}: no column {error}; expected video_id,class,message") from None

@@ -138,7 +138,7 @@ def media(tmp_path: Path) -> Path:
     [
         (None, "no such file"),
         ("id,rank\nabcdefghijk,1\n", "line 1: no column video_id"),
-        ("video_id,rank\nabcdefghijk,1\n../../../etc,2\n", "line 3: '../../../etc' is no video id"),
+        ("video_id,rank\nabcdefghijk,1\n../../../etc,2\n", "line 3: '../../../etc' is not a video id"),
         ("video_id,rank\nabcdefghijk\n", "line 2: not the 2 fields that line 1 names"),
         ("video_id,rank\nabcdefghijk,1,2\n", "line 2: not the 2 fields"),
         ("video_id\n", "lists no video"),
@@ -313,7 +313,7 @@ def test_an_interruption_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(answering(monkeypatch, raising(KeyboardInterrupt()))) == 130
-    assert capsys.readouterr().err == "mcn: interrupted; the same command goes on where it stopped\n"
+    assert capsys.readouterr().err == "mcn: interrupted; rerun the same command to resume\n"
 
 
 def test_a_reader_that_went_away_is_no_error(

@@ -20,7 +20,7 @@ def test_one_process_has_all() -> None:
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "1/3 ", "-1/3", "1/3/5", "9999999/9999999"])
 def test_nonsense_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"wanted I/N"):
+    with pytest.raises(InputError, match=r"expected I/N"):
         find_part(text, {})
 
 

@@ -103,7 +103,7 @@ def test_refusals_with_a_success_between_are_the_videos_own(downloader: Download
 
 def test_a_hostile_id_is_refused_before_any_path(downloader: Downloader, tmp_path: Path) -> None:
     scripted(downloader)
-    with pytest.raises(ValueError, match="is no video id"):
+    with pytest.raises(ValueError, match="is not a video id"):
         downloader.download(Request("../../../et"))
     assert list(tmp_path.iterdir()) == []
 

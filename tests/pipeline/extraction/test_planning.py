@@ -169,7 +169,7 @@ def test_what_can_not_be_used_is_refused_before_anything_is_made(tmp_path: Path)
     write_plans(tmp_path / "dataset" / "plans", [IDS])
     check_inputs(absent)  # plans whose media aren't there now may be closed, or wait
     ids = listed(tmp_path / "ids.csv", [*IDS, "spoilt id"])
-    with pytest.raises(InputError, match="ids.csv line 14: 'spoilt id' is no video id"):
+    with pytest.raises(InputError, match="ids.csv line 14: 'spoilt id' is not a video id"):
         check_inputs(ExtractSettings(tmp_path / "media", tmp_path / "dataset", ids=ids))
 
 

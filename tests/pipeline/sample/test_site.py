@@ -106,7 +106,7 @@ def test_a_folder_that_is_no_sample_is_named(tmp_path: Path) -> None:
         SampleSite(tmp_path)
     (tmp_path / "media").mkdir()
     (tmp_path / "dead.csv").write_text("id,why\na,b\n")
-    with pytest.raises(InputError, match="wanted: video_id,class,message"):
+    with pytest.raises(InputError, match="expected video_id,class,message"):
         SampleSite(tmp_path)
 
 
@@ -169,6 +169,6 @@ def test_a_hanging_transfer_is_killed_and_the_next_fetch_works(site: SampleSite,
 def test_an_id_that_is_none_never_reaches_yt_dlp(site: SampleSite, fetcher: Fetcher, tmp_path: Path) -> None:
     site.requests.clear()
     for hostile in ("../../../etc", "abcdefghij\n", "abcdefghij&list=x"):
-        with pytest.raises(FetchError, match="is no video id"):
+        with pytest.raises(FetchError, match="is not a video id"):
             fetcher.fetch(hostile, tmp_path)
     assert site.requests == []
