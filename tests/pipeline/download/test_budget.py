@@ -12,7 +12,7 @@ from pipeline.download.budget import DownloadWatch, MediaBudget, download_lock, 
 
 @pytest.fixture(autouse=True)
 def measured_each_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(media_budget, "_MEASURED_EVERY_S", 0.0)
+    monkeypatch.setattr(media_budget, "_MEASURE_EVERY_S", 0.0)
     yield
 
 

@@ -59,7 +59,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, content: bytes, na
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file; a csv with a column video_id is wanted"):
+    with pytest.raises(InputError, match="no such file; expected a csv with a column video_id"):
         read_video_list(tmp_path / "none.csv")
     with pytest.raises(InputError, match="can't be read"):
         read_video_list(tmp_path)

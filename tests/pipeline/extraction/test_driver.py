@@ -21,7 +21,7 @@ BUDGET = 2_000_000.0
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSettings:
     """A list of a video that has yet to come, and a media folder that another fills beyond the budget."""
     monkeypatch.setattr(extraction_rounds, "prepare", lambda settings: Prepared({}, {"identity": {}}, []))
-    monkeypatch.setattr(media_budget, "_MEASURED_EVERY_S", 0.0)
+    monkeypatch.setattr(media_budget, "_MEASURE_EVERY_S", 0.0)
     (tmp_path / "ids.csv").write_text("video_id\nlisted-late\n")
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "unlisted000.mp4").write_bytes(b"x" * 3_000_000)
