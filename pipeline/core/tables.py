@@ -94,6 +94,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def percent_interval(score: Mapping[str, float]) -> str:
+    """An interval of a fraction, `low` to `high`, as percentages with a dash between."""
+    return f"{percent(score['low'])}–{percent(score['high'])}"
+
+
 def signed_percent(difference: Mapping[str, float]) -> tuple[str, str]:
     """A difference of two fractions in percentage points, with its sign, and its interval from `low` to `high`."""
     # The sum makes of a rounded -0.0 a 0.0.
