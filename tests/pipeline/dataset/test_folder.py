@@ -60,7 +60,7 @@ def test_other_captions_are_refused_though_their_name_is_the_same(tmp_path: Path
 
 def test_every_difference_is_named_at_once(tmp_path: Path) -> None:
     settle(tmp_path, described())
-    with pytest.raises(InputError, match="audio.rate is .*; feature_fps is .*; frame_size is "):
+    with pytest.raises(InputError, match="audio.rate was .*; feature_fps was .*; frame_size was "):
         settle(tmp_path, described(feature_fps=2, frame_size="64x48", audio_rate="native"))
 
 
