@@ -16,11 +16,10 @@ import torch
 from extractors.precision import resolve_device
 from models.batch_step import BatchStep
 from models.clips import ClipInputs
-from models.davenet import MEL_BANDS
 from models.kmeans import ClusterQueue, cosine_kmeans
 from models.mcn import MCN
 from models.pairing import Scheme
-from models.settings import ModelSettings
+from models.settings import MEL_BANDS, ModelSettings
 from pipeline.core.reporting import Progress
 from pipeline.extraction.settings import STREAMS
 from pipeline.training.distributed import precision_of
