@@ -102,34 +102,30 @@ class Progress:
             )
 
 
-class _NewLines:
-    """Counts the lines that a ledger grows by; what is there already isn't read."""
-
-    def __init__(self, folder: Path, stage: str) -> None:
-        self._folder, self._stage = folder, stage
-        self._read = {path: path.stat().st_size for path in folder.glob(f"{stage}-*.jsonl")}
-        self._lines = 0
-
-    def count(self) -> int:
-        for path in self._folder.glob(f"{self._stage}-*.jsonl"):
-            with open(path, "rb") as file:
-                file.seek(self._read.get(path, 0))
-                new = file.read()
-            self._read[path] = self._read.get(path, 0) + len(new)
-            self._lines += new.count(b"\n")
-        return self._lines
-
-
 @contextmanager
 def ledger_progress(folder: Path, stage: str, total: int, label: str) -> Iterator[None]:
     """Show how many of `total` videos got a new line in the ledger, whoever writes it, while the block runs."""
-    lines = _NewLines(folder, stage)
+    # What is there already isn't read.
+    read = {path: path.stat().st_size for path in folder.glob(f"{stage}-*.jsonl")}
     stop = threading.Event()
+
+    def new_lines() -> int:
+        lines = 0
+        for path in folder.glob(f"{stage}-*.jsonl"):
+            with open(path, "rb") as file:
+                file.seek(read.get(path, 0))
+                new = file.read()
+            read[path] = read.get(path, 0) + len(new)
+            lines += new.count(b"\n")
+        return lines
+
     with Progress(label, total, "video") as progress:
 
         def watch() -> None:
+            lines = 0
             while not stop.wait(POLL_EVERY_S):
-                progress.to(min(total, lines.count()))
+                lines += new_lines()
+                progress.to(min(total, lines))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -181,7 +182,7 @@ class Pool:
         while self._working or (left and not asked_to_stop()):
             while left and len(self._working) < self.at_once and not asked_to_stop():
                 self._begin(left.pop(0))
-            wait(_POLL_EVERY_S) if not signalled else self._wait_for_any()
+            time.sleep(_POLL_EVERY_S) if signalled else wait(_POLL_EVERY_S)
             if asked_to_stop() and not signalled:
                 signalled = True
                 for _, process in self._working.values():
@@ -211,14 +212,6 @@ class Pool:
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         self._working[slot] = (run, process)
-
-    def _wait_for_any(self) -> None:
-        for _, process in self._working.values():
-            try:
-                process.wait(_POLL_EVERY_S)
-            except subprocess.TimeoutExpired:
-                continue
-            return
 
 
 def _outcome(status: int, run: Run) -> str:

@@ -51,7 +51,7 @@ def follow(settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch, each_wait
 
     (settings.media / ".part").mkdir(exist_ok=True)
     (settings.media / ".part" / "full").write_text(str(BUDGET))
-    monkeypatch.setattr(extraction_rounds.stopping, "wait", wait)
+    monkeypatch.setattr(extraction_rounds.signals, "wait", wait)
     with locked(download_lock(settings.media, "1/1"), "downloading"):
         for _ in ExtractionRounds(settings, "test"):
             pass
