@@ -54,7 +54,7 @@ HEAD = "video_id,task_id,step,start,end,text\n"
     [
         ("video_id,step,start,end,text\n", "line 1: columns video_id,task_id,step,start,end,text are wanted"),
         (HEAD + "a,1,1,0,1,x\na,1,one,0,1,x\n", "line 3: step: expected an integer, got 'one'"),
-        (HEAD + "a,1,1.5,0,1,x\n", "line 2: step '1.5'"),
+        (HEAD + "a,1,1.5,0,1,x\n", "line 2: step: expected an integer, got '1.5'"),
         (HEAD + "a,1,1,2,2,x\n", "line 2: expected 0 <= start < end in seconds"),
         (HEAD + "a,1,1,-1,2,x\n", "line 2: expected 0 <= start < end"),
         (HEAD + "a,1,1,0,inf,x\n", "line 2: expected 0 <= start < end"),
