@@ -12,10 +12,13 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError
+
+csv.field_size_limit(1 << 20)
 
 _NAMES = "EACCES EPERM EROFS ENOSPC EDQUOT ENOENT ENOTDIR EISDIR EEXIST ENAMETOOLONG"
 _USERS_TO_MEND = {getattr(errno, name) for name in _NAMES.split()}
@@ -124,26 +127,48 @@ def digest_of_json(value: Any) -> str:
 
 
 Line = tuple[str, dict[str, str]]
-"""A line as messages name it, and its cells by column."""
+"""A line as messages name it (file and number), and its cells by column."""
 
 
-def csv_lines(path: Path, columns: Sequence[str], wanted: str = "") -> Iterator[Line]:
-    """The lines of a csv that has `columns` among its own; a byte order mark, as spreadsheets write it, is no matter.
+class MalformedCsvError(InputError):
+    """What a file holds is no csv with the columns expected; `InputError` alone: the file can't be read at all."""
 
-    InputError names the file and the line of what is wrong. `wanted`: what to give, for a file that isn't there.
+
+def csv_lines(
+    path: Path, columns: Sequence[str], expected: str = "", headerless: bool = False, lenient: bool = False
+) -> Iterator[Line]:
+    """The lines of a csv (UTF-8, with or without a byte order mark) that has `columns` among its own.
+
+    Every list of a user is read here; empty lines are skipped. `expected`: what to give, for a file that isn't there.
+    `headerless`: a file whose first line names none of `columns` has no header, and `columns` first. `lenient`: lines
+    of another length than the header's are filled up or cut, and bytes that aren't UTF-8 become U+FFFD; otherwise
+    either is an error.
+    Raises InputError that names the file, and MalformedCsvError that names the line too.
     """
-    names = ",".join(columns)
+    names, file_name = ",".join(columns), str(path)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(columns) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} line 1: columns {names} are wanted")
-            for row in reader:
-                where = f"{path} line {reader.line_num}"
-                if any(row[column] is None for column in columns):
-                    raise InputError(f"{where}: cut short; {names} are wanted")
-                yield where, row
+        with open(path, encoding="utf-8-sig", errors="replace" if lenient else "strict", newline="") as file:
+            reader = csv.reader(file)
+            lines: Iterator[list[str]] = (fields for fields in reader if fields)
+            header = next(lines, [])
+            if headerless and not set(columns) & set(header):
+                lines, header = chain([header] if header else [], lines), [*columns, *header[len(columns) :]]
+            if missing := [column for column in columns if column not in header]:
+                raise MalformedCsvError(f"{path} line 1: no column {','.join(missing)}; expected {names}")
+            for fields in lines:
+                where = f"{file_name} line {reader.line_num}"
+                if len(fields) != len(header):
+                    if not lenient:
+                        raise MalformedCsvError(
+                            f"{where}: expected {len(header)} fields, as in line 1, got {len(fields)}"
+                        )
+                    fields += [""] * (len(header) - len(fields))
+                yield where, dict(zip(header, fields, strict=False))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; {wanted or f'a csv {names} is wanted'}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read as csv: {error}") from None
+        raise InputError(f"{path}: no such file; expected {expected or f'a csv with {names}'}") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise MalformedCsvError(f"{path}: not a text file in UTF-8") from None
+    except csv.Error as error:
+        raise MalformedCsvError(f"{path} line {reader.line_num}: not valid csv: {error}") from None

@@ -1,6 +1,5 @@
 """`mcn freeze DATASET NAME`: a manifest of what the data set holds now, with held-out splits."""
 
-import csv
 import hashlib
 import json
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import AlreadyThereError, digest_of_json, sha256_of_file, write_json
+from pipeline.core.files import AlreadyThereError, csv_lines, digest_of_json, sha256_of_file, write_json
 from pipeline.core.ledger import latest_states
 from pipeline.core.reporting import RunSummary
 from pipeline.core.video_ids import is_media_name
@@ -222,16 +221,12 @@ def provenances_of(closed: Iterable[Receipt]) -> list[dict[str, Any]]:
 
 def _ids_in(path: Path) -> set[str]:
     """Ids of a csv with a column video_id, or of a text with one a line."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a list of ids is wanted") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read as a list of ids: {error}") from None
-    column = rows[0].index("video_id") if rows and "video_id" in rows[0] else None
-    ids = [row[column or 0].strip() for row in rows[column is not None :] if len(row) > (column or 0)]
-    wrong = [text for text in ids if not is_media_name(text)]
-    if wrong or not ids:
-        raise InputError(f"{path}: {f'{wrong[0][:40]!a} is no id' if wrong else 'lists no id'}; an id a line is wanted")
-    return set(ids)
+    ids = set()
+    for where, row in csv_lines(path, ("video_id",), "a list of ids, one a line", headerless=True):
+        video_id = row["video_id"].strip()
+        if not is_media_name(video_id):
+            raise InputError(f"{where}: {video_id[:40]!a} is no id; expected one id a line")
+        ids.add(video_id)
+    if not ids:
+        raise InputError(f"{path}: lists no id; expected one id a line")
+    return ids

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, save_vectors, train_vectors, vectors_digest, words
 from pipeline.core.errors import InputError
-from pipeline.core.files import write_aside
+from pipeline.core.files import csv_lines, write_aside
 from pipeline.dataset.caption_store import Captions
 
 if TYPE_CHECKING:
@@ -20,21 +19,10 @@ if TYPE_CHECKING:
 def read_split(path: Path) -> dict[str, str]:
     """Read a csv video_id,split; InputError names the file and line of what is wrong."""
     splits: dict[str, str] = {}
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if not {"video_id", "split"} <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} line 1: columns video_id,split are wanted")
-            for row in reader:
-                if not row["video_id"] or row["split"] not in ("train", "heldout"):
-                    raise InputError(
-                        f"{path} line {reader.line_num}: split must be train or heldout, not {row['split']!r}"
-                    )
-                splits[row["video_id"]] = row["split"]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a csv video_id,split is wanted") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read as csv: {error}") from None
+    for where, row in csv_lines(path, ("video_id", "split")):
+        if not row["video_id"] or row["split"] not in ("train", "heldout"):
+            raise InputError(f"{where}: split must be train or heldout, not {row['split']!r}")
+        splits[row["video_id"]] = row["split"]
     return splits
 
 

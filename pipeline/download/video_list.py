@@ -1,17 +1,15 @@
 """Which videos there are: the published `HowTo100M_v1.csv` or any csv with a `video_id` column."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import csv_lines
 from pipeline.core.records import VideoRecord
-from pipeline.core.video_ids import check_video_id, is_video_id
+from pipeline.core.video_ids import check_video_id
 
 DETAILS = ("category_1", "category_2", "rank", "task_id")
-
-csv.field_size_limit(1 << 20)
 
 
 def read_video_list(path: Path) -> list[VideoRecord]:
@@ -40,30 +38,9 @@ def each_video_id(path: Path) -> Iterator[str]:
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     """The list's lines by column, ids checked."""
     empty = True
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.reader(file)
-            names = next(reader, [])
-            if "video_id" not in names:
-                raise InputError(f"{path} line 1: no column video_id among its names")
-            for fields in reader:
-                if not fields:
-                    continue
-                if len(fields) != len(names):
-                    raise InputError(f"{path} line {reader.line_num}: not the {len(names)} fields that line 1 names")
-                row = dict(zip(names, fields, strict=True))
-                # What would say where is put together for the one line that is wrong, not for a million.
-                if not is_video_id(row["video_id"]):
-                    check_video_id(row["video_id"], f"{path} line {reader.line_num}")
-                empty = False
-                yield row
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a csv with a column video_id") from None
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8") from None
-    except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: not a csv line: {error}") from None
+    for where, row in csv_lines(path, ("video_id",)):
+        check_video_id(row["video_id"], where)
+        empty = False
+        yield row
     if empty:
         raise InputError(f"{path}: lists no video; expected a line per video below the header")

@@ -1,6 +1,5 @@
 """The sample's video site: a small HTTP server on the loopback address, for `mcn download` to fetch from."""
 
-import csv
 import json
 import logging
 import re
@@ -17,6 +16,7 @@ from typing import Any, Literal, Self
 import av
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import csv_lines
 from pipeline.core.video_ids import is_video_id
 
 _LOGGER = logging.getLogger(__name__)
@@ -164,9 +164,5 @@ def _describe(path: Path) -> dict[str, Any]:
 def _read_dead(path: Path) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        return {row["video_id"]: {"class": row["class"], "message": row["message"]} for row in rows}
-    except KeyError as error:
-        raise InputError(f"{path}: no column {error}; expected video_id,class,message") from None
+    rows = (row for _, row in csv_lines(path, ("video_id", "class", "message")))
+    return {row["video_id"]: {"class": row["class"], "message": row["message"]} for row in rows}

@@ -77,7 +77,7 @@ def read_truth(path: Path, videos: Collection[str]) -> list[TrueSecond]:
     left.
     """
     chosen, found = set(videos), []
-    for where, row in csv_lines(path, _COLUMNS, "the truth.csv of a sample is wanted"):
+    for where, row in csv_lines(path, _COLUMNS, "the truth.csv of a sample"):
         if not row["second"].isdecimal():
             raise InputError(f"{where}: `second` is to be a whole number")
         if row["video_id"] in chosen:

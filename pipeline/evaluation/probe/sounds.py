@@ -42,7 +42,7 @@ def read_sounds(folder: Path) -> list[SoundClip]:
     """
     path = folder / LIST
     found: list[SoundClip] = []
-    for where, row in csv_lines(path, _COLUMNS, f"--sounds wants a folder as ESC-50 is, with {LIST} and audio/"):
+    for where, row in csv_lines(path, _COLUMNS, f"a folder in ESC-50's layout, with {LIST} and audio/"):
         if any(not row[column] for column in _COLUMNS) or not row["fold"].isdecimal():
             raise InputError(f"{where}: wanted all of {','.join(_COLUMNS)}, `fold` a whole number")
         sound = folder / "audio" / row["filename"]

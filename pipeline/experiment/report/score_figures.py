@@ -1,6 +1,5 @@
 """Each arm's scores with intervals and seeds, their differences from the reference's, and its loss over training."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.core.figures import COLOURS, GRID, MUTED, Drawing, drawing_style, shortened
+from pipeline.core.files import csv_lines
 from pipeline.experiment.report.results import Study
 
 WIDTH = 4.2
@@ -106,10 +106,7 @@ Curves = dict[str, NDArray[np.float64]]
 
 def read_curves(paths: Sequence[Path]) -> Curves:
     """Column of metrics.csv -> [seeds, epochs], of files that have the same columns; shorter ones cut the others."""
-    tables = []
-    for path in paths:
-        with open(path, encoding="utf-8", newline="") as file:
-            tables.append(list(csv.DictReader(file)))
+    tables = [[row for _, row in csv_lines(path, ("epoch",))] for path in paths]
     epochs = min(map(len, tables))
     return {name: np.array([[float(row[name]) for row in table[:epochs]] for table in tables]) for name in tables[0][0]}
 

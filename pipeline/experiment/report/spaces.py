@@ -1,6 +1,5 @@
 """Spaces drawn: the evaluated clips as vectors, a map of them by modality and by step, how far modalities lie apart."""
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from models.kmeans import assign
 from pipeline.clips.cutting import ClipFeatures
 from pipeline.core.errors import InputError
 from pipeline.core.figures import COLOURS, MODALITY_COLOURS, Drawing, drawing_style, shortened
+from pipeline.core.files import csv_lines
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table
 from pipeline.evaluation.lists import LabelledClip, clips_digest, clips_of_split, cut_out, read_clips
@@ -112,9 +112,8 @@ def embed_evaluated(model: Model, seed: int) -> EmbeddedClips:
 
 def _classes(source: Path, clips: Sequence[LabelledClip]) -> list[str]:
     """Each clip's class by the list's own column of them, or else its text."""
-    with open(source, encoding="utf-8", newline="") as file:
-        columns = next(csv.reader(file), [])
-    named = read_clips(source, CLASS_COLUMN) if CLASS_COLUMN in columns else clips
+    _, first = next(csv_lines(source, ()))
+    named = read_clips(source, CLASS_COLUMN) if CLASS_COLUMN in first else clips
     return [clip.label for clip in named]
 
 

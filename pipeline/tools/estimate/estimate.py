@@ -1,6 +1,5 @@
 """`mcn estimate STUDY.yaml`: days, TB and GPU hours of each stage, each figure with where it comes from."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from extractors.errors import WeightsError
 from pipeline.commands import COMMANDS
 from pipeline.core.config import from_mapping
 from pipeline.core.errors import InputError
+from pipeline.core.files import csv_lines
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary
 from pipeline.dataset.manifest import TRAIN, read_manifest
@@ -181,9 +181,8 @@ class _Estimate:
     def _clips(figures: Figures, path: Path) -> Figure:
         if not path.is_file():
             return figures.of("evaluate").add("clips", None, "unknown", f"{path} isn't here")
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            lines = sum(1 for _ in csv.reader(file))
-        return figures.of("evaluate").add("clips", max(0, lines - 1), "given", f"lines of {path}")
+        lines = sum(1 for _ in csv_lines(path, ()))
+        return figures.of("evaluate").add("clips", lines, "given", f"lines of {path}")
 
     @staticmethod
     def _total(figures: Figures, beside: list[Figure], days: list[Figure], sizes: list[Figure]) -> None:

@@ -138,7 +138,7 @@ def test_benchmarks_are_on_no_side(tmp_path: Path, stored: Callable[..., Path]) 
         (b"", "lists no id"),
         (b"video_id\n", "lists no id"),
         (b"a/b\n", "'a/b' is no id"),
-        (b"\xff\xfe\n", "can't be read as a list of ids"),
+        (b"\xff\xfe\n", "not a text file in UTF-8"),
     ],
 )
 def test_a_list_of_benchmarks_that_is_none_is_refused(

@@ -109,12 +109,12 @@ def test_a_split_is_read(split: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "line 1: columns video_id,split are wanted"),
-        (b"video_id\na\n", "line 1: columns"),
+        (b"", "line 1: no column video_id,split; expected video_id,split"),
+        (b"video_id\na\n", "line 1: no column split"),
         (b"video_id,split\na,train\nb,Test\n", "line 3: split must be train or heldout, not 'Test'"),
-        (b"video_id,split\na\n", "line 2: split must be train or heldout, not None"),
+        (b"video_id,split\na\n", "line 2: expected 2 fields, as in line 1, got 1"),
         (b"video_id,split\n,train\n", "line 2"),
-        (b"video_id,split\n\xff,train\n", "can't be read as csv"),
+        (b"video_id,split\n\xff,train\n", "not a text file in UTF-8"),
     ],
 )
 def test_a_broken_split_is_refused_with_its_line(tmp_path: Path, content: bytes, named: str) -> None:
@@ -126,7 +126,7 @@ def test_a_broken_split_is_refused_with_its_line(tmp_path: Path, content: bytes,
 
 
 def test_a_missing_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file; a csv video_id,split is wanted"):
+    with pytest.raises(InputError, match="no such file; expected a csv with video_id,split"):
         read_split(tmp_path / "none.csv")
-    with pytest.raises(InputError, match="can't be read as csv"):
+    with pytest.raises(InputError, match="can't be read"):
         read_split(tmp_path)

@@ -38,15 +38,15 @@ def test_other_columns_are_passed_over_and_a_repeated_id_keeps_its_first_line(tm
         (b"", "line 1: no column video_id"),
         (b"id\naaaaaaaaaaa\n", "line 1: no column video_id"),
         (b"video_id\n", "lists no video"),
-        (b"video_id,rank\naaaaaaaaaaa,1\nbbbbbbbbbbb\n", "line 3: not the 2 fields"),
-        (b"video_id,rank\naaaaaaaaaaa,1,2\n", "line 2: not the 2 fields"),
+        (b"video_id,rank\naaaaaaaaaaa,1\nbbbbbbbbbbb\n", "line 3: expected 2 fields, as in line 1, got 1"),
+        (b"video_id,rank\naaaaaaaaaaa,1,2\n", "line 2: expected 2 fields, as in line 1, got 3"),
         (b"video_id\naaaaaaaaaa\n", "line 2: 'aaaaaaaaaa' is not a video id"),
         (b"video_id\naaaaaaaaaaa\n../../passwd\n", "line 3: '../../passwd' is not a video id"),
         (b'video_id\n"aaaaaaa\naaa"\n', r"line 3: 'aaaaaaa\naaa' is not a video id"),
         ("video_id\naaaaaaaaaaа\n".encode(), r"'aaaaaaaaaa\u0430' is not a video id"),
         (b"video_id\n" + b"a" * 5000 + b"\n", "..."),
         (b"video_id\n\xff\n", "not a text file in UTF-8"),
-        (b'video_id\n"' + b"a" * (1 << 21) + b'"\n', "line 2: not a csv line: field larger"),
+        (b'video_id\n"' + b"a" * (1 << 21) + b'"\n', "line 2: not valid csv: field larger"),
     ],
     ids=lambda value: str(value[:30]),
 )
@@ -59,7 +59,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, content: bytes, na
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file; expected a csv with a column video_id"):
+    with pytest.raises(InputError, match="no such file; expected a csv with video_id"):
         read_video_list(tmp_path / "none.csv")
     with pytest.raises(InputError, match="can't be read"):
         read_video_list(tmp_path)

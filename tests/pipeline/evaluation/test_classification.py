@@ -157,7 +157,7 @@ def test_results_are_written_in_three_forms_and_not_made_twice(asked: Any, capsy
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("video_id,start,end,text\n", "line 1: columns video_id,start,end,class are wanted"),
+        ("video_id,start,end,text\n", "line 1: no column class; expected video_id,start,end,class"),
         ("video_id,start,end,class\nheldout0000,2,1,a\n", "line 2: expected 0 <= start < end"),
         ("video_id,start,end,class\nheldout0000,0,nan,a\n", "line 2: expected 0 <= start < end"),
         ("video_id,start,end,class\nheldout0000,0,1,\n", "and a class"),

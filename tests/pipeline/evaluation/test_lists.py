@@ -52,7 +52,7 @@ HEAD = "video_id,task_id,step,start,end,text\n"
 @pytest.mark.parametrize(
     ("annotations", "named"),
     [
-        ("video_id,step,start,end,text\n", "line 1: columns video_id,task_id,step,start,end,text are wanted"),
+        ("video_id,step,start,end,text\n", "line 1: no column task_id; expected video_id,task_id,step,start,end,text"),
         (HEAD + "a,1,1,0,1,x\na,1,one,0,1,x\n", "line 3: step: expected an integer, got 'one'"),
         (HEAD + "a,1,1.5,0,1,x\n", "line 2: step: expected an integer, got '1.5'"),
         (HEAD + "a,1,1,2,2,x\n", "line 2: expected 0 <= start < end in seconds"),
@@ -61,7 +61,7 @@ HEAD = "video_id,task_id,step,start,end,text\n"
         (HEAD + "a,1,1,nan,2,x\n", "line 2: expected 0 <= start < end"),
         (HEAD + "a,1,1,0,1,\n", "line 2: step 1 of a needs one text"),
         (HEAD + "a,1,1,0,1,x\na,1,1,2,3,y\n", "line 3: step 1 of a needs one text, the same on all its lines"),
-        (HEAD + "a,1,1,0\n", "line 2: cut short"),
+        (HEAD + "a,1,1,0\n", "line 2: expected 6 fields, as in line 1, got 4"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, annotations: str, named: str) -> None:
@@ -75,7 +75,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, annotations: str, n
 @pytest.mark.parametrize(
     ("tasks", "named"),
     [
-        ("task_id,text\n", "t.csv line 1: columns task_id,step,text are wanted"),
+        ("task_id,text\n", "t.csv line 1: no column step; expected task_id,step,text"),
         (TASKS + "7,2,cut\n", "t.csv line 7: step 2 of task 7 needs one line, with a text"),
         (TASKS + "7,3,\n", "t.csv line 7: step 3 of task 7 needs one line"),
         (TASKS.replace("7,10,", "7,11,"), "t.csv names no step 10 of task 7"),
@@ -89,9 +89,9 @@ def test_a_list_of_steps_that_doesnt_fit_is_refused(tmp_path: Path, tasks: str, 
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file; a csv video_id,task_id,step,start,end,text is wanted"):
+    with pytest.raises(InputError, match="no such file; expected a csv with video_id,task_id,step,start,end,text"):
         read_step_lists(tmp_path / "none.csv")
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00video_id")
-    for path in (tmp_path, tmp_path / "bytes.csv"):
-        with pytest.raises(InputError, match="can't be read as csv"):
+    for path, problem in ((tmp_path, "can't be read"), (tmp_path / "bytes.csv", "not a text file in UTF-8")):
+        with pytest.raises(InputError, match=problem):
             read_step_lists(path)

@@ -58,12 +58,12 @@ def test_sounds_are_told_by_the_published_folds(
 
 
 def test_what_is_wrong_with_the_folder_is_said(esc50: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"esc50.csv: no such file; --sounds wants a folder as ESC-50 is"):
+    with pytest.raises(InputError, match=r"esc50.csv: no such file; expected a folder in ESC-50's layout"):
         sounds.read_sounds(tmp_path)
     (tmp_path / "meta").mkdir()
     (tmp_path / "audio").symlink_to(esc50 / "audio")
     for lines, problem in (
-        ("filename,fold\n", "line 1: columns filename,fold,category,src_file are wanted"),
+        ("filename,fold\n", "line 1: no column category,src_file; expected filename,fold,category,src_file"),
         (f"{HEAD}\n1-00-A-0.wav,x,0,knock,False,00,A\n", "line 2: .*`fold` a whole number"),
         (f"{HEAD}\nabsent.wav,1,0,knock,False,00,A\n", "line 2: no such file as .*absent.wav"),
         (
