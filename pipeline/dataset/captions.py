@@ -5,7 +5,6 @@ fatal.
 """
 
 import codecs
-import csv
 import json
 import math
 import re
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import sha256_of_file
+from pipeline.core.files import MalformedCsvError, csv_lines, sha256_of_file
 from pipeline.core.records import Caption
 from pipeline.core.video_ids import is_media_name
 
@@ -26,7 +25,10 @@ LONGEST_ENTRY = 64 << 20
 LONGEST_TEXT = 10_000
 """Characters that are kept of one caption."""
 _BLOCK = 4 << 20
-_SPACE = re.compile(r"[ \t\r\n]*")
+# Of the object as a whole: how it begins, what stands before a video's captions, how it ends.
+_BEGIN = re.compile(r"[ \t\r\n]*(\{|\Z)")
+_KEY = re.compile(r'[ \t\r\n]*([{,])[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
+_END = {",": re.compile(r"[ \t\r\n]*\}[ \t\r\n]*"), "{": re.compile(r"[ \t\r\n]*\{[ \t\r\n]*\}[ \t\r\n]*")}
 # Control characters save the white ones, and halves of surrogate pairs, which UTF-8 can't hold.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -60,103 +62,67 @@ def read_caption_file(
     when the file isn't of the published form, is cut short or can't be read.
     """
     seen: set[str] = set()
-    for video_id, entry in _Entries(path, left_out, on_read):
-        if not is_media_name(video_id):
-            left_out["video whose name can't be an id"] += 1
-        elif video_id in seen:
-            left_out["video listed a second time"] += 1
-        else:
-            seen.add(video_id)
-            yield video_id, _captions_of(entry, left_out)
-
-
-class _Entries:
-    """Iterates over (key, value) of one JSON object; the file is decoded block by block."""
-
-    def __init__(self, path: Path, left_out: Counter[str], on_read: Callable[[int], object]) -> None:
-        self._path, self._left_out, self._on_read = path, left_out, on_read
-        self._text, self._at, self._ended, self._key = "", 0, False, ""
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
-        try:
-            with open(self._path, "rb") as file:
-
-                def more() -> None:
-                    block = file.read(_BLOCK)
-                    self._ended = not block
-                    new = decoder.decode(block, self._ended)
-                    self._left_out["characters that aren't UTF-8"] += new.count("\ufffd")
-                    self._text, self._at = self._text[self._at :] + new, 0
-                    self._on_read(file.tell())
-
-                yield from self._entries(more)
-        except FileNotFoundError:
-            raise InputError(f"{self._path}: no such file; the captions' caption.json is wanted") from None
-        except OSError as error:
-            raise InputError(f"{self._path}: can't be read: {error.strerror}") from None
-        self._left_out += Counter()
-
-    def _entries(self, more: Callable[[], None]) -> Iterator[tuple[str, Any]]:
-        if self._next(more) != "{":
-            raise InputError(f"{self._path}: wanted one object, video id -> captions")
-        self._at += 1
-        sign = self._next(more)
-        while sign != "}":
-            self._key = self._value(more)
-            if not isinstance(self._key, str) or self._next(more) != ":":
-                raise self._broken("an id and a colon are wanted")
-            self._at += 1
-            yield self._key, self._value(more)
-            sign = self._next(more)
-            if sign not in ",}":
-                raise self._broken("a comma is wanted")
-            if sign == ",":
-                self._at += 1
-        self._at += 1
-        if self._next(more, at_end="") != "":
-            raise self._broken("text after the end")
-
-    def _next(self, more: Callable[[], None], at_end: str | None = None) -> str:
-        """The next character that isn't white."""
-        while True:
-            match = _SPACE.match(self._text, self._at)
-            assert match is not None
-            self._at = match.end()
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if self._ended:
-                if at_end is None:
-                    raise self._broken("it is cut short")
-                return at_end
-            more()
-
-    def _value(self, more: Callable[[], None]) -> Any:
-        self._next(more)
-        while True:
-            try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
-            except RecursionError:
-                raise self._broken("brackets a thousand deep") from None
-            except ValueError as error:  # broken, or not all read yet
-                if self._ended:
-                    raise self._broken(str(error).split(":")[0]) from None
-                if len(self._text) - self._at > LONGEST_ENTRY:
-                    raise self._broken(f"an entry of more than {LONGEST_ENTRY >> 20} million characters") from None
+    try:
+        for video_id, entry in _entries(path, left_out, on_read):
+            if not is_media_name(video_id):
+                left_out["video whose name can't be an id"] += 1
+            elif video_id in seen:
+                left_out["video listed a second time"] += 1
             else:
-                # A number may go on in the next block.
-                if end < len(self._text) or self._ended:
-                    self._at = end
-                    return value
-            # Doubling keeps the work linear however long the entry is.
-            wanted = 2 * (len(self._text) - self._at)
-            more()
-            while len(self._text) < wanted and not self._ended:
-                more()
+                seen.add(video_id)
+                yield video_id, _captions_of(entry, left_out)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected a caption.json") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from None
 
-    def _broken(self, reason: str) -> InputError:
-        place = f"at or after key {str(self._key)[:80]!a}" if self._key else "near its start"
-        return InputError(f"{self._path}: not valid JSON {place}: {reason}; fetch it again")
+
+def _entries(path: Path, left_out: Counter[str], on_read: Callable[[int], object]) -> Iterator[tuple[str, Any]]:
+    """(key, value) pairs of the one JSON object in a file, which is decoded block by block."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+    text, key, separator, ended = "", "", "{", False
+
+    def invalid(reason: str) -> InputError:
+        where = f"at or after key {key[:80]!a}" if key else "near its start"
+        return InputError(f"{path}: not valid JSON {where}: {reason}; download it again")
+
+    with open(path, "rb") as file:
+        while not ended:
+            # Doubling keeps the work linear however long an entry is.
+            size = 2 * len(text)
+            while not ended and len(text) <= size:
+                block = file.read(_BLOCK)
+                ended = not block
+                decoded = decoder.decode(block, ended)
+                _count_replaced(decoded, left_out)
+                text += decoded
+                on_read(file.tell())
+            if separator == "{" and not _BEGIN.match(text):
+                raise InputError(f"{path}: expected one JSON object, video id -> captions")
+            start, reason = 0, 'expected "id": {...} or the closing brace'
+            while (head := _KEY.match(text, start)) and head[1] == separator:
+                try:
+                    name, _ = _DECODER.raw_decode(text, head.start(2))
+                    value, end = _DECODER.raw_decode(text, head.end())
+                except RecursionError:
+                    raise invalid("nested too deeply") from None
+                except ValueError as error:  # invalid, or incomplete as yet
+                    reason = str(error).split(":")[0]
+                    break
+                if end == len(text) and not ended:  # a number may go on in the next block
+                    break
+                yield name, value
+                key, start, separator = name, end, ","
+            text = text[start:]
+            if len(text) > LONGEST_ENTRY and not ended:
+                raise invalid(f"no complete entry within {LONGEST_ENTRY >> 20} million characters")
+    if not _END[separator].fullmatch(text):
+        raise invalid(reason)
+
+
+def _count_replaced(text: str, left_out: Counter[str]) -> None:
+    if "\ufffd" in text:
+        left_out["characters that aren't UTF-8"] += text.count("\ufffd")
 
 
 def read_caption_csv(path: Path, left_out: Counter[str]) -> tuple[Caption, ...]:
@@ -164,27 +130,14 @@ def read_caption_csv(path: Path, left_out: Counter[str]) -> tuple[Caption, ...]:
 
     What can't be used is counted in `left_out` by reason, a file that isn't that too. InputError when it can't be read.
     """
-    columns = ("start", "end", "text")
     try:
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader = csv.DictReader(_counted(file, left_out), restval="")
-            rows = list(reader) if set(columns) <= set(reader.fieldnames or ()) else None
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
-    except csv.Error:
-        rows = None
-    if rows is None:
+        rows = [row for _, row in csv_lines(path, ("start", "end", "text"), lenient=True)]
+    except MalformedCsvError:
         left_out["file that is no csv with start,end,text"] += 1
         return ()
-    return _captions_of({name: [row[name] for row in rows] for name in columns}, left_out)
-
-
-def _counted(lines: Iterator[str], left_out: Counter[str]) -> Iterator[str]:
-    """The lines without zero bytes, which `csv` refuses; what was no UTF-8 is counted."""
-    for line in lines:
-        if "\ufffd" in line:
-            left_out["characters that aren't UTF-8"] += line.count("\ufffd")
-        yield line.replace("\0", "")
+    entry = {name: [row[name].replace("\0", "") for row in rows] for name in ("start", "end", "text")}
+    _count_replaced("".join(cell for cells in entry.values() for cell in cells), left_out)
+    return _captions_of(entry, left_out)
 
 
 def _captions_of(entry: Any, left_out: Counter[str]) -> tuple[Caption, ...]:

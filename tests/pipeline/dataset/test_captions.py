@@ -139,7 +139,7 @@ def test_a_file_cut_short_is_told_with_the_last_key(tmp_path: Path, cut: int) ->
     path = tmp_path / "caption.json"
     path.write_text(whole[:-cut])
     with pytest.raises(
-        InputError, match=r"caption\.json: not valid JSON.*(near its start|key '(first|second)').*fetch it"
+        InputError, match=r"caption\.json: not valid JSON.*(near its start|key '(first|second)').*download it"
     ):
         list(read_caption_file(path, Counter()))
 
@@ -148,7 +148,7 @@ def test_a_file_cut_short_is_told_with_the_last_key(tmp_path: Path, cut: int) ->
 def test_what_is_no_object_of_videos_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "caption.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=r"caption\.json: (wanted one object|not valid JSON)"):
+    with pytest.raises(InputError, match=r"caption\.json: (expected one JSON object|not valid JSON)"):
         list(read_caption_file(path, Counter()))
     with pytest.raises(InputError, match="no such file"):
         list(read_caption_file(tmp_path / "none.json", Counter()))
@@ -159,7 +159,7 @@ def test_an_entry_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypat
     monkeypatch.setattr(module, "_BLOCK", 100)
     path = tmp_path / "caption.json"
     path.write_text('{"a": {"start": [' + "0, " * 5000)
-    with pytest.raises(InputError, match="an entry of more than"):
+    with pytest.raises(InputError, match="no complete entry within"):
         list(read_caption_file(path, Counter()))
 
 
