@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, StratifiedGroupKFold
 
 from pipeline.evaluation.settings import Draws
 from pipeline.metrics.intervals import Interval, bootstrap
@@ -26,6 +27,7 @@ MOST_LEVELS = 100
 CHANCE_DRAWS = 500
 
 Labels = NDArray[np.int64]
+Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
 
@@ -48,9 +50,8 @@ class Question:
         return float(np.mean([1 / levels for levels in self.levels]))
 
     def of(self, rows: NDArray[Any]) -> "Question":
-        """The same asked of some of the rows."""
-        folds = None if self.folds is None else self.folds[rows]
-        return Question(self.labels[rows], self.levels, self.videos[rows], folds)
+        """The same asked of some of the rows, in folds of their own."""
+        return Question(self.labels[rows], self.levels, self.videos[rows])
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class LinearProbe:
         """`trained_on`: videos that the model has seen. ValueError where there are fewer than two videos."""
         self.question, self.draws = question, draws
         self._most = max(question.levels)
-        self._splits = _splits(_folds(question, FOLDS, draws.seed) if question.folds is None else question.folds)
+        self._splits = _splits(question, FOLDS, draws.seed)
         self._permutations = _Permutations(question.videos)
         unseen = ~np.isin(question.videos, list(trained_on))
         enough = not unseen.all() and len(np.unique(question.videos[unseen])) > 1
@@ -232,9 +233,8 @@ class LinearProbe:
         for _ in range(self.draws.permutations):
             labels = self.question.labels[self._permutations.draw(random)]
             asked = replace(self.question, labels=labels)
-            folds = _folds(asked, FOLDS, self.draws.seed) if asked.folds is None else asked.folds
             told = np.zeros_like(labels)
-            for train, test in _splits(folds):
+            for train, test in _splits(asked, FOLDS, self.draws.seed):
                 seen, unseen = _projected(vectors[train], vectors[test], self.draws.seed)
                 told[test] = _fit(seen, labels[train], unseen, strength)
             yield labels, told
@@ -243,7 +243,7 @@ class LinearProbe:
         if len(np.unique(asked.videos)) < 2:
             return STRENGTHS[0]
         score = dict.fromkeys(STRENGTHS, 0.0)
-        for train, test in _splits(_folds(asked, INNER_FOLDS, self.draws.seed)):
+        for train, test in _splits(asked, INNER_FOLDS, self.draws.seed):
             for strength in STRENGTHS:
                 told = _fit(vectors[train], asked.labels[train], vectors[test], strength)
                 score[strength] += balanced_accuracy(asked.labels[test], told, self._most)
@@ -274,32 +274,25 @@ class _Permutations:
         return self._order[self._starts[source] + place]
 
 
-def _folds(question: Question, wanted: int, seed: int) -> Labels:
-    """[N]: a fold for each row, all rows of a video in one, every level spread over the folds as evenly as that allows.
+def _splits(question: Question, folds: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """(training, test) rows of each fold: the published ones, or at most `folds` with levels spread evenly over them.
 
-    Videos with the least even levels choose first, each the fold in which it leaves the shares of levels most alike.
+    All rows of a video are in one fold. Of several questions it is a row's levels together that are spread. Fewer than
+    two folds where there are fewer than two videos.
     """
-    _, video = np.unique(question.videos, return_inverse=True)
-    videos, most = int(video.max()) + 1, max(question.levels)
-    code = question.labels + most * np.arange(question.labels.shape[1])
-    counts = np.zeros((videos, most * code.shape[1]))
-    np.add.at(counts, (video[:, None], code), 1)
-    counts = counts[:, counts.any(axis=0)]
-    shares = counts / counts.sum(axis=0)
-    folds, held = np.zeros(videos, np.int64), np.zeros((min(wanted, videos), shares.shape[1]))
-    order = np.random.default_rng([seed, 6]).permutation(videos)
-    for place in order[np.argsort(-shares[order].std(axis=1), kind="stable")]:
-        # Of the sum of squares only what the choice of a fold adds differs: 2 held * share.
-        cost = held @ shares[place]
-        emptiest = held.sum(axis=1)
-        folds[place] = np.lexsort((emptiest, cost))[0]
-        held[folds[place]] += shares[place]
-    return folds[video]
-
-
-def _splits(folds: Labels) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """For each fold the rows that are trained on, and its own: [N] each."""
-    return [(folds != fold, folds == fold) for fold in np.unique(folds)]
+    if question.folds is not None:
+        return list(PredefinedSplit(question.folds).split())
+    folds = min(folds, len(np.unique(question.videos)))
+    if folds < 2:
+        return []
+    level = np.unique(question.labels, axis=0, return_inverse=True)[1].ravel()
+    if np.bincount(level).max() < folds:
+        level = np.zeros_like(level)  # too few rows to spread anything but themselves
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        splits = splitter.split(level, level, question.videos)
+        return [(train, test) for train, test in splits if len(train) and len(test)]
 
 
 def _projected(train: Vectors, test: Vectors, seed: int) -> tuple[Vectors, Vectors]:
