@@ -9,7 +9,7 @@ from gensim.models import KeyedVectors
 
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, vectors_digest
-from pipeline.clips.cutting import ClipFeatures, collate, cut_clip, is_finite
+from pipeline.clips.cutting import is_finite
 from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json
@@ -18,8 +18,6 @@ from pipeline.dataset.folder import read_description
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_plans import shard_path
 from pipeline.dataset.shard_reader import FeatureFile
-
-__all__ = ["ClipFeatures", "FeatureDataset", "collate", "cut_clip"]
 
 KEPT_OPEN = 128
 """Shards whose file, words and captions' times a process holds at a time: some 5 MB each where a shard is 1 GiB."""

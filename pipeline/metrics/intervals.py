@@ -26,7 +26,7 @@ class Interval:
 
     def as_json(self) -> dict[str, Any]:
         """The interval as JSON values."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        return asdict(self)
 
 
 def bootstrap(statistics: Statistics, owners: Sequence[str], draws: int, seed: int) -> list[Interval]:

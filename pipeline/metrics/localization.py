@@ -20,7 +20,7 @@ program does so, MCN's takes the former.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -166,13 +166,7 @@ class LocalizationMetrics:
 
     def as_json(self) -> dict[str, Any]:
         """The metrics as JSON values."""
-        return {
-            "videos": self.videos,
-            "tasks": self.tasks,
-            "steps": self.steps,
-            "figures": {name: interval.as_json() for name, interval in self.figures.items()},
-            "chance": self.chance,
-        }
+        return asdict(self)
 
 
 def localization_metrics(

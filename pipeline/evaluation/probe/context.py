@@ -17,6 +17,7 @@ from pipeline.metrics.intervals import bootstrap
 
 MOST_QUERIES = 2000
 MEASURES = ("same video", "same video within task", "same task")
+RATIO = "context over content"
 _BLOCK = 256
 
 Mask = NDArray[np.bool_]
@@ -159,4 +160,4 @@ def _figures(values: dict[str, NDArray[np.float64]], owners: list[str], draws: D
         }
         for place, measure in enumerate(measures)
     }
-    return figures | ({"context over content": found[-1].as_json()} if both else {})
+    return figures | ({RATIO: found[-1].as_json()} if both else {})

@@ -1,9 +1,9 @@
 """Dose curves: how far a clip's vector moves, and how much recall is lost, the more of another video is mixed in."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -96,42 +96,73 @@ def dose_sound(
     model: TrainedModel, media: MediaFeatures, windows: Sequence[Window], paths: Mapping[str, Path]
 ) -> tuple[DosedClips | None, list[Window], list[str]]:
     """The windows with the sound of another video mixed in; those used, and a line for each that could not be."""
-    versions: list[list[ClipFeatures]] = []
-    notes, used, before = [], [], None
-    for window in [*windows[-1:], *windows]:
-        try:
-            sound = media.sound(paths[window.clip.video_id])
-            if sound is None or not sound.samples.any():
-                raise ValueError(f"{paths[window.clip.video_id]}: silent")
-            if before is not None:
-                versions.append(_heard_versions(model, media, window, sound, before))
-                used.append(window)
-            before = sound
-        except (MediaError, ValueError) as error:
-            notes.append(f"no dose for a clip: {error}")
-    return _embedded(model, SOUND, "audio", SOUND_DOSES, versions, used), used, notes
+
+    def read(window: Window) -> Sound:
+        sound = media.sound(paths[window.clip.video_id])
+        if sound is None or not sound.samples.any():
+            raise ValueError(f"{paths[window.clip.video_id]}: silent")
+        return sound
+
+    def versions(window: Window, own: Sound, other: Sound) -> Iterable[VideoFeatures]:
+        video = model.dataset.video(window.clip.video_id, probed_rules(model))
+        for sound in (own, *(mixed(own, other, snr_db) for snr_db in SOUND_DOSES)):
+            yield media.heard(video, sound, window.clip.start, window.clip.end)
+
+    return _dosed(model, SOUND, "audio", SOUND_DOSES, windows, read, versions)
 
 
 def dose_surround(
     model: TrainedModel, media: MediaFeatures, windows: Sequence[Window], paths: Mapping[str, Path]
 ) -> tuple[DosedClips | None, list[Window], list[str]]:
     """The windows with their frames' surround replaced by another video's; those used, and a line for each not."""
-    versions: list[list[ClipFeatures]] = []
-    notes, used, before = [], [], None
+
+    def read(window: Window) -> _Shown:
+        clip = window.clip
+        video = model.dataset.video(clip.video_id, probed_rules(model))
+        rows = clip_rows(clip.start, clip.end, video.feature_fps, len(video.video_mask))
+        return video, *media.frames(paths[clip.video_id], rows)
+
+    def versions(window: Window, own: _Shown, other: _Shown) -> Iterable[VideoFeatures]:
+        video, rows, frames = own
+        middle = other[2][len(other[2]) // 2]
+        return media.seen(video, rows, [frames, *(surrounded(frames, middle, share) for share in SURROUND_DOSES)])
+
+    return _dosed(model, SURROUND, "video", SURROUND_DOSES, windows, read, versions)
+
+
+_Shown = tuple[VideoFeatures, NDArray[np.int64], NDArray[np.uint8]]
+"""A video, the rows of a window that have a frame, and these frames."""
+_Content = TypeVar("_Content")
+
+
+def _dosed(
+    model: TrainedModel,
+    kind: str,
+    modality: str,
+    doses: tuple[float, ...],
+    windows: Sequence[Window],
+    read: Callable[[Window], _Content],
+    versions: Callable[[Window, _Content, _Content], Iterable[VideoFeatures]],
+) -> tuple[DosedClips | None, list[Window], list[str]]:
+    """Clips of each window without a dose and with each, mixed from the content of the window before it."""
+    rules, previous = probed_rules(model), None
+    clips: list[list[ClipFeatures]] = []
+    used, notes = [], []
     for window in [*windows[-1:], *windows]:
-        clip, rules = window.clip, probed_rules(model)
+        start, end = window.clip.start, window.clip.end
         try:
-            video = model.dataset.video(clip.video_id, rules)
-            span = clip_rows(clip.start, clip.end, video.feature_fps, len(video.video_mask))
-            rows, frames = media.frames(paths[clip.video_id], span)
-            if before is not None:
-                shown = [frames, *(surrounded(frames, before, share) for share in SURROUND_DOSES)]
-                versions.append([_cut(model, window, changed) for changed in media.seen(video, rows, shown)])
+            content = read(window)
+            if previous is not None:
+                dosed = versions(window, content, previous)
+                clips.append([cut_clip(video, start, end, window.words, model.vectors, rules) for video in dosed])
                 used.append(window)
-            before = frames[len(frames) // 2]
+            previous = content
         except (MediaError, ValueError) as error:
             notes.append(f"no dose for a clip: {error}")
-    return _embedded(model, SURROUND, "video", SURROUND_DOSES, versions, used), used, notes
+    if len(used) < 2:
+        return None, used, notes
+    embedded = tuple(embed_clips(model, version, rules) for version in zip(*clips, strict=True))
+    return DosedClips(kind, modality, doses, embedded, tuple(window.clip.video_id for window in used)), used, notes
 
 
 def curves(dosed: DosedClips, draws: Draws) -> Iterator[dict[str, Any]]:
@@ -171,34 +202,6 @@ def agreement(dosed: DosedClips, stored: ClipVectors, rows: NDArray[np.int64]) -
     places = [(space, dosed.modality) for space in stored.spaces_of(dosed.modality)]
     pairs = [(dosed.embedded[0].vectors[place], stored.vectors[place][rows]) for place in places]
     return min(1.0 - float(_shift(anew, before).max()) for anew, before in pairs)
-
-
-def _heard_versions(
-    model: TrainedModel, media: MediaFeatures, window: Window, sound: Sound, other: Sound
-) -> list[ClipFeatures]:
-    start, end = window.clip.start, window.clip.end
-    video = model.dataset.video(window.clip.video_id, probed_rules(model))
-    versions = [sound, *(mixed(sound, other, snr_db) for snr_db in SOUND_DOSES)]
-    return [_cut(model, window, media.heard(video, version, start, end)) for version in versions]
-
-
-def _cut(model: TrainedModel, window: Window, video: VideoFeatures) -> ClipFeatures:
-    return cut_clip(video, window.clip.start, window.clip.end, window.words, model.vectors, probed_rules(model))
-
-
-def _embedded(
-    model: TrainedModel,
-    kind: str,
-    modality: str,
-    doses: tuple[float, ...],
-    versions: Sequence[Sequence[ClipFeatures]],
-    used: Sequence[Window],
-) -> DosedClips | None:
-    if len(used) < 2:
-        return None
-    by_dose = zip(*versions, strict=True)
-    embedded = tuple(embed_clips(model, clips, probed_rules(model)) for clips in by_dose)
-    return DosedClips(kind, modality, doses, embedded, tuple(window.clip.video_id for window in used))
 
 
 def _shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ Shapes: N rows (clips), Q questions asked of each row, K levels of a question, D
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,12 +79,7 @@ class Standing:
 
     def as_json(self) -> dict[str, Any]:
         """The figures as JSON values."""
-        return {
-            "accuracy": self.accuracy.as_json(),
-            "gain": None if self.gain is None else self.gain.as_json(),
-            "chance": self.chance.as_json(),
-            "rows": self.rows,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)

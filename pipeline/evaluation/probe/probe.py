@@ -68,22 +68,16 @@ def _measured(settings: ProbeSettings, model: TrainedModel, report: RunSummary) 
 
 
 def _draw(results: Sequence[Result], settings: ProbeSettings) -> None:
-    path, suffixes = settings.out / FILE.removesuffix(".json"), (".svg", ".pdf", ".csv")
-    doses = path.with_name(f"{path.name}-doses")
-    if any(probes(detail) for _, detail in results):
-        write_drawing(path, probe_drawing(results), "Linear probes", settings.command(), suffixes)
-    else:
-        _remove(path, suffixes)
-    if any(detail["doses"] for _, detail in results):
-        write_drawing(doses, dose_drawing(results), "Dose curves", settings.command(), suffixes)
-    else:
-        _remove(doses, suffixes)
-
-
-def _remove(path: Path, suffixes: Sequence[str]) -> None:
-    # What an earlier call with more to draw has left would pass for this one's.
-    for suffix in suffixes:
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    suffixes = (".svg", ".pdf", ".csv")
+    for name, title, drawing, drawn in (
+        ("probe", "Linear probes", probe_drawing, any(probes(detail) for _, detail in results)),
+        ("probe-doses", "Dose curves", dose_drawing, any(detail["doses"] for _, detail in results)),
+    ):
+        # What an earlier call with more to draw has left would pass for this one's.
+        for suffix in suffixes if not drawn else ():
+            (settings.out / f"{name}{suffix}").unlink(missing_ok=True)
+        if drawn:
+            write_drawing(settings.out / name, drawing(results), title, settings.command(), suffixes)
 
 
 class _Parts:

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.core.tables import Table, percent, percent_interval, signed_percent
 from pipeline.evaluation.evaluate import trained_on
 from pipeline.evaluation.probe.clips import INPUT
-from pipeline.evaluation.probe.context import MEASURES
+from pipeline.evaluation.probe.context import MEASURES, RATIO
 
 MODALITIES = ("video", "audio", "text")
 PROBED = ("factors", "ladder", "sounds")
@@ -90,23 +90,19 @@ def _context(entries: Sequence[Entry]) -> Table:
     def cell(entry: Entry, measure: str) -> str:
         if measure not in entry:
             return ""
-        score = entry[measure]["times chance"]
+        score = entry[measure] if measure == RATIO else entry[measure]["times chance"]
         return f"{score['value']:.2f} ({score['low']:.2f}–{score['high']:.2f})"
 
-    def ratio(entry: Entry) -> str:
-        score = entry.get("context over content")
-        return f"{score['value']:.2f} ({score['low']:.2f}–{score['high']:.2f})" if score else ""
-
     rows = tuple(
-        (f"{shown(entry['space'])}, {entry['modality']}", *(cell(entry, m) for m in MEASURES), ratio(entry))
+        (f"{shown(entry['space'])}, {entry['modality']}", *(cell(entry, m) for m in (*MEASURES, RATIO)))
         for entry in entries
     )
     notes = (
         "same video: without its neighbours in time; same task: in other videos",
-        "context over content: same video within task, over same task",
+        f"{RATIO}: same video within task, over same task",
     )
     title = "What a clip's nearest clips share with it: average precision, times chance"
-    return Table(title, ("vectors", *MEASURES, "context over content"), rows, notes)
+    return Table(title, ("vectors", *MEASURES, RATIO), rows, notes)
 
 
 def _dose(curve: Entry) -> Table:

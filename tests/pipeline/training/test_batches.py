@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from models.clips import ClipInputs
-from pipeline.clips.dataset import ClipFeatures, FeatureDataset, collate
+from pipeline.clips.cutting import ClipFeatures, collate
+from pipeline.clips.dataset import FeatureDataset
 from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
 from pipeline.core.signals import SIGNALS
