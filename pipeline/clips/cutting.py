@@ -222,22 +222,22 @@ class ClipBatch:
 
     def add(self, clip: ClipFeatures) -> None:
         """Fill the next place, padding and all: the room holds anything before."""
-        place = self._filled
+        index = self._filled
         self._filled += 1
-        self._video[place, 0] = clip.video
-        self._has_video[place] = clip.has_video
-        self._words[place, : len(clip.words)] = clip.words
-        self._has_audio[place] = clip.audio is not None
+        self._video[index, 0] = clip.video
+        self._has_video[index] = clip.has_video
+        self._words[index, : len(clip.words)] = clip.words
+        self._has_audio[index] = clip.audio is not None
         if self._audio is None:
             return
         if self._frames is None:
-            self._audio[place] = 0 if clip.audio is None else clip.audio
+            self._audio[index] = 0 if clip.audio is None else clip.audio
             return
         frames = 0 if clip.audio is None else len(clip.audio)
         if clip.audio is not None:
-            self._audio[place, :, :frames] = clip.audio.T
-        self._audio[place, :, frames:] = self._padding
-        self._frames[place] = frames
+            self._audio[index, :, :frames] = clip.audio.T
+        self._audio[index, :, frames:] = self._padding
+        self._frames[index] = frames
 
     def clips(self) -> CutClips:
         """The batch; AssertionError while it isn't full."""

@@ -42,7 +42,7 @@ class FeatureDataset:
         self._files: list[FeatureFile] = []
         self._number = {name: number for number, name in enumerate(self.manifest.shards)}
         self._open: OrderedDict[int, FeatureFile] = OrderedDict()
-        self._place: dict[str, tuple[int, int]] = {}
+        self._location: dict[str, tuple[int, int]] = {}
         self._cache: dict[tuple[str, tuple[str, ...], str, bool], VideoFeatures] = {}
         self._cache_room = cache_bytes
         chosen = set(self.manifest.video_ids)
@@ -55,28 +55,28 @@ class FeatureDataset:
                 raise InputError(f"{path}: not the shard that {manifest} froze; {self._cure}")
             for index, video_id in enumerate(file.video_ids):
                 if video_id in chosen:
-                    self._place[video_id] = (len(self._files), index)
+                    self._location[video_id] = (len(self._files), index)
             self._files.append(file)
             file.close()
-        absent = chosen - self._place.keys()
+        absent = chosen - self._location.keys()
         if absent:
             raise InputError(f"{manifest}: {len(absent)} of its videos are in none of its shards, e.g. {min(absent)}")
 
     @property
     def video_ids(self) -> list[str]:
         """All ids, sorted."""
-        return sorted(self._place)
+        return sorted(self._location)
 
     def without_captions(self) -> set[str]:
         """Ids of the videos from which no clip can be drawn; reads no rows."""
-        found = set()
+        silent = set()
         for file in self._files:
             counts = file.caption_counts()
-            found |= {
+            silent |= {
                 video_id for video_id, count in zip(file.video_ids, counts, strict=True) if not count
-            } & self._place.keys()
+            } & self._location.keys()
             file.close()
-        return found
+        return silent
 
     def stream_width(self, stream: str) -> int:
         """Values per row of a video stream; InputError names the streams there are."""
@@ -87,10 +87,10 @@ class FeatureDataset:
 
     def by_shard(self, video_ids: Iterable[str]) -> list[list[str]]:
         """The ids, sorted, of each shard that holds one of them, in the manifest's order of shards."""
-        found: dict[int, list[str]] = {}
+        ids_of: dict[int, list[str]] = {}
         for video_id in sorted(video_ids):
-            found.setdefault(self._place[video_id][0], []).append(video_id)
-        return [found[shard] for shard in sorted(found)]
+            ids_of.setdefault(self._location[video_id][0], []).append(video_id)
+        return [ids_of[shard] for shard in sorted(ids_of)]
 
     def video(self, video_id: str, rules: ClipRules, texts: bool = False) -> VideoFeatures:
         """What `rules` need of one video: rows, DaveNet rows or log-mel or neither, captions with words.
@@ -102,7 +102,7 @@ class FeatureDataset:
         key = (video_id, rules.streams, rules.audio, texts)
         if key in self._cache:
             return self._cache[key]
-        shard, index = self._place[video_id]
+        shard, index = self._location[video_id]
         file = self._opened(shard)
         try:
             video = file.video(

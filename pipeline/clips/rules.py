@@ -60,12 +60,12 @@ def caption_clips(video: VideoFeatures, rules: ClipRules) -> list[ClipSpan]:
 
     `video` must have its captions' texts.
     """
-    found: dict[tuple[float, float], ClipSpan] = {}
+    spans: dict[tuple[float, float], ClipSpan] = {}
     for chosen in range(len(video.captions)):
         start, end, order = grown_span(video.captions, chosen, rules)
-        if (start, end) not in found:
-            found[start, end] = ClipSpan(start, end, _text(video, sorted(order)), _words(video, order))
-    return list(found.values())
+        if (start, end) not in spans:
+            spans[start, end] = ClipSpan(start, end, _text(video, sorted(order)), _words(video, order))
+    return list(spans.values())
 
 
 def window_clips(video: VideoFeatures, seconds: float) -> list[ClipSpan]:
@@ -74,13 +74,13 @@ def window_clips(video: VideoFeatures, seconds: float) -> list[ClipSpan]:
     A caption belongs to the window in which it starts.
     """
     windows = max(1, math.ceil((video.duration - SHORTEST_WINDOW_S) / seconds))
-    said: list[list[int]] = [[] for _ in range(windows)]
+    captions_of: list[list[int]] = [[] for _ in range(windows)]
     for index, caption in enumerate(video.captions):
-        said[min(max(int(caption.start // seconds), 0), windows - 1)].append(index)
+        captions_of[min(max(int(caption.start // seconds), 0), windows - 1)].append(index)
     ends = [min((window + 1) * seconds, video.duration) for window in range(windows)]
     return [
         ClipSpan(window * seconds, end, _text(video, order), _words(video, order))
-        for window, (end, order) in enumerate(zip(ends, said, strict=True))
+        for window, (end, order) in enumerate(zip(ends, captions_of, strict=True))
     ]
 
 

@@ -80,29 +80,29 @@ class CaptionStore:
     def of(self, video_id: str) -> tuple[Caption, ...]:
         """The video's captions in time order; none if the source has none."""
         _ = self._open
-        place = int(np.searchsorted(self._ids, video_id.encode()))
-        if place >= len(self._ids) or self._ids[place] != video_id.encode():
+        row = int(np.searchsorted(self._ids, video_id.encode()))
+        if row >= len(self._ids) or self._ids[row] != video_id.encode():
             return ()
-        return self._at(place)
+        return self._at(row)
 
     def items(self) -> Iterator[tuple[str, tuple[Caption, ...]]]:
         """Every video's id and captions, ids ascending."""
         _ = self._open
-        for place, video_id in enumerate(self._ids):
-            yield video_id.decode(), self._at(place)
+        for row, video_id in enumerate(self._ids):
+            yield video_id.decode(), self._at(row)
 
-    def _at(self, place: int) -> tuple[Caption, ...]:
+    def _at(self, row: int) -> tuple[Caption, ...]:
         file = self._open
         try:
-            first, count, text_first, text_bytes = (int(n) for n in file["videos/place"][place])
+            first, count, text_first, text_bytes = (int(n) for n in file["videos/place"][row])
             times = file["captions/times"][first : first + count]
             lengths = file["captions/text_bytes"][first : first + count]
             text = file["captions/text"][text_first : text_first + text_bytes].tobytes()
-            digest = file["videos/sha256"][place].tobytes()
+            digest = file["videos/sha256"][row].tobytes()
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise self._broken(error) from None
-        if _digest(self._ids[place], times, lengths, text) != digest:
-            raise self._broken(f"the captions of {self._ids[place].decode()} don't match their sha256")
+        if _digest(self._ids[row], times, lengths, text) != digest:
+            raise self._broken(f"the captions of {self._ids[row].decode()} don't match their sha256")
         ends = np.cumsum(lengths)
         return tuple(
             Caption(float(start), float(end), text[last - length : last].decode())
@@ -224,7 +224,7 @@ def _write(
     out: Path, identity: dict[str, str], entries: Iterable[tuple[str, tuple[Caption, ...]]], left_out: Counter[str]
 ) -> None:
     ids: list[bytes] = []
-    places: list[tuple[int, int, int, int]] = []
+    extents: list[tuple[int, int, int, int]] = []
     digests: list[bytes] = []
     with write_aside(out) as aside, write_hdf5(aside, "w") as file:
         columns = (
@@ -241,7 +241,7 @@ def _write(
             for column, values in zip(columns, (times, lengths, np.frombuffer(text, np.uint8)), strict=True):
                 column.append(values)
             ids.append(video_id.encode())
-            places.append((captions_before, len(captions), bytes_before, len(text)))
+            extents.append((captions_before, len(captions), bytes_before, len(text)))
             digests.append(_digest(ids[-1], times, lengths, text))
             captions_before += len(captions)
             bytes_before += len(text)
@@ -249,7 +249,7 @@ def _write(
             column.flush()
         order = sorted(range(len(ids)), key=ids.__getitem__)
         file["videos/id"] = np.array([ids[i] for i in order], "S") if ids else np.zeros(0, "S1")
-        file["videos/place"] = np.array([places[i] for i in order], "<i8").reshape(-1, 4)
+        file["videos/place"] = np.array([extents[i] for i in order], "<i8").reshape(-1, 4)
         file["videos/sha256"] = np.frombuffer(b"".join(digests[i] for i in order), "V32")
         file.attrs["schema"] = np.int64(SCHEMA)
         file.attrs["identity"] = json.dumps(identity, sort_keys=True)

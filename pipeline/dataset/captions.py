@@ -48,7 +48,7 @@ def caption_identity(source: Path | None, drop_overlaps: bool) -> dict[str, str]
     if source is None:
         return {"source": "", "format": "", "sha256": "", "rule": "published", "overlaps": overlaps}
     if not source.exists():
-        raise InputError(f"{source}: no such file; a caption.json or a folder of ID.csv is wanted")
+        raise InputError(f"{source}: no such file; expected a caption.json or a folder of ID.csv")
     kind, digest = ("csv", "") if source.is_dir() else ("json", sha256_of_file(source))
     return {"source": source.name, "format": kind, "sha256": digest, "rule": "published", "overlaps": overlaps}
 
@@ -213,9 +213,9 @@ def drop_overlapping_repeats(captions: Sequence[Caption]) -> tuple[Caption, ...]
     latest: dict[str, int] = {}
     for caption in captions:
         text = " ".join(caption.text.split())
-        place = latest.get(text)
-        if place is not None and caption.start < kept[place].end:
-            kept[place] = Caption(kept[place].start, max(kept[place].end, caption.end), kept[place].text)
+        index = latest.get(text)
+        if index is not None and caption.start < kept[index].end:
+            kept[index] = Caption(kept[index].start, max(kept[index].end, caption.end), kept[index].text)
         else:
             latest[text] = len(kept)
             kept.append(caption)

@@ -39,9 +39,9 @@ class _Sentences:
             if self._chosen is None or video_id in self._chosen:
                 self.videos += 1
                 for line in lines:
-                    if found := words(line.text):
+                    if sentence := words(line.text):
                         self.captions += 1
-                        yield found
+                        yield sentence
 
 
 def freeze_words(path: Path, captions: Captions | None, given: Path | None, split: Path | None) -> tuple[str, str]:

@@ -22,18 +22,18 @@ def assign_steps(scores: NDArray[np.floating]) -> NDArray[np.int64]:
     Raises ValueError unless all scores are finite.
     """
     if scores.ndim < 2:
-        raise ValueError(f"scores [..., seconds, steps] are wanted, not {scores.shape}")
+        raise ValueError(f"expected scores [..., seconds, steps], got shape {scores.shape}")
     if not np.isfinite(scores).all():
         raise ValueError("scores hold NaN or infinity: no sum of them can be the largest")
     seconds, steps = scores.shape[-2:]
     if seconds >= steps:
         return _increasing(scores)
-    found = np.full((*scores.shape[:-2], steps), -1, np.int64)
+    assigned = np.full((*scores.shape[:-2], steps), -1, np.int64)
     if seconds:
         # Every second has a step of its own: the same problem with the axes exchanged.
         chosen = _increasing(scores.swapaxes(-1, -2))
-        np.put_along_axis(found, chosen, np.broadcast_to(np.arange(seconds), chosen.shape), axis=-1)
-    return found
+        np.put_along_axis(assigned, chosen, np.broadcast_to(np.arange(seconds), chosen.shape), axis=-1)
+    return assigned
 
 
 def _increasing(scores: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -41,7 +41,7 @@ def _increasing(scores: NDArray[np.floating]) -> NDArray[np.int64]:
     *lead, seconds, steps = scores.shape
     by_step_KRT = np.moveaxis(scores, -1, 0).reshape(steps, prod(lead), seconds).astype(np.float64)
     count = by_step_KRT.shape[1]
-    places = np.arange(seconds)
+    times = np.arange(seconds)
     best_ending_RT = np.zeros((count, seconds))
     earliest_KRT = np.zeros((steps, count, seconds), np.int64)
     for step, score_RT in enumerate(by_step_KRT):
@@ -51,7 +51,7 @@ def _increasing(scores: NDArray[np.floating]) -> NDArray[np.int64]:
         best_ending_RT = np.maximum.accumulate(total_RT, axis=1)
         # The second at which the running maximum was first reached.
         rises_RT = total_RT[:, 1:] > best_ending_RT[:, :-1]
-        earliest_KRT[step, :, 1:] = np.where(rises_RT, places[1:], 0)
+        earliest_KRT[step, :, 1:] = np.where(rises_RT, times[1:], 0)
         np.maximum.accumulate(earliest_KRT[step], axis=1, out=earliest_KRT[step])
     chosen_RK = np.empty((count, steps), np.int64)
     rows, last = np.arange(count), np.full(count, seconds - 1)
@@ -82,14 +82,14 @@ def frame_log_probabilities(scores: NDArray[np.floating], background: float) -> 
     centred = np.where(level, 0.0, exact - exact.mean(axis=(-2, -1), keepdims=True))
     standard = centred / np.where(level, 1.0, centred.std(axis=(-2, -1), keepdims=True))
     with_background = np.concatenate([standard, np.full((*standard.shape[:-1], 1), background)], axis=-1)
-    found: NDArray[np.float64] = log_softmax(with_background, axis=-1)
-    return found
+    log_probabilities: NDArray[np.float64] = log_softmax(with_background, axis=-1)
+    return log_probabilities
 
 
 def log_poisson(lengths: NDArray[np.integer], mean: float) -> NDArray[np.float64]:
     """Log-probability of each length in seconds under a Poisson distribution of `mean` > 0 seconds."""
-    found: NDArray[np.float64] = lengths * np.log(mean) - mean - gammaln(lengths + 1.0)
-    return found
+    log_probabilities: NDArray[np.float64] = lengths * np.log(mean) - mean - gammaln(lengths + 1.0)
+    return log_probabilities
 
 
 def segment_steps(log_probabilities: NDArray[np.floating], step_seconds: float) -> NDArray[np.int64]:
@@ -101,7 +101,7 @@ def segment_steps(log_probabilities: NDArray[np.floating], step_seconds: float) 
     `assign_steps`, and the others [-1, -1). Raises ValueError on NaN or infinity, and for a mean that isn't positive.
     """
     if not np.isfinite(log_probabilities).all() or not 0 < step_seconds < np.inf:
-        raise ValueError("finite log-probabilities and a positive mean length are wanted")
+        raise ValueError("expected finite log-probabilities and a positive mean length")
     *lead, seconds, labels = log_probabilities.shape
     steps = labels - 1
     exact = log_probabilities.astype(np.float64)
@@ -118,7 +118,7 @@ def _align(gain_RTK: NDArray[np.float64], step_seconds: float) -> NDArray[np.int
     count, seconds, steps = gain_RTK.shape
     ends_KRT = np.empty((steps, count, seconds + 1), np.int64)
     starts_KRT = np.empty((steps, count, seconds + 1), np.int64)
-    places = np.arange(seconds + 1)
+    times = np.arange(seconds + 1)
     # The best sum with the steps so far done by second t, t included.
     done_RT = np.zeros((count, seconds + 1))
     for step in range(steps):
@@ -130,15 +130,15 @@ def _align(gain_RTK: NDArray[np.float64], step_seconds: float) -> NDArray[np.int
         done_RT = np.maximum.accumulate(ending_RT, axis=1)
         rises_RT = ending_RT[:, 1:] > done_RT[:, :-1]
         ends_KRT[step, :, 0] = 0
-        ends_KRT[step, :, 1:] = np.where(rises_RT, places[1:], 0)
+        ends_KRT[step, :, 1:] = np.where(rises_RT, times[1:], 0)
         np.maximum.accumulate(ends_KRT[step], axis=1, out=ends_KRT[step])
-    found_RK2 = np.empty((count, steps, 2), np.int64)
+    spans_RK2 = np.empty((count, steps, 2), np.int64)
     rows, last = np.arange(count), np.full(count, seconds)
     for step in reversed(range(steps)):
         end = ends_KRT[step, rows, last]
         last = starts_KRT[step, rows, end]
-        found_RK2[:, step, 0], found_RK2[:, step, 1] = last, end
-    return found_RK2
+        spans_RK2[:, step, 0], spans_RK2[:, step, 1] = last, end
+    return spans_RK2
 
 
 def _longest(gain_RT: NDArray[np.float64], step_seconds: float) -> int:
@@ -157,17 +157,17 @@ def _best_starts(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """For each end t the largest `before[t - l] + lengths[l - 1]` over the lengths l, and its start; the longest of
     equal ones. -inf and 0 where there is none."""
-    count, places = before_RT.shape
+    count, ends = before_RT.shape
     longest = len(lengths_L)
     padded = np.concatenate([np.full((count, longest), -np.inf), before_RT], axis=1)
     # Window t ends just before t: its columns are the starts t - longest, ..., t - 1.
-    windows_RTL = np.lib.stride_tricks.sliding_window_view(padded, longest, axis=1)[:, :places]
-    best_RT = np.empty((count, places))
-    starts_RT = np.empty((count, places), np.int64)
+    windows_RTL = np.lib.stride_tricks.sliding_window_view(padded, longest, axis=1)[:, :ends]
+    best_RT = np.empty((count, ends))
+    starts_RT = np.empty((count, ends), np.int64)
     rows = max(1, _MOST_SUMS // max(1, count * longest))
-    for first in range(0, places, rows):
+    for first in range(0, ends, rows):
         sums = windows_RTL[:, first : first + rows] + lengths_L[::-1]
-        place = sums.argmax(axis=-1)
-        best_RT[:, first : first + rows] = np.take_along_axis(sums, place[..., None], axis=-1)[..., 0]
-        starts_RT[:, first : first + rows] = place + np.arange(first, first + sums.shape[1]) - longest
+        best = sums.argmax(axis=-1)
+        best_RT[:, first : first + rows] = np.take_along_axis(sums, best[..., None], axis=-1)[..., 0]
+        starts_RT[:, first : first + rows] = best + np.arange(first, first + sums.shape[1]) - longest
     return best_RT, np.maximum(starts_RT, 0)

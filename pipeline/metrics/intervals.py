@@ -41,9 +41,9 @@ def bootstrap(statistics: Statistics, owners: Sequence[str], draws: int, seed: i
     names, owner = np.unique(np.asarray(owners), return_inverse=True)
     items_of = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
     drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
-    found = np.array([statistics(np.concatenate([items_of[video] for video in row])) for row in drawn], np.float64)
+    replicates = np.array([statistics(np.concatenate([items_of[video] for video in row])) for row in drawn], np.float64)
     values = statistics(np.arange(len(owners)))
-    low, high = np.percentile(found, [2.5, 97.5], axis=0)
+    low, high = np.percentile(replicates, [2.5, 97.5], axis=0)
     return [
         Interval(float(value), float(below), float(above))
         for value, below, above in zip(values, low, high, strict=True)
@@ -77,7 +77,7 @@ def crossed_mean(values: NDArray[np.floating]) -> Estimate:
     """
     table = np.asarray(values, np.float64)
     if table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all():
-        raise ValueError(f"finite values [seeds, videos] of at least 2 videos are wanted, not {table.shape}")
+        raise ValueError(f"expected finite values [seeds, videos] of at least 2 videos, got shape {table.shape}")
     seeds, videos = table.shape
     mean = float(table.mean())
     by_seed, by_video = table.mean(axis=1), table.mean(axis=0)
@@ -98,11 +98,11 @@ def crossed_mean(values: NDArray[np.floating]) -> Estimate:
 
 def holm(p: Sequence[float]) -> list[float]:
     """p-values corrected for their number (Holm, 1979): the chance of any false one stays below the level."""
-    order = sorted(range(len(p)), key=lambda place: p[place])
+    order = sorted(range(len(p)), key=lambda index: p[index])
     corrected, largest = [1.0] * len(p), 0.0
-    for tried, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - tried) * p[place]))
-        corrected[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
+        corrected[index] = largest
     return corrected
 
 

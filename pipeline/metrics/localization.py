@@ -93,9 +93,9 @@ def video_figures(found: Found, truth: NDArray[np.bool_], present: Sequence[bool
     # A row more, which index -1 means.
     padded = np.concatenate([truth, np.zeros((1, len(counted)), np.bool_)])
     hits = (padded[found.chosen, steps] & counted).sum(axis=-1)
-    places = np.arange(len(truth))
+    times = np.arange(len(truth))
     unseen = int((counted & ~truth.any(axis=0)).sum())
-    right = truth[places, found.best] & (found.best >= 0)
+    right = truth[times, found.best] & (found.best >= 0)
     unordered = right.sum(axis=-1) / (int(truth.sum()) + unseen)
     summed = np.concatenate([np.zeros((1, len(counted)), np.int64), np.cumsum(truth, axis=0)])
     starts, stops = found.segments[..., 0], found.segments[..., 1]
@@ -127,13 +127,13 @@ class Scores:
         """The averages of `FIGURES` over videos `items`, repeated as given; tasks without one of them are left out."""
         tasks = self.tasks[items]
         count = np.bincount(tasks)
-        there = count > 0
+        present_tasks = count > 0
 
         def per_task(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.bincount(tasks, values[items])[there].astype(np.float64)
+            return np.bincount(tasks, values[items])[present_tasks].astype(np.float64)
 
         def mean(values: NDArray[np.float64]) -> float:
-            return float((per_task(values) / count[there]).mean())
+            return float((per_task(values) / count[present_tasks]).mean())
 
         pooled = float((per_task(self.hits) / per_task(self.present)).mean())
         return [mean(self.hits / self.present), pooled, mean(self.unordered), mean(self.iou), mean(self.iod)]
@@ -141,14 +141,14 @@ class Scores:
 
 def gather(figures: Sequence[VideoFigures], task_ids: Sequence[str], matrix: int | None = None) -> Scores:
     """The figures of all videos; of their matrix `matrix`, where each video has several."""
-    place = () if matrix is None else matrix
+    index = () if matrix is None else matrix
     return Scores(
         tasks=np.unique(np.asarray(task_ids), return_inverse=True)[1].astype(np.int64),
-        hits=np.array([one.hits[place] for one in figures], np.float64),
+        hits=np.array([one.hits[index] for one in figures], np.float64),
         present=np.array([one.present for one in figures], np.float64),
-        unordered=np.array([one.unordered[place] for one in figures], np.float64),
-        iou=np.array([one.iou[place] for one in figures], np.float64),
-        iod=np.array([one.iod[place] for one in figures], np.float64),
+        unordered=np.array([one.unordered[index] for one in figures], np.float64),
+        iou=np.array([one.iou[index] for one in figures], np.float64),
+        iod=np.array([one.iod[index] for one in figures], np.float64),
     )
 
 

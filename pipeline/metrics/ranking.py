@@ -71,12 +71,12 @@ def positions(scores: NDArray[np.float64], right: NDArray[np.int64] | None = Non
     Scores that are all equal so give chance in every metric. Raises ValueError on NaN, which has no place in an order.
     """
     if scores.ndim != 2 or (right is None and scores.shape[0] != scores.shape[1]):
-        raise ValueError(f"a square matrix of scores is wanted, not {scores.shape}")
+        raise ValueError(f"expected a square matrix of scores, got shape {scores.shape}")
     if np.isnan(scores).any():
         raise ValueError("scores hold NaN: no rank can be given")
     right = np.arange(len(scores)) if right is None else right
-    wanted = np.take_along_axis(scores, right[:, None], axis=1)
-    return Positions((scores > wanted).sum(axis=1), (scores == wanted).sum(axis=1) - 1)
+    right_scores = np.take_along_axis(scores, right[:, None], axis=1)
+    return Positions((scores > right_scores).sum(axis=1), (scores == right_scores).sum(axis=1) - 1)
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,18 @@ def ranked(queries: Side, candidates: Side) -> Positions:
     A query that isn't there finds its candidate last of all; a candidate that isn't there stands behind those that
     are, equal with its like, and is no hit. Raises ValueError when a score is NaN or overflows.
     """
-    there = candidates.present.nonzero().squeeze(1)
-    count, absent = len(candidates.present), len(candidates.present) - len(there)
-    asked = (queries.present & candidates.present).nonzero().squeeze(1)
+    present = candidates.present.nonzero().squeeze(1)
+    count, absent = len(candidates.present), len(candidates.present) - len(present)
+    answerable = (queries.present & candidates.present).nonzero().squeeze(1)
     higher = np.full(count, count - 1, np.int64)
     equal = np.zeros(count, np.int64)
     unseen = (queries.present & ~candidates.present).numpy()
-    higher[unseen], equal[unseen] = len(there), absent - 1
+    higher[unseen], equal[unseen] = len(present), absent - 1
     # Of the candidates that are there, which one is asked for.
-    place = torch.empty(count, dtype=torch.int64)
-    place[there] = torch.arange(len(there))
-    above, level = _counts(queries.vectors[asked], candidates.vectors[there], place[asked])
-    higher[asked.numpy()], equal[asked.numpy()] = above.numpy(), level.numpy() - 1
+    index = torch.empty(count, dtype=torch.int64)
+    index[present] = torch.arange(len(present))
+    above, level = _counts(queries.vectors[answerable], candidates.vectors[present], index[answerable])
+    higher[answerable.numpy()], equal[answerable.numpy()] = above.numpy(), level.numpy() - 1
     return Positions(higher, equal, (~queries.present | ~candidates.present).numpy())
 
 
@@ -117,16 +117,16 @@ def _counts(queries: Tensor, candidates: Tensor, right: Tensor) -> tuple[Tensor,
     """
     above = torch.zeros(len(queries), dtype=torch.int64)
     level = torch.zeros(len(queries), dtype=torch.int64)
-    room = torch.empty(QUERY_BLOCK * (CANDIDATE_BLOCK + _ALIGNED))
+    buffer = torch.empty(QUERY_BLOCK * (CANDIDATE_BLOCK + _ALIGNED))
     begins = range(0, len(candidates), CANDIDATE_BLOCK)
     for own in begins:
         first, stop = torch.searchsorted(right, torch.tensor([own, own + CANDIDATE_BLOCK])).tolist()
         for low in range(first, stop, QUERY_BLOCK):
             run = slice(low, min(low + QUERY_BLOCK, stop))
-            asked, score = queries[run], torch.empty(0)
+            block, score = queries[run], torch.empty(0)
             for begin in (own, *(begin for begin in begins if begin != own)):
                 part = candidates[begin : begin + CANDIDATE_BLOCK]
-                scores = products(asked, part, room)
+                scores = products(block, part, buffer)
                 if not torch.isfinite(scores.sum()):
                     raise ValueError("scores hold NaN or overflow: no rank can be given")
                 if begin == own:
@@ -137,8 +137,8 @@ def _counts(queries: Tensor, candidates: Tensor, right: Tensor) -> tuple[Tensor,
     return above, level
 
 
-def products(queries: Tensor, candidates: Tensor, room: Tensor | None = None) -> Tensor:
-    """Inner products `(N, M)`, of which equal candidates get equal ones; in `room`, where it is given.
+def products(queries: Tensor, candidates: Tensor, buffer: Tensor | None = None) -> Tensor:
+    """Inner products `(N, M)`, of which equal candidates get equal ones; in `buffer`, where it is given.
 
     Rows are padded with zeros to a multiple of 256: at the ragged edge of a matrix other instructions add up, in
     another order, and the last bit of a sum depends on it.
@@ -146,8 +146,8 @@ def products(queries: Tensor, candidates: Tensor, room: Tensor | None = None) ->
     ragged = -len(candidates) % _ALIGNED
     padded = functional.pad(candidates, (0, 0, 0, ragged)) if ragged else candidates
     shape = (len(queries), len(padded))
-    made = torch.empty(shape) if room is None else room[: shape[0] * shape[1]].view(shape)
-    return torch.mm(queries, padded.T, out=made)[:, : len(candidates)]
+    out_buffer = torch.empty(shape) if buffer is None else buffer[: shape[0] * shape[1]].view(shape)
+    return torch.mm(queries, padded.T, out=out_buffer)[:, : len(candidates)]
 
 
 def _true(mask: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ def directions(scheme: Scheme) -> list[Direction]:
     In each space every modality finds each other one, and where it holds all three also the sum of two (the published
     text -> video+audio) and is found by it. A scheme that never contrasts text with video has no headline.
     """
-    found = []
+    all_directions = []
     for space in scheme.spaces:
         pairs = {frozenset((pair.first, pair.second)) for pair in space.pairs}
         names: list[str] = [name for name in ("text", "video", "audio") if name in space.modalities]
@@ -194,8 +194,8 @@ def directions(scheme: Scheme) -> list[Direction]:
             sides += [(("text",), ("video", "audio")), (("video", "audio"), ("text",))]
         for query, candidate in sides:
             contrasted = all(frozenset((a, b)) in pairs for a in query for b in candidate)
-            found.append(Direction(space.name, query, candidate, contrasted))
-    return sorted(found, key=lambda direction: not is_headline(direction))
+            all_directions.append(Direction(space.name, query, candidate, contrasted))
+    return sorted(all_directions, key=lambda direction: not is_headline(direction))
 
 
 def is_headline(direction: Direction) -> bool:
@@ -208,11 +208,11 @@ def _side(embedded: Embeddings, space: str, modalities: tuple[str, ...]) -> Side
     vectors: Tensor | None = None
     present = torch.zeros(len(embedded.present[modalities[0]]), dtype=torch.bool)
     for modality in modalities:
-        there = embedded.present[modality].cpu()
+        mask = embedded.present[modality].cpu()
         part = embedded.vectors[space][modality].detach().float().cpu()
         if len(modalities) > 1:
-            part = part.masked_fill(~there.unsqueeze(1), 0.0)
+            part = part.masked_fill(~mask.unsqueeze(1), 0.0)
         vectors = part if vectors is None else vectors + part
-        present = present | there
+        present = present | mask
     assert vectors is not None
     return Side(vectors, present)

@@ -116,27 +116,27 @@ def full_video(queries: Side, candidates: Side, owners: Sequence[str]) -> FullVi
     means = torch.zeros(videos, videos, dtype=torch.float64)
     votes = {kind: {k: torch.zeros(videos, videos, dtype=torch.float64) for k in CUTOFFS} for kind in ("video", "clip")}
     higher, equal = np.full(clips, videos - 1, np.int64), np.zeros(clips, np.int64)
-    there = queries.present.nonzero().squeeze(1)
-    for asked in there.split(_ASKED_AT_A_TIME):
-        scores = products(queries.vectors[asked], candidates.vectors)
+    present = queries.present.nonzero().squeeze(1)
+    for block in present.split(_ASKED_AT_A_TIME):
+        scores = products(queries.vectors[block], candidates.vectors)
         if not torch.isfinite(scores.sum()):
             raise ValueError("scores hold NaN or overflow: no rank can be given")
         scores[:, ~candidates.present] = -torch.inf
-        best = torch.full((len(asked), videos), -torch.inf)
-        best.scatter_reduce_(1, owner_of.expand(len(asked), -1), scores, "amax")
-        own = owner_of[asked]
+        best = torch.full((len(block), videos), -torch.inf)
+        best.scatter_reduce_(1, owner_of.expand(len(block), -1), scores, "amax")
+        own = owner_of[block]
         right = best.gather(1, own.unsqueeze(1))
-        higher[asked.numpy()] = (best > right).sum(dim=1).numpy()
-        equal[asked.numpy()] = (best == right).sum(dim=1).numpy() - 1
+        higher[block.numpy()] = (best > right).sum(dim=1).numpy()
+        equal[block.numpy()] = (best == right).sum(dim=1).numpy() - 1
         # A video without a clip that is there has no score; the worst there is keeps sums finite, and it last.
         means.index_add_(0, own, best.clamp(min=torch.finfo(torch.float32).min).double())
         for k in CUTOFFS:
             votes["video"][k].index_add_(0, own, _among_best(best, k))
-            chosen = torch.zeros(len(asked), videos, dtype=torch.float64)
+            chosen = torch.zeros(len(block), videos, dtype=torch.float64)
             chosen.index_add_(1, owner_of, _among_best(scores, k))
             votes["clip"][k].index_add_(0, own, chosen)
     heard = torch.zeros(videos, dtype=torch.bool)
-    heard[owner_of[there]] = True
+    heard[owner_of[present]] = True
     return FullVideo(
         tuple(names.tolist()),
         Positions(higher, equal).without(~queries.present.numpy(), videos),

@@ -48,7 +48,7 @@ def epoch_order(shards: Sequence[Sequence[str]], seed: int, epoch: int, shuffle_
     shown: list[str] = []
     for first in range(0, len(order), shuffle_shards):
         window = sorted(video_id for shard in order[first : first + shuffle_shards] for video_id in shards[shard])
-        shown += [window[place] for place in generator.permutation(len(window)).tolist()]
+        shown += [window[index] for index in generator.permutation(len(window)).tolist()]
     return shown
 
 
@@ -60,7 +60,7 @@ class PermutedCaptions:
     """
 
     def __init__(self, dataset: FeatureDataset, video_ids: Sequence[str], seed: int) -> None:
-        said = ClipRules(streams=(), audio="none")
+        text_only = ClipRules(streams=(), audio="none")
         number_of: dict[str, int] = {}
         self._first: dict[str, int] = {}
         words: list[NDArray[np.int32]] = []
@@ -68,7 +68,7 @@ class PermutedCaptions:
         captions = 0
         # Shard by shard, so that each is opened once.
         for video_id in chain.from_iterable(dataset.by_shard(video_ids)):
-            video = dataset.video(video_id, said)
+            video = dataset.video(video_id, text_only)
             table, ids = video.words.table, video.words.ids.tolist()
             words.append(np.array([number_of.setdefault(table[i], len(number_of)) for i in ids], np.int32))
             lengths.append(np.diff(video.words.offsets))
@@ -104,10 +104,10 @@ def draw_clips(
     for chosen in drawn.tolist():
         start, end, order = grown_span(video.captions, chosen, rules)
         if permuted is None:
-            said = [row for index in order for row in known[index]]
+            words = [row for index in order for row in known[index]]
         else:
-            said = known_words((word for index in order for word in permuted.of_caption(video, index)), vectors)
-        cut.append(cutter.cut(start, end, said))
+            words = known_words((word for index in order for word in permuted.of_caption(video, index)), vectors)
+        cut.append(cutter.cut(start, end, words))
     return cut
 
 
@@ -203,7 +203,7 @@ class TrainingBatches:
             sampler=range(first_step, self.steps),
             batch_size=None,
             num_workers=min(workers, self.steps - first_step),
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             worker_init_fn=_begin,
             multiprocessing_context=multiprocessing.get_context(START_METHOD),
             # The loader draws a number, which must not come out of the generator that initial weights come from.
@@ -224,7 +224,7 @@ class TrainingBatches:
 
     def _next(self, batches: Iterator[Any]) -> ClipInputs:
         try:
-            made: CutClips | _Refusal = next(batches)
+            batch: CutClips | _Refusal = next(batches)
         except (RuntimeError, OSError, EOFError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             # An error in a worker's own code, which keeps its type, begins "Caught"; this is a worker that is gone, or
@@ -236,9 +236,9 @@ class TrainingBatches:
                 f"{self._dataset.path}: a process that reads clips has died ({reason}): memory or /dev/shm is too "
                 f"small (lower --workers), or a shard is damaged (`mcn verify {self._dataset.folder}`)"
             ) from None
-        if isinstance(made, _Refusal):
-            raise InputError(made.message)
-        return made.inputs(self._vectors)
+        if isinstance(batch, _Refusal):
+            raise InputError(batch.message)
+        return batch.inputs(self._vectors)
 
 
 @dataclass(frozen=True)
@@ -273,8 +273,8 @@ class _Epoch(Dataset[CutClips | _Refusal]):
         self.batches._dataset.keep_no_more()
 
 
-def _as_it_is(made: Any) -> Any:
-    return made
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 def _begin(worker: int) -> None:

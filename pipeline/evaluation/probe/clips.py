@@ -60,7 +60,7 @@ def embed_clips(model: TrainedModel, clips: Iterable[ClipFeatures], rules: ClipR
             yield clip
 
     embedded = model.embed(noted(), rules)
-    present = {modality: there.numpy() for modality, there in embedded.present.items()}
+    present = {modality: mask.numpy() for modality, mask in embedded.present.items()}
     vectors = {
         (space, modality): part.detach().float().numpy()
         for space, parts in embedded.vectors.items()
@@ -69,9 +69,9 @@ def embed_clips(model: TrainedModel, clips: Iterable[ClipFeatures], rules: ClipR
     for (space, modality), rows in vectors.items():
         if not np.isfinite(rows[present[modality]]).all():
             raise InputError(f"{model.checkpoint}: {modality} in space {space} holds NaN or infinity; train it again")
-    held = {modality for _, modality in vectors}
-    inputs = {(INPUT, modality): np.stack(rows) for modality, rows in features.items() if modality in held}
-    return ClipVectors(inputs | vectors, {modality: present[modality] for modality in held})
+    modalities = {modality for _, modality in vectors}
+    inputs = {(INPUT, modality): np.stack(rows) for modality, rows in features.items() if modality in modalities}
+    return ClipVectors(inputs | vectors, {modality: present[modality] for modality in modalities})
 
 
 def _video_feature(clip: ClipFeatures, widths: tuple[int, ...]) -> NDArray[np.float32]:
@@ -113,8 +113,8 @@ def chosen_videos(video_ids: Sequence[str], most: int, seed: int) -> list[str]:
     """`most` of the ids by chance, or all of them if there are fewer, in their order."""
     if len(video_ids) <= most:
         return list(video_ids)
-    places = np.random.default_rng([seed, 3]).choice(len(video_ids), most, replace=False)
-    return [video_ids[place] for place in sorted(places.tolist())]
+    indices = np.random.default_rng([seed, 3]).choice(len(video_ids), most, replace=False)
+    return [video_ids[index] for index in sorted(indices.tolist())]
 
 
 def read_windows(model: TrainedModel, video_ids: Sequence[str], seconds: float, most: int) -> list[Window]:
@@ -122,13 +122,13 @@ def read_windows(model: TrainedModel, video_ids: Sequence[str], seconds: float, 
 
     A caption belongs to the window in which it starts.
     """
-    found = []
+    windows = []
     for video_id in video_ids:
         spans = window_clips(_captioned(model, video_id), seconds)
         whole = [span for span in spans if span.end - span.start > 0.999 * seconds] or spans[:1]
-        places = sorted({int((place + 0.5) * len(whole) / most) for place in range(most)})
-        found += [_window(video_id, whole[place]) for place in places]
-    return found
+        indices = sorted({int((index + 0.5) * len(whole) / most) for index in range(most)})
+        windows += [_window(video_id, whole[index]) for index in indices]
+    return windows
 
 
 def step_windows(model: TrainedModel, steps: Sequence[StepList]) -> tuple[list[Window], list[str]]:
@@ -173,5 +173,5 @@ def _window(video_id: str, span: ClipSpan) -> Window:
 
 
 def _words_between(video: VideoFeatures, start: float, end: float) -> tuple[str, ...]:
-    said = [index for index, caption in enumerate(video.captions) if caption.start < end and caption.end > start]
-    return tuple(word for index in said for word in video.words.of_caption(index))
+    overlapping = [index for index, caption in enumerate(video.captions) if caption.start < end and caption.end > start]
+    return tuple(word for index in overlapping for word in video.words.of_caption(index))

@@ -92,14 +92,12 @@ def context_scores(clips: ClipVectors, among: Neighbourhood, draws: Draws) -> It
     Clips are compared by cosine, ties in random order. At most 2,000 clips ask, drawn by chance.
     """
     for modality in clips.modalities:
-        there = np.flatnonzero(clips.present[modality])
-        some = Neighbourhood(
-            among.videos[there], among.tasks[there], among.starts[there], among.ends[there], among.apart
-        )
+        rows = np.flatnonzero(clips.present[modality])
+        some = Neighbourhood(among.videos[rows], among.tasks[rows], among.starts[rows], among.ends[rows], among.apart)
         for space in (INPUT, *clips.spaces_of(modality)):
-            figures = _nearness(clips.vectors[space, modality][there], some, draws)
+            figures = _nearness(clips.vectors[space, modality][rows], some, draws)
             if figures:
-                yield {"space": space, "modality": modality, "clips": len(there), **figures}
+                yield {"space": space, "modality": modality, "clips": len(rows), **figures}
 
 
 def _nearness(vectors: NDArray[np.float32], among: Neighbourhood, draws: Draws) -> dict[str, Any]:
@@ -133,31 +131,33 @@ def _precision(best: NDArray[np.int64], right: Mask, searched: Mask) -> NDArray[
 
 def _figures(values: dict[str, NDArray[np.float64]], owners: list[str], draws: Draws) -> dict[str, Any]:
     """Means over queries that have a right answer, their chance, how many times chance that is, and the ratio."""
-    asked = {m: ~np.isnan(values[f"{m} found"]) for m in MEASURES}
-    measures = [m for m in MEASURES if len({o for o, there in zip(owners, asked[m], strict=True) if there}) > 1]
+    answerable = {m: ~np.isnan(values[f"{m} found"]) for m in MEASURES}
+    measures = [
+        m for m in MEASURES if len({o for o, counted in zip(owners, answerable[m], strict=True) if counted}) > 1
+    ]
     both = {"same video within task", "same task"} <= set(measures)
 
     def statistics(drawn: NDArray[np.int64]) -> list[float]:
-        found, lifts = [], {}
+        scores, lifts = [], {}
         for measure in measures:
-            at = drawn[asked[measure][drawn]]
+            rows = drawn[answerable[measure][drawn]]
             # A draw of videos none of which has a question is worth chance.
-            mean = float(values[f"{measure} found"][at].mean()) if len(at) else 0.0
-            chance = float(values[f"{measure} chance"][at].mean()) if len(at) else 0.0
+            mean = float(values[f"{measure} found"][rows].mean()) if len(rows) else 0.0
+            chance = float(values[f"{measure} chance"][rows].mean()) if len(rows) else 0.0
             lifts[measure] = mean / chance if chance else 1.0
-            found += [mean, lifts[measure]]
-        return [*found, lifts["same video within task"] / max(lifts["same task"], 1e-12)] if both else found
+            scores += [mean, lifts[measure]]
+        return [*scores, lifts["same video within task"] / max(lifts["same task"], 1e-12)] if both else scores
 
     if not measures:
         return {}
-    found = bootstrap(statistics, owners, draws.bootstrap, draws.seed)
+    intervals = bootstrap(statistics, owners, draws.bootstrap, draws.seed)
     figures: dict[str, Any] = {
         measure: {
-            "average precision": found[2 * place].as_json(),
+            "average precision": intervals[2 * index].as_json(),
             "chance": float(np.nanmean(values[f"{measure} chance"])),
-            "times chance": found[2 * place + 1].as_json(),
-            "queries": int(asked[measure].sum()),
+            "times chance": intervals[2 * index + 1].as_json(),
+            "queries": int(answerable[measure].sum()),
         }
-        for place, measure in enumerate(measures)
+        for index, measure in enumerate(measures)
     }
-    return figures | ({RATIO: found[-1].as_json()} if both else {})
+    return figures | ({RATIO: intervals[-1].as_json()} if both else {})

@@ -85,9 +85,9 @@ def dose_windows(
     whole = np.logical_and.reduce([clips.present[modality] for modality in clips.modalities])
     random = np.random.default_rng([seed, 5])
     by_video: dict[str, list[int]] = {}
-    for place in np.flatnonzero(whole).tolist():
-        if windows[place].clip.video_id in paths:
-            by_video.setdefault(windows[place].clip.video_id, []).append(place)
+    for row in np.flatnonzero(whole).tolist():
+        if windows[row].clip.video_id in paths:
+            by_video.setdefault(windows[row].clip.video_id, []).append(row)
     order = random.permutation(sorted(by_video))[:most].tolist()
     return [windows[int(random.choice(by_video[video_id]))] for video_id in order]
 
@@ -178,8 +178,8 @@ def curves(dosed: DosedClips, draws: Draws) -> Iterator[dict[str, Any]]:
         targets = [m for m in clean.modalities if m != dosed.modality and (space, m) in clean.vectors]
         measured = {SHIFT: np.stack([_shift(own[0], vectors) for vectors in own])}
         hits = {m: np.stack([_hits(vectors, clean.vectors[space, m]) for vectors in own]) for m in targets}
-        measured |= {f"lost to {m}": found[0] - found for m, found in hits.items()}
-        measured |= {f"recall of {m}": found for m, found in hits.items()}
+        measured |= {f"lost to {m}": recall[0] - recall for m, recall in hits.items()}
+        measured |= {f"recall of {m}": recall for m, recall in hits.items()}
         intervals, steps = _intervals(measured, dosed.videos, draws)
         yield {
             "kind": dosed.kind,
@@ -188,8 +188,8 @@ def curves(dosed: DosedClips, draws: Draws) -> Iterator[dict[str, Any]]:
             "clips": len(dosed.videos),
             "chance": min(1.0, CUTOFF / len(dosed.videos)),
             "points": [
-                {"dose": dose, **{name: intervals[name][place] for name in measured}}
-                for place, dose in enumerate((None, *dosed.doses))
+                {"dose": dose, **{name: intervals[name][index] for name in measured}}
+                for index, dose in enumerate((None, *dosed.doses))
             ],
             "monotone": {
                 name: all(step["high"] >= 0 for step in steps[name]) for name in measured if "recall" not in name
@@ -199,8 +199,8 @@ def curves(dosed: DosedClips, draws: Draws) -> Iterator[dict[str, Any]]:
 
 def agreement(dosed: DosedClips, stored: ClipVectors, rows: NDArray[np.int64]) -> float:
     """The least cosine of a clip's vector as stored, in `rows`, and as made anew without a dose; 1 if all is well."""
-    places = [(space, dosed.modality) for space in stored.spaces_of(dosed.modality)]
-    pairs = [(dosed.embedded[0].vectors[place], stored.vectors[place][rows]) for place in places]
+    keys = [(space, dosed.modality) for space in stored.spaces_of(dosed.modality)]
+    pairs = [(dosed.embedded[0].vectors[key], stored.vectors[key][rows]) for key in keys]
     return min(1.0 - float(_shift(anew, before).max()) for anew, before in pairs)
 
 
@@ -213,8 +213,8 @@ def _shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[n
 
 
 def _hits(queries: NDArray[np.float32], candidates: NDArray[np.float32]) -> NDArray[np.float64]:
-    there = torch.ones(len(queries), dtype=torch.bool)
-    sides = (Side(torch.from_numpy(np.ascontiguousarray(vectors)), there) for vectors in (queries, candidates))
+    present = torch.ones(len(queries), dtype=torch.bool)
+    sides = (Side(torch.from_numpy(np.ascontiguousarray(vectors)), present) for vectors in (queries, candidates))
     return ranked(*sides).hits(CUTOFF)
 
 
@@ -224,10 +224,10 @@ def _intervals(
     """For each measure [P, N] of P doses an interval of each mean, and of each step from one dose to the next."""
     stacked = np.stack(list(measured.values()))
     both = np.concatenate([stacked, np.diff(stacked, axis=1)], axis=1)
-    found = bootstrap(
+    intervals = bootstrap(
         lambda drawn: both[:, :, drawn].mean(axis=2).ravel().tolist(), videos, draws.bootstrap, draws.seed
     )
-    values = np.array([interval.as_json() for interval in found]).reshape(both.shape[:2])
+    values = np.array([interval.as_json() for interval in intervals]).reshape(both.shape[:2])
     doses = stacked.shape[1]
     return (
         {name: list(row[:doses]) for name, row in zip(measured, values, strict=True)},

@@ -76,22 +76,22 @@ def read_truth(path: Path, videos: Collection[str]) -> list[TrueSecond]:
     `path` is a truth.csv of `mcn sample`. InputError names the file and line of what is wrong, and when no video is
     left.
     """
-    chosen, found = set(videos), []
+    chosen, rows = set(videos), []
     for where, row in csv_lines(path, _COLUMNS, "the truth.csv of a sample"):
         if not row["second"].isdecimal():
-            raise InputError(f"{where}: `second` is to be a whole number")
+            raise InputError(f"{where}: expected an integer in column second, got {row['second']!r}")
         if row["video_id"] in chosen:
-            found.append({column: row[column] for column in _COLUMNS})
-    if not found:
+            rows.append({column: row[column] for column in _COLUMNS})
+    if not rows:
         raise InputError(f"{path}: knows no video of the split; check --truth and --split")
-    kinds = {(row["video_id"], int(row["second"])): row["kind"] for row in found}
+    kinds = {(row["video_id"], int(row["second"])): row["kind"] for row in rows}
 
     def filler(video_id: str, second: int) -> bool:
         return STEP not in (kinds[video_id, second], kinds.get((video_id, second + 1), ""))
 
     return [
         TrueSecond(row["video_id"], int(row["second"]), row, filler(row["video_id"], int(row["second"])))
-        for row in found
+        for row in rows
     ]
 
 
@@ -101,16 +101,16 @@ def ask_factor(factor: Factor, seconds: Sequence[TrueSecond], rows: NDArray[np.i
     def level(second: TrueSecond) -> str:
         if factor.fillers_only and not second.filler:
             return ""
-        found = second.levels[factor.column]
-        return "" if found == ABSENT else found
+        name = second.levels[factor.column]
+        return "" if name == ABSENT else name
 
-    asked = [seconds[row] for row in rows.tolist()]
-    return question_of([level(second) for second in asked], [second.video_id for second in asked])
+    chosen = [seconds[row] for row in rows.tolist()]
+    return question_of([level(second) for second in chosen], [second.video_id for second in chosen])
 
 
 def ask_words(words: Sequence[str], seconds: Sequence[TrueSecond], rows: NDArray[np.int64]) -> Asked | None:
     """For each of `words` the question whether it sounds; seconds without any word are not asked."""
-    spoken = [place for place, row in enumerate(rows.tolist()) if seconds[row].words]
+    spoken = [index for index, row in enumerate(rows.tolist()) if seconds[row].words]
     if not words or not spoken:
         return None
     kept = np.array(spoken, np.int64)
@@ -157,15 +157,15 @@ def probe_everywhere(
     has none.
     """
     for modality in clips.modalities:
-        there = np.flatnonzero(clips.present[modality])
-        asked = ask(there)
+        present = np.flatnonzero(clips.present[modality])
+        asked = ask(present)
         if asked is None or len(np.unique(asked.question.videos)) < 2:
             continue
-        probe, rows, before = LinearProbe(asked.question, draws, trained_on), there[asked.rows], None
+        probe, rows, input_predictions = LinearProbe(asked.question, draws, trained_on), present[asked.rows], None
         for space in (INPUT, *clips.spaces_of(modality)):
-            scores, told = probe.scores(clips.vectors[space, modality][rows], before)
+            scores, predictions = probe.scores(clips.vectors[space, modality][rows], input_predictions)
             if space == INPUT:
-                before = told
+                input_predictions = predictions
             yield {
                 "factor": factor,
                 "space": space,
@@ -180,8 +180,8 @@ def probe_everywhere(
 
 def unasked(factor: str, results: Sequence[dict[str, Any]], clips: ClipVectors) -> str:
     """A line that says of which modalities a question could not be asked; empty where it could of all."""
-    told = {result["modality"] for result in results}
-    lacking = [modality for modality in clips.modalities if modality not in told]
+    probed = {result["modality"] for result in results}
+    lacking = [modality for modality in clips.modalities if modality not in probed]
     return f"{factor}: fewer than two levels that two videos have, no probe of {', '.join(lacking)}" if lacking else ""
 
 
@@ -196,13 +196,13 @@ def climb(
     trained_on: frozenset[str],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Results of the rungs that the id list names, and lines on what couldn't be asked."""
-    found, notes = [], []
+    results, notes = [], []
     for level in LEVELS:
         names = [getattr(records.get(window.clip.video_id), level, "") for window in windows]
-        results, note = _rung(level, names, windows, clips, draws, trained_on)
-        found += results
+        rung, note = _rung(level, names, windows, clips, draws, trained_on)
+        results += rung
         notes += [note] if note else []
-    return found, notes
+    return results, notes
 
 
 def climb_steps(model: TrainedModel, steps: Sequence[StepList], draws: Draws) -> tuple[list[dict[str, Any]], list[str]]:

@@ -75,9 +75,9 @@ def _figure(points: Sequence[Point]) -> Figure:
     panels = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
     for line, modality in zip(panels, rows, strict=True):
         for axes, (name, space) in zip(line, columns, strict=True):
-            held = [p for p in points if (p["model"], p["space"], p["modality"]) == (name, space, modality)]
-            _probe_panel(axes, held, factors)
-            axes.set_title(f"{name}: {space}, {modality}" if held else "", fontsize=8)
+            panel_points = [p for p in points if (p["model"], p["space"], p["modality"]) == (name, space, modality)]
+            _probe_panel(axes, panel_points, factors)
+            axes.set_title(f"{name}: {space}, {modality}" if panel_points else "", fontsize=8)
     for column in panels.T:
         lowest = [axes for axes in column if axes.axison][-1]
         lowest.tick_params(labelbottom=True)
@@ -104,18 +104,18 @@ def _probe_panel(axes: Axes, points: Sequence[Point], factors: Sequence[str]) ->
         return
     results = sorted({point["result"] for point in points})
     for point in points:
-        place = factors.index(point["factor"])
+        row = factors.index(point["factor"])
         # Models of one name stand a little below one another.
-        y = place + 0.5 * ((results.index(point["result"]) + 1) / (len(results) + 1) - 0.5)
+        y = row + 0.5 * ((results.index(point["result"]) + 1) / (len(results) + 1) - 0.5)
         chance = [100 * point["chance_low"], 100 * point["chance_high"]]
-        axes.fill_betweenx([place - 0.38, place + 0.38], *chance, color=_CHANCE, linewidth=0)
+        axes.fill_betweenx([row - 0.38, row + 0.38], *chance, color=_CHANCE, linewidth=0)
         if point["unseen"] is not None:
             unseen = [100 * point["unseen_low"], 100 * point["unseen_high"]]
             axes.plot(unseen, [y + 0.2] * 2, color=_UNSEEN, linewidth=0.8)
             axes.plot(100 * point["unseen"], y + 0.2, "o", color=_UNSEEN, markersize=3, markerfacecolor="white")
         axes.plot([100 * point["low"], 100 * point["high"]], [y, y], color=_COLOUR, linewidth=0.8)
         axes.plot(100 * point["accuracy"], y, "o", color=_COLOUR, markersize=3)
-        axes.plot(100 * point["input"], place, "|", color=_INPUT, markersize=8)
+        axes.plot(100 * point["input"], row, "|", color=_INPUT, markersize=8)
     axes.set_yticks(range(len(factors)), factors)
     axes.set_ylim(len(factors) - 0.5, -0.5)
     axes.set_xlim(0, 101)
@@ -144,7 +144,7 @@ def dose_drawing(results: Sequence[Result]) -> Drawing:
     measures = {kind: _measures([curve for _, _, curve in lines if curve["kind"] == kind]) for kind in kinds}
     rows = max(map(len, measures.values()), default=1)
     labels = dict.fromkeys(_label(name, curve) for _, name, curve in lines)
-    styles = {label: _style(place) for place, label in enumerate(labels)}
+    styles = {label: _style(index) for index, label in enumerate(labels)}
     with drawing_style():
         figure = Figure(figsize=(_WIDTH * max(1, len(kinds)), 0.4 + _HEIGHT * rows), layout="constrained")
         if kinds:
@@ -159,27 +159,27 @@ def dose_drawing(results: Sequence[Result]) -> Drawing:
 
 def _measures(curves: Sequence[Curve]) -> list[str]:
     """What moves with a dose: the shift, then what is lost to each other modality."""
-    found = dict.fromkeys(name for curve in curves for name in curve["monotone"])
-    return sorted(found, key=lambda name: (name != SHIFT, name))
+    names = dict.fromkeys(name for curve in curves for name in curve["monotone"])
+    return sorted(names, key=lambda name: (name != SHIFT, name))
 
 
 def _rows(lines: Sequence[Line]) -> Iterator[tuple[Any, ...]]:
     for number, name, curve in lines:
-        place = (number, name, curve["space"], curve["modality"], curve["kind"], curve["clips"])
+        origin = (number, name, curve["space"], curve["modality"], curve["kind"], curve["clips"])
         for point in curve["points"]:
             for measure, score in point.items():
                 if measure != "dose":
                     dose = "" if point["dose"] is None else point["dose"]
-                    yield (*place, dose, measure, *(score[key] for key in ("value", "low", "high")))
+                    yield (*origin, dose, measure, *(score[key] for key in ("value", "low", "high")))
 
 
 def _label(name: str, curve: Curve) -> str:
     return f"{name}: {curve['space']}"
 
 
-def _style(place: int) -> tuple[str, str]:
+def _style(index: int) -> tuple[str, str]:
     """Colour and kind of line."""
-    return COLOURS[place % len(COLOURS)], _STYLES[place // len(COLOURS) % len(_STYLES)]
+    return COLOURS[index % len(COLOURS)], _STYLES[index // len(COLOURS) % len(_STYLES)]
 
 
 def _dose_panel(

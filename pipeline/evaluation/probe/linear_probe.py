@@ -123,7 +123,7 @@ def question_of(names: Sequence[str], videos: Sequence[str], folds: Sequence[int
     return Asked(Question(labels, (len(kept),), video[rows], given), rows, len(known) - len(kept))
 
 
-def balanced_accuracy(labels: Labels, told: Labels, levels: int) -> float:
+def balanced_accuracy(labels: Labels, predictions: Labels, levels: int) -> float:
     """Mean over questions of the mean over levels of the share of a level's rows `[N, Q]` that are told rightly.
 
     Levels without a row are left out of their question's mean. `levels`: the largest number of them.
@@ -131,7 +131,9 @@ def balanced_accuracy(labels: Labels, told: Labels, levels: int) -> float:
     questions = labels.shape[1]
     code = (labels + levels * np.arange(questions)).ravel()
     counts = np.bincount(code, minlength=questions * levels).reshape(questions, levels)
-    right = np.bincount(code, weights=(labels == told).ravel(), minlength=questions * levels).reshape(counts.shape)
+    right = np.bincount(code, weights=(labels == predictions).ravel(), minlength=questions * levels).reshape(
+        counts.shape
+    )
     shares = right / np.maximum(counts, 1)
     return float((shares.sum(axis=1) / (counts > 0).sum(axis=1)).mean())
 
@@ -159,41 +161,45 @@ class LinearProbe:
 
     def answers(self, vectors: Vectors) -> tuple[Labels, list[float]]:
         """What is told of each row [N, Q] by the fold that hasn't seen its video; and each fold's strength."""
-        told, strengths = np.zeros_like(self.question.labels), []
+        predictions, strengths = np.zeros_like(self.question.labels), []
         for train, test in self._splits:
             seen, unseen = _projected(vectors[train], vectors[test], self.draws.seed)
-            asked = self.question.of(train)
-            strengths.append(self._strength(seen, asked))
-            told[test] = _fit(seen, asked.labels, unseen, strengths[-1])
-        return told, strengths
+            training = self.question.of(train)
+            strengths.append(self._strength(seen, training))
+            predictions[test] = _fit(seen, training.labels, unseen, strengths[-1])
+        return predictions, strengths
 
-    def scores(self, vectors: Vectors, than: Labels | None = None) -> tuple[ProbeScores, Labels]:
-        """Scores from vectors (N, D) with intervals over videos, and what was told; `than`: told from other vectors."""
-        told, strengths = self.answers(vectors)
+    def scores(self, vectors: Vectors, baseline: Labels | None = None) -> tuple[ProbeScores, Labels]:
+        """Scores of vectors (N, D) with intervals over videos, and predictions; `baseline`: those of other vectors."""
+        predictions, strengths = self.answers(vectors)
         permuted = list(self._permuted(vectors, strengths))
         blind = [answers for _, answers in permuted]
         scores = ProbeScores(
-            overall=self._standing(told, than, blind, np.arange(len(told))),
-            unseen=None if self._unseen is None else self._standing(told, than, blind, self._unseen),
+            overall=self._standing(predictions, baseline, blind, np.arange(len(predictions))),
+            unseen=None if self._unseen is None else self._standing(predictions, baseline, blind, self._unseen),
             permuted=tuple(balanced_accuracy(labels, answers, self._most) for labels, answers in permuted),
         )
-        return scores, told
+        return scores, predictions
 
     def _standing(
-        self, told: Labels, than: Labels | None, blind: Sequence[Labels], rows: NDArray[np.int64]
+        self, predictions: Labels, baseline: Labels | None, blind: Sequence[Labels], rows: NDArray[np.int64]
     ) -> Standing:
         labels, most = self.question.labels, self._most
 
         def statistics(drawn: NDArray[np.int64]) -> list[float]:
-            at = rows[drawn]
-            accuracy = balanced_accuracy(labels[at], told[at], most)
-            return [accuracy] if than is None else [accuracy, accuracy - balanced_accuracy(labels[at], than[at], most)]
+            chosen = rows[drawn]
+            accuracy = balanced_accuracy(labels[chosen], predictions[chosen], most)
+            return (
+                [accuracy]
+                if baseline is None
+                else [accuracy, accuracy - balanced_accuracy(labels[chosen], baseline[chosen], most)]
+            )
 
-        found = bootstrap(statistics, self.question.videos[rows].tolist(), self.draws.bootstrap, self.draws.seed)
+        intervals = bootstrap(statistics, self.question.videos[rows].tolist(), self.draws.bootstrap, self.draws.seed)
         low, high = self._by_chance(blind, rows)
         return Standing(
-            accuracy=found[0],
-            gain=None if than is None else found[1],
+            accuracy=intervals[0],
+            gain=None if baseline is None else intervals[1],
             chance=Interval(self.question.chance, low, high),
             rows=len(rows),
         )
@@ -207,7 +213,7 @@ class LinearProbe:
         """
         random = np.random.default_rng([self.draws.seed, 1])
         labels = self.question.labels
-        found = np.array(
+        accuracies = np.array(
             [
                 balanced_accuracy(
                     labels[self._permutations.draw(random)[rows]], blind[draw % len(blind)][rows], self._most
@@ -215,7 +221,7 @@ class LinearProbe:
                 for draw in range(CHANCE_DRAWS)
             ]
         )
-        low, high = np.percentile(found.mean() + np.sqrt(2) * (found - found.mean()), [2.5, 97.5])
+        low, high = np.percentile(accuracies.mean() + np.sqrt(2) * (accuracies - accuracies.mean()), [2.5, 97.5])
         return max(0.0, float(low)), min(1.0, float(high))
 
     def _permuted(self, vectors: Vectors, strengths: Sequence[float]) -> Iterator[tuple[Labels, Labels]]:
@@ -227,21 +233,21 @@ class LinearProbe:
         strength = max(STRENGTHS, key=strengths.count)
         for _ in range(self.draws.permutations):
             labels = self.question.labels[self._permutations.draw(random)]
-            asked = replace(self.question, labels=labels)
-            told = np.zeros_like(labels)
-            for train, test in _splits(asked, FOLDS, self.draws.seed):
+            permuted = replace(self.question, labels=labels)
+            predictions = np.zeros_like(labels)
+            for train, test in _splits(permuted, FOLDS, self.draws.seed):
                 seen, unseen = _projected(vectors[train], vectors[test], self.draws.seed)
-                told[test] = _fit(seen, labels[train], unseen, strength)
-            yield labels, told
+                predictions[test] = _fit(seen, labels[train], unseen, strength)
+            yield labels, predictions
 
-    def _strength(self, vectors: Vectors, asked: Question) -> float:
-        if len(np.unique(asked.videos)) < 2:
+    def _strength(self, vectors: Vectors, training: Question) -> float:
+        if len(np.unique(training.videos)) < 2:
             return STRENGTHS[0]
         score = dict.fromkeys(STRENGTHS, 0.0)
-        for train, test in _splits(asked, INNER_FOLDS, self.draws.seed):
+        for train, test in _splits(training, INNER_FOLDS, self.draws.seed):
             for strength in STRENGTHS:
-                told = _fit(vectors[train], asked.labels[train], vectors[test], strength)
-                score[strength] += balanced_accuracy(asked.labels[test], told, self._most)
+                predictions = _fit(vectors[train], training.labels[train], vectors[test], strength)
+                score[strength] += balanced_accuracy(training.labels[test], predictions, self._most)
         return max(STRENGTHS, key=score.__getitem__)
 
 
@@ -257,16 +263,16 @@ class _Permutations:
         order = np.argsort(self._video, kind="stable")
         self._order, self._lengths = order, np.bincount(self._video)
         self._starts = np.cumsum(self._lengths) - self._lengths
-        self._place = np.empty(len(order), np.int64)
-        self._place[order] = np.arange(len(order)) - self._starts[self._video[order]]
+        self._index = np.empty(len(order), np.int64)
+        self._index[order] = np.arange(len(order)) - self._starts[self._video[order]]
 
     def draw(self, random: np.random.Generator) -> NDArray[np.int64]:
         """[N]: for each row, the row whose labels it gets."""
         source = random.permutation(len(self._lengths))[self._video]
         turned = random.integers(0, self._lengths)[source]
         length = self._lengths[source]
-        place = (self._place * length // self._lengths[self._video] + turned) % length
-        return self._order[self._starts[source] + place]
+        index = (self._index * length // self._lengths[self._video] + turned) % length
+        return self._order[self._starts[source] + index]
 
 
 def _splits(question: Question, folds: int, seed: int) -> list[tuple[Rows, Rows]]:
@@ -307,16 +313,16 @@ def _projected(train: Vectors, test: Vectors, seed: int) -> tuple[Vectors, Vecto
 
 def _fit(train: Vectors, labels: Labels, test: Vectors, strength: float) -> Labels:
     """What is told of the test rows (M, Q)."""
-    told = np.zeros((len(test), labels.shape[1]), np.int64)
-    for question, asked in enumerate(labels.T):
-        if len(np.unique(asked)) < 2:
-            told[:, question] = asked[0]
+    predictions = np.zeros((len(test), labels.shape[1]), np.int64)
+    for question, column in enumerate(labels.T):
+        if len(np.unique(column)) < 2:
+            predictions[:, question] = column[0]
             continue
         # Newton's steps are the fastest for two levels, and their Hessian too large for many.
-        solver = "newton-cholesky" if len(np.unique(asked)) == 2 else "lbfgs"
+        solver = "newton-cholesky" if len(np.unique(column)) == 2 else "lbfgs"
         regression = LogisticRegression(C=strength, class_weight="balanced", tol=1e-3, max_iter=100, solver=solver)
         with warnings.catch_warnings():
             # Where levels are told apart perfectly a weak penalty never converges; the answers don't change any more.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            told[:, question] = regression.fit(train, asked).predict(test)
-    return told
+            predictions[:, question] = regression.fit(train, column).predict(test)
+    return predictions

@@ -53,12 +53,12 @@ def run(settings: ProbeSettings) -> RunSummary:
 
 def _measured(settings: ProbeSettings, model: TrainedModel, report: RunSummary) -> dict[str, Any]:
     others = [read_detail(path, "probe", PROBED) for path in settings.beside]
-    found = _Parts(settings, model, report).run()
-    entries = probes(found)
-    results = [(model.network.settings.scheme.name, found), *((other["scheme"], other) for other in others)]
-    _draw(results, settings)
+    results = _Parts(settings, model, report).run()
+    entries = probes(results)
+    drawn = [(model.network.settings.scheme.name, results), *((other["scheme"], other) for other in others)]
+    _draw(drawn, settings)
     return {
-        **found,
+        **results,
         "permuted": {
             "within": sum(entry["permuted within chance"] for entry in entries),
             "of": sum(len(entry["permuted"]) for entry in entries),
@@ -111,14 +111,14 @@ class _Parts:
             "doses": (settings.media is not None, "dose curves: need --media", lambda: self._doses(windows, clips)),
             "sounds": (settings.sounds is not None, "environmental sounds: need --sounds", self._sounds),
         }
-        found: dict[str, Any] = {"windows": len(windows), "videos": len(self._videos)}
+        results: dict[str, Any] = {"windows": len(windows), "videos": len(self._videos)}
         with Progress("probe", len(parts), "part") as progress:
             for number, (name, (given, lacking, make)) in enumerate(parts.items()):
-                found[name] = make() if given else []
+                results[name] = make() if given else []
                 self._report.done += given
                 self._report.notes += [] if given else [f"not run, {lacking}"]
                 progress.to(number + 1)
-        return found | {"carried by": factors.carried_by()}
+        return results | {"carried by": factors.carried_by()}
 
     def _factors(self) -> list[dict[str, Any]]:
         assert self._settings.truth is not None
@@ -133,8 +133,8 @@ class _Parts:
 
         def cut(second: TrueSecond) -> ClipFeatures:
             video = model.dataset.video(second.video_id, rules)
-            said = words(" ".join(second.words))
-            return cut_clip(video, second.second, second.second + 1, said, model.vectors, rules)
+            lines = words(" ".join(second.words))
+            return cut_clip(video, second.second, second.second + 1, lines, model.vectors, rules)
 
         clips = embed_clips(model, map(cut, seconds), rules)
         frequent = factors.frequent_words(seconds)
@@ -145,54 +145,54 @@ class _Parts:
 
         asks = {factor.name: ask_factor(factor) for factor in FACTORS}
         asks[WORDS] = lambda rows: factors.ask_words(frequent, seconds, rows)
-        found = []
+        results = []
         for name, ask in asks.items():
-            results = list(probe_everywhere(name, ask, clips, self._settings.draws, model.training_videos))
-            self._note([unasked(name, results, clips)])
-            found += results
-        return found
+            of_factor = list(probe_everywhere(name, ask, clips, self._settings.draws, model.training_videos))
+            self._note([unasked(name, of_factor, clips)])
+            results += of_factor
+        return results
 
     def _ladder(self, windows: Sequence[Window], clips: ClipVectors) -> list[dict[str, Any]]:
         settings = self._settings
-        found: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         if settings.ids is not None:
-            found, notes = factors.climb(windows, clips, self._records, settings.draws, self._model.training_videos)
+            results, notes = factors.climb(windows, clips, self._records, settings.draws, self._model.training_videos)
             self._note(notes)
         if settings.steps is not None:
             chosen = set(self._videos)
             lists = [one for one in read_step_lists(settings.steps) if one.video_id in chosen]
-            results, notes = factors.climb_steps(self._model, lists, settings.draws)
+            steps, notes = factors.climb_steps(self._model, lists, settings.draws)
             self._note(notes)
-            found += results
+            results += steps
         else:
             self._report.notes.append("not run, the ladder's last rung: needs --steps")
-        return found
+        return results
 
     def _context(self, windows: Sequence[Window], clips: ClipVectors) -> list[dict[str, Any]]:
         tasks = [getattr(self._records.get(window.clip.video_id), "task_id", "") for window in windows]
         if not any(tasks):
             self._report.notes.append("not run, same task against same video: needs --ids with a task_id")
         among = context.neighbourhood([window.clip for window in windows], tasks, self._settings.neighbour_seconds)
-        found = list(context.context_scores(clips, among, self._settings.draws))
-        if not any("same video" in entry for entry in found):
+        scores = list(context.context_scores(clips, among, self._settings.draws))
+        if not any("same video" in entry for entry in scores):
             self._report.notes.append(
                 "same video: no two clips of one are --neighbour-seconds apart; choose shorter --window-seconds"
             )
-        return found
+        return scores
 
     def _doses(self, windows: Sequence[Window], clips: ClipVectors) -> list[dict[str, Any]]:
         settings, model = self._settings, self._model
         assert settings.media is not None
         finder = MediaFinder(settings.media)
-        there = {video_id: finder.find(video_id) for video_id in self._videos}
-        paths = {video_id: path for video_id, path in there.items() if path is not None}
+        found_paths = {video_id: finder.find(video_id) for video_id in self._videos}
+        paths = {video_id: path for video_id, path in found_paths.items() if path is not None}
         chosen = dose_curves.dose_windows(windows, clips, paths, settings.dose_clips, settings.seed)
         if len(chosen) < 2:
             self._report.notes.append(
                 f"dose curves are left out: {settings.media} holds fewer than two videos that have all modalities"
             )
             return []
-        place = {window: row for row, window in enumerate(windows)}
+        row_of = {window: row for row, window in enumerate(windows)}
         curves = []
         with MediaFeatures(model, self._extraction()) as media:
             for dose, modality in ((dose_curves.dose_sound, "audio"), (dose_curves.dose_surround, "video")):
@@ -202,7 +202,7 @@ class _Parts:
                 self._note(notes)
                 if dosed is None:
                     continue
-                rows = np.array([place[window] for window in used])
+                rows = np.array([row_of[window] for window in used])
                 least = dose_curves.agreement(dosed, clips, rows)
                 if least < LEAST_AGREEMENT:
                     self._report.notes.append(
@@ -218,24 +218,24 @@ class _Parts:
             self._report.notes.append("environmental sounds: no space of this scheme holds audio")
             return []
         with MediaFeatures(self._model, self._extraction()) as media:
-            found, notes = sounds.probe_sounds(
+            results, notes = sounds.probe_sounds(
                 self._model, media, sounds.read_sounds(self._settings.sounds), self._settings.draws
             )
         self._note(notes)
-        return found
+        return results
 
     def _extraction(self) -> Any:
         """The settings that the data set was made with, on this machine's device."""
-        made = replace(settings_of(self._model.dataset.folder, self._settings.media), device="auto")
+        settings = replace(settings_of(self._model.dataset.folder, self._settings.media), device="auto")
         given = self._settings.davenet_weights
-        return replace(made, davenet_weights=given) if given else made
+        return replace(settings, davenet_weights=given) if given else settings
 
     def _note(self, notes: Sequence[str]) -> None:
         """The first few of many lines of a kind, and how many more there are."""
-        said = [note for note in notes if note]
-        self._report.notes += said[:MOST_NOTES]
-        if len(said) > MOST_NOTES:
-            self._report.notes.append(f"and {len(said) - MOST_NOTES} more of these")
+        lines = [note for note in notes if note]
+        self._report.notes += lines[:MOST_NOTES]
+        if len(lines) > MOST_NOTES:
+            self._report.notes.append(f"and {len(lines) - MOST_NOTES} more of these")
 
 
 def _inputs(settings: ProbeSettings) -> dict[str, Any]:

@@ -41,19 +41,19 @@ def read_sounds(folder: Path) -> list[SoundClip]:
     InputError names the file and line of what is wrong, and a recording that is in two folds.
     """
     path = folder / LIST
-    found: list[SoundClip] = []
+    clips: list[SoundClip] = []
     for where, row in csv_lines(path, _COLUMNS, f"a folder in ESC-50's layout, with {LIST} and audio/"):
         if any(not row[column] for column in _COLUMNS) or not row["fold"].isdecimal():
-            raise InputError(f"{where}: wanted all of {','.join(_COLUMNS)}, `fold` a whole number")
+            raise InputError(f"{where}: expected a value in each of {','.join(_COLUMNS)}, and an integer in fold")
         sound = folder / "audio" / row["filename"]
         if not sound.is_file():
             raise InputError(f"{where}: no such file as {sound}; unpack all of the data set")
-        found.append(SoundClip(sound, int(row["fold"]), row["category"], row["src_file"]))
+        clips.append(SoundClip(sound, int(row["fold"]), row["category"], row["src_file"]))
     folds: dict[str, int] = {}
-    for clip in found:
+    for clip in clips:
         if folds.setdefault(clip.source, clip.fold) != clip.fold:
             raise InputError(f"{path}: recording {clip.source} is in two folds; clips of one must be in the same")
-    return found
+    return clips
 
 
 def probe_sounds(

@@ -31,7 +31,7 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
     permuted, stands_on = detail["permuted"], trained_on(detail)
     blind = f"{permuted['within']} of {permuted['of']} probes on permuted labels lie within chance's 95 % interval"
     unseen = [entry for entry in entries if entry["unseen"]]
-    found = [
+    all_tables = [
         _grid(
             f"Balanced accuracy of linear probes, scheme {scheme}; in percent", entries, _accuracy, (blind, stands_on)
         ),
@@ -48,7 +48,7 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
         _context(detail["context"]),
         *(_dose(curve) for curve in detail["doses"]),
     ]
-    return [table for table in found if table.rows]
+    return [table for table in all_tables if table.rows]
 
 
 def _accuracy(entry: Entry) -> str:

@@ -199,5 +199,5 @@ def test_what_has_no_place_in_a_sum_is_refused(bad: float, seconds: int) -> None
     scores[1, 1] = bad
     with pytest.raises(ValueError, match="NaN or infinity"):
         assign_steps(scores)
-    with pytest.raises(ValueError, match=r"\[..., seconds, steps\] are wanted"):
+    with pytest.raises(ValueError, match=r"expected scores \[..., seconds, steps\]"):
         assign_steps(np.zeros(3))

@@ -87,7 +87,7 @@ def test_other_videos_are_left_out_and_faults_named(truth: Path, tmp_path: Path)
         read_truth(tmp_path / "absent.csv", ["a"])
     for content, problem in (
         ("video_id,second\n", "line 1: no column .*; expected video_id,second,task_id"),
-        (f"{HEAD}\n{LINES[0].replace(',0,', ',x,', 1)}\n", "line 2: `second` is to be a whole number"),
+        (f"{HEAD}\n{LINES[0].replace(',0,', ',x,', 1)}\n", "line 2: expected an integer in column second, got 'x'"),
         (f"{HEAD}\na,0,1\n", "line 2: expected 14 fields, as in line 1, got 3"),
     ):
         truth.write_text(content)

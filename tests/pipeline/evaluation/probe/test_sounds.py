@@ -64,7 +64,7 @@ def test_what_is_wrong_with_the_folder_is_said(esc50: Path, tmp_path: Path) -> N
     (tmp_path / "audio").symlink_to(esc50 / "audio")
     for lines, problem in (
         ("filename,fold\n", "line 1: no column category,src_file; expected filename,fold,category,src_file"),
-        (f"{HEAD}\n1-00-A-0.wav,x,0,knock,False,00,A\n", "line 2: .*`fold` a whole number"),
+        (f"{HEAD}\n1-00-A-0.wav,x,0,knock,False,00,A\n", "line 2: .*an integer in fold"),
         (f"{HEAD}\nabsent.wav,1,0,knock,False,00,A\n", "line 2: no such file as .*absent.wav"),
         (
             f"{HEAD}\n1-00-A-0.wav,1,0,knock,False,s,A\n2-01-A-0.wav,2,0,knock,False,s,A\n",
