@@ -19,9 +19,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import Closeable
 
 START_LIMIT_S = 60.0
 """How long a child may take to import its function's module."""
@@ -37,7 +38,7 @@ class ChildError(Exception):
         """`start`: it never became ready, whatever it was to do; `timeout`, `crash`: in the middle of a call."""
 
 
-class Child:
+class Child(Closeable):
     """Calls a function in another process, started by the first call and again after a failure. A context manager.
 
     `function` is `package.module:name`; `memory_bytes` limits the process's address space; `variables` are added to its
@@ -115,12 +116,6 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
         with self._process, self._connection, self._stderr:  # waits for the process, closes its pipe
             self._process = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def environment() -> dict[str, str]:

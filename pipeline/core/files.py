@@ -10,11 +10,12 @@ import json
 import os
 import re
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pipeline.core.errors import InputError
 
@@ -29,6 +30,20 @@ ASIDE = ".aside"
 
 class AlreadyThereError(Exception):
     """Another process has written this file first; it is whole and was left as it is."""
+
+
+class Closeable(ABC):
+    """What is opened when it is made, for a `with` block that closes it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is open; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 @contextmanager

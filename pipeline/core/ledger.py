@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import fsync_folder
+from pipeline.core.files import Closeable, fsync_folder
 from pipeline.core.records import Outcome
 
 _CHECKSUM = "crc32"
@@ -28,7 +28,7 @@ _SUM_BEGINS = b'"crc32":"'
 _LONGEST_MESSAGE = 500
 
 
-class LedgerWriter:
+class LedgerWriter(Closeable):
     """Appends outcomes to a file of its own, `<stage>-<host>-<pid>-<random>.jsonl`, made with the first line.
 
     A line is on the disk when `append` returns. May be shared by threads, not by processes.
@@ -67,12 +67,6 @@ class LedgerWriter:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def read_ledger(

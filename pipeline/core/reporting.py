@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from pipeline.core.files import write_json
+from pipeline.core.files import Closeable, write_json
 
 
 @dataclass
@@ -71,7 +71,7 @@ PLAIN_EVERY_S = 30.0
 POLL_EVERY_S = 1.0
 
 
-class Progress:
+class Progress(Closeable):
     """Counts up to `total`; use as a context manager."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
@@ -79,10 +79,8 @@ class Progress:
         self._started = self._printed = time.monotonic()
         self._bar = tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty(), leave=False)
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Take the bar off the terminal."""
         self._bar.close()
 
     def to(self, count: int, note: str = "") -> None:

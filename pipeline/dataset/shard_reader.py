@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.settings import MEL_BANDS
 from pipeline.core.errors import InputError
-from pipeline.core.files import digest_of_json
+from pipeline.core.files import Closeable, digest_of_json
 from pipeline.core.records import Caption, VideoFeatures, Words
 from pipeline.dataset.schema import ATTRIBUTES, FIELDS, SCHEMA, Field, fields
 
@@ -63,7 +63,7 @@ class _Contents:
     """Of the file when it was opened."""
 
 
-class FeatureFile:
+class FeatureFile(Closeable):
     """Reads a shard, a part or a staged copy. Opened at first use, again in each process (HDF5 handles don't survive a
     fork).
 
@@ -76,12 +76,6 @@ class FeatureFile:
         self._file: h5py.File | None = None
         self._process = -1
         self._contents: _Contents | None = None
-
-    def __enter__(self) -> "FeatureFile":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_cure": self._cure, "_file": None, "_process": -1, "_contents": None}

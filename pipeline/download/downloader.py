@@ -6,10 +6,10 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pipeline.core import signals
-from pipeline.core.files import fsync_folder
+from pipeline.core.files import Closeable, fsync_folder
 from pipeline.core.ledger import LedgerWriter, VideoState
 from pipeline.core.records import EXTRACTED, STAGE, Outcome
 from pipeline.core.video_ids import is_video_id
@@ -57,7 +57,7 @@ class Request:
     """Attempts that failed already."""
 
 
-class Downloader:
+class Downloader(Closeable):
     """Owns a fetching process and a ledger file. Use as a context manager, or call `close`."""
 
     def __init__(self, job: DownloadJob) -> None:
@@ -128,12 +128,6 @@ class Downloader:
         """End the fetching process and close the ledger."""
         self._fetcher.close()
         self._ledger.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def place(fetched: Fetched, media: Path, video_id: str) -> None:

@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from extractors.text import words
 from extractors.video import FrameNetwork
 from extractors.weights import Weights, load_weights
 from pipeline.core.errors import InputError
+from pipeline.core.files import Closeable
 from pipeline.core.provenance import provenance
 from pipeline.core.records import Caption, VideoFeatures, Words
 from pipeline.dataset.shard_writer import to_float16
@@ -56,7 +56,7 @@ class _VideoInWork:
     notes: tuple[str, ...] = ()
 
 
-class FeatureExtractor:
+class FeatureExtractor(Closeable):
     """Owns the networks and the decoder of one process. Use as a context manager.
 
     Raises InputError when the Identity can't be met here (other weights, other precision).
@@ -91,14 +91,6 @@ class FeatureExtractor:
         if weights.digest != digest:
             raise InputError(f"{files[network]}: sha256 of its tensors is {weights.digest}, the data set's is {digest}")
         return weights
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the decoder's process."""

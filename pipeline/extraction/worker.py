@@ -9,13 +9,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from extractors.errors import MediaError
 from pipeline.core import signals
 from pipeline.core.errors import InputError
-from pipeline.core.files import AlreadyThereError
+from pipeline.core.files import AlreadyThereError, Closeable
 from pipeline.core.lease import Lease, LeaseWatch
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Caption, Outcome, ShardPlan, VideoFeatures
@@ -34,7 +33,7 @@ ONCE_MORE = {"timeout", "crashed", "memory"}
 """Failures that a busy machine may cause: such a video is tried a second time before it is left out."""
 
 
-class ShardWorker:
+class ShardWorker(Closeable):
     """Owns the networks, the decoder and a ledger file of one worker process. Use as a context manager.
 
     `stop`: a file whose coming asks to finish the video in hand and to take up no other. Raises InputError when the
@@ -49,14 +48,6 @@ class ShardWorker:
         self._odd: dict[str, Counter[str]] = {}
         self.media = MediaFinder(settings.media)
         self.ledger = LedgerWriter(self.folder / "ledger", STAGE)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the decoder, close the ledger."""

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import digest_of_json, write_aside
+from pipeline.core.files import Closeable, digest_of_json, write_aside
 from pipeline.core.hdf5 import write_hdf5
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _fill(path: Path, descriptor: int, rows: Array, offset: int) -> None:
         view, offset = view[read:], offset + read
 
 
-class EmbeddingsFile:
+class EmbeddingsFile(Closeable):
     """Reads an embeddings file or one of its parts. InputError when it is missing or none."""
 
     def __init__(self, path: Path) -> None:
@@ -294,12 +294,6 @@ class EmbeddingsFile:
             self.close()
             reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
             raise InputError(f"{path}: damaged ({reason}); make it anew with `mcn embed`") from None
-
-    def __enter__(self) -> EmbeddingsFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import write_aside
+from pipeline.core.files import Closeable, write_aside
 from pipeline.core.formatting import plain
 from pipeline.core.reporting import RunSummary
 from pipeline.core.thumbnails import frame_jpeg
@@ -32,7 +32,7 @@ class SearchResult:
     score: float
 
 
-class ClipSearch:
+class ClipSearch(Closeable):
     """Opens an index folder with the embeddings it was made of. InputError when either is missing or was changed."""
 
     def __init__(self, folder: Path, embeddings: Path | None = None) -> None:
@@ -45,12 +45,6 @@ class ClipSearch:
             self._index = VectorIndex(folder / VECTORS, self._vectors, IndexPlan(**self.description.plan))
             # Open beyond this block, since nothing was wrong.
             self._files = files.pop_all()
-
-    def __enter__(self) -> "ClipSearch":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the files."""

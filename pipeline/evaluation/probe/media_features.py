@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, floor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from extractors.video import FrameNetwork
 from extractors.weights import Weights, load_weights, materialise
 from models.davenet import RECEPTIVE_FRAMES, STRIDE, output_steps
 from pipeline.core.errors import InputError
+from pipeline.core.files import Closeable
 from pipeline.core.records import VideoFeatures, Words
 from pipeline.dataset.shard_writer import to_float16
 from pipeline.extraction.prepare import weight_specs
@@ -39,7 +38,7 @@ class Sound:
     start: float
 
 
-class MediaFeatures:
+class MediaFeatures(Closeable):
     """Makes features as `mcn extract` did. Use as a context manager.
 
     InputError where the networks' weights can't be had, or aren't those of the data set.
@@ -51,12 +50,8 @@ class MediaFeatures:
         self._scratch = tempfile.TemporaryDirectory(prefix="mcn-probe-")
         self._decoder = DecoderProcess(settings.decoding())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the decoder's process and remove what it has written."""
         self._decoder.close()
         self._scratch.cleanup()
 
