@@ -11,24 +11,35 @@ from pipeline.download.failures import FAILURE_CLASSES
 Site = Literal["youtube", "sample"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FetchSettings:
     """How one video is fetched."""
 
     site: Site = "youtube"
+    """Where the videos are: youtube, or sample (made by `mcn sample` and served from this machine)."""
     site_url: str = "https://www.youtube.com"
     format: str = "18/b[ext=mp4][vcodec^=avc1]/bv*+ba"
+    """yt-dlp's format selector; the default takes 360p, enough for a short side of 256."""
     format_sort: tuple[str, ...] = ("res:360", "vcodec:h264", "acodec:aac", "+size", "+br")
+    """yt-dlp's order of preference among formats."""
     sleep_requests: float = 0.0
+    """Seconds between requests for information; not used for the sample."""
     sleep_interval: float = 0.0
+    """Fewest seconds before a video is fetched; not used for the sample."""
     max_sleep_interval: float = 0.0
+    """Most seconds before a video is fetched; not used for the sample."""
     retries: int = 4
+    """How often yt-dlp tries again within an attempt."""
     retry_wait_s: float = 5.0
+    """Seconds before a retry; doubled with each further one, 60 at most."""
     time_limit_s: float = 900.0
-    """Wall clock of one video; yt-dlp's own sleeps come on top."""
+    """Wall clock of one attempt in seconds, its sleeps apart; a hanging one is killed."""
     socket_timeout_s: float = 20.0
+    """Seconds without an answer after which yt-dlp gives up a request."""
     cookies: Path | None = None
+    """Cookie file of an account, for videos that need one; accounts that download in bulk get banned."""
     proxy: str | None = None
+    """Proxy for all requests, such as socks5://host:port; none by default."""
 
     @property
     def kill_after_s(self) -> float:
@@ -36,56 +47,35 @@ class FetchSettings:
         return self.time_limit_s + 2 * self.max_sleep_interval + 20 * self.sleep_requests
 
 
-@dataclass(frozen=True)
-class DownloadSettings:
+@dataclass(frozen=True, kw_only=True)
+class DownloadSettings(FetchSettings):
     """What to download and how."""
 
     ids: Path
     """Csv with a column video_id, such as the published HowTo100M_v1.csv."""
     out: Path
     """Folder for the videos and the ledger of all attempts; may be shared by several machines."""
-    site: Site = "youtube"
-    """Where the videos are: youtube, or sample (made by `mcn sample` and served from this machine)."""
     sample: Path | None = None
     """Folder of the sample to serve while the job runs; for --site sample."""
     site_url: str = ""
     """Address of a sample that is already served, in place of --sample: http://127.0.0.1:PORT."""
-    format: str = FetchSettings.format
-    """yt-dlp's format selector; the default takes 360p, enough for a short side of 256."""
-    format_sort: tuple[str, ...] = FetchSettings.format_sort
-    """yt-dlp's order of preference among formats."""
     workers: int = 2
-    """Videos fetched at a time; the sleeps below grow with it, so that this internet address asks no faster."""
+    """Videos fetched at a time; the sleeps grow with it, so that this internet address asks no faster."""
     sleep_requests: float = 0.75
-    """Seconds between requests for information; not used for the sample."""
     sleep_interval: float = 10.0
-    """Fewest seconds before a video is fetched; not used for the sample."""
     max_sleep_interval: float = 20.0
-    """Most seconds before a video is fetched; not used for the sample."""
     attempts: int = 3
     """How often a video is tried in all, this run and earlier ones together, when the failure may pass."""
-    retries: int = FetchSettings.retries
-    """How often yt-dlp tries again within an attempt."""
-    retry_wait_s: float = FetchSettings.retry_wait_s
-    """Seconds before a retry; doubled with each further one, 60 at most."""
-    time_limit_s: float = FetchSettings.time_limit_s
-    """Wall clock of one attempt in seconds, its sleeps apart; a hanging one is killed."""
-    socket_timeout_s: float = FetchSettings.socket_timeout_s
-    """Seconds without an answer after which yt-dlp gives up a request."""
     recheck_h: float = 24.0
     """Hours before a video that is not out yet is asked for again."""
     ask_again: tuple[str, ...] = ()
     """Failures of earlier runs to try anew, such as age,geo after adding --cookies or --proxy; `extracted`: videos
     whose media were deleted once their features were stored."""
-    cookies: Path | None = None
-    """Cookie file of an account, for videos that need one; accounts that download in bulk get banned."""
     part: str = ""
     """I/N: take only part I of N of the videos, by a hash of the id; default: SLURM's array task."""
     media_budget: float = 0.0
     """GiB that the media may take, some videos in flight more; 0: no bound. Waits for room while an `mcn extract
     --follow --delete-media` makes it."""
-    proxy: str = ""
-    """Proxy for all requests, such as socks5://host:port; none by default."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.attempts < 1 or self.retries < 0:

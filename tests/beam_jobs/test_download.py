@@ -193,7 +193,7 @@ def test_a_killed_job_leaves_nothing_torn_and_is_completed_by_the_next(site: Sam
     site.requests = log = _Log(hanging)
     program = (
         "import sys; from pathlib import Path; from beam_jobs.download import DownloadSettings, run\n"
-        "run(DownloadSettings(Path(sys.argv[1]), Path(sys.argv[2]), 'sample', site_url=sys.argv[3], workers=1))"
+        "run(DownloadSettings(ids=Path(sys.argv[1]), out=Path(sys.argv[2]), site='sample', site_url=sys.argv[3], workers=1))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "sample" / "list.csv"), str(tmp_path / "out"), site.url]
     job = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, start_new_session=True)
@@ -237,7 +237,7 @@ def test_a_workers_error_is_told_without_beams_words(
 
 
 def test_two_workers_and_a_site_of_its_own(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = DownloadSettings(sample / "list.csv", tmp_path / "out", site="sample", sample=sample, workers=2)
+    settings = DownloadSettings(ids=sample / "list.csv", out=tmp_path / "out", site="sample", sample=sample, workers=2)
     report = run(settings, ["--runner=DirectRunner"])
     assert report.complete and report.done == len(LIVING)
     assert_whole(tmp_path, LIVING)
@@ -260,7 +260,7 @@ def test_two_workers_and_a_site_of_its_own(sample: Path, tmp_path: Path, capsys:
 )
 def test_settings_that_make_no_sense_are_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        DownloadSettings(Path("list.csv"), Path("out"), **values)
+        DownloadSettings(ids=Path("list.csv"), out=Path("out"), **values)
 
 
 def test_bad_input_is_one_line(sample: Path, tmp_path: Path) -> None:
