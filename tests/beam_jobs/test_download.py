@@ -193,7 +193,8 @@ def test_a_killed_job_leaves_nothing_torn_and_is_completed_by_the_next(site: Sam
     site.requests = log = _Log(hanging)
     program = (
         "import sys; from pathlib import Path; from beam_jobs.download import DownloadSettings, run\n"
-        "run(DownloadSettings(ids=Path(sys.argv[1]), out=Path(sys.argv[2]), site='sample', site_url=sys.argv[3], workers=1))"
+        "ids, out = map(Path, sys.argv[1:3])\n"
+        "run(DownloadSettings(ids=ids, out=out, site='sample', site_url=sys.argv[3], workers=1))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "sample" / "list.csv"), str(tmp_path / "out"), site.url]
     job = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, start_new_session=True)
