@@ -4,15 +4,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from extractors.architectures import ARCHITECTURES
-from extractors.logmel import MEL_RATE
+from extractors.feature_format import LOGMEL_FPS
 from extractors.precision import check_storable, one_thread, resolve_device
 from extractors.timeline import check_feature_fps
 from extractors.weights import Weights
-from models.davenet import RECEPTIVE_FRAMES, STRIDE, output_steps
-from models.settings import MEL_BANDS
+from models.davenet import RECEPTIVE_FRAMES, output_steps
+from models.settings import AUDIO_WIDTH, MEL_BANDS, STRIDE
 
-STEP_S = STRIDE / MEL_RATE
+STEP_S = STRIDE / LOGMEL_FPS
 CHUNK_STEPS = 512
 
 _HALO_STEPS = -(-RECEPTIVE_FRAMES // STRIDE)
@@ -27,7 +26,7 @@ class AudioNetwork:
     def __init__(self, weights: Weights, device: str = "auto") -> None:
         if weights.network != self.name:
             raise ValueError(f"the audio network is {self.name}; these are weights of {weights.network}")
-        self.width = ARCHITECTURES[self.name].width
+        self.width = AUDIO_WIDTH
         self.weights_digest = weights.digest
         self.device = resolve_device(device)
         self._network = weights.module().to(self.device)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from extractors.decode import FFMPEG_OPEN_OPTIONS, LONGEST_DURATION_S, check_path
 from extractors.errors import MediaError
+from extractors.feature_format import SAMPLE_RATE
 
-SAMPLE_RATE = 16000
 _CONTAINER_START = re.compile(r"^\[info\]\s+Duration: [^,]*, start: (-?\d+\.\d+)", re.MULTILINE)
 _ERROR_LINE = re.compile(r"^(?:\[[^\]]* @ [^\]]*\] )?\[(?:error|fatal)\] (.*)$", re.MULTILINE)
 _MAPPING = "Stream mapping:"

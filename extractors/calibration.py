@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from extractors.architectures import Architecture
+from extractors.feature_format import LOGMEL_FPS, LOUDEST_DB, SILENCE_DB
+from extractors.networks import Network
 from extractors.precision import one_thread
 from models.settings import MEL_BANDS
 
@@ -19,30 +20,29 @@ PICTURES = 32
 PICTURE_SIDE = 192
 LOGMELS = 16
 LOGMEL_FRAMES = 512
-FLOOR_DB = -80.0
 
 
-def random_state(architecture: Architecture, seed: int) -> dict[str, Tensor]:
-    """State dict of `architecture` drawn from `seed`, calibrated in fp32 on one thread, so that it repeats bit by bit.
+def random_state(entry: Network, seed: int) -> dict[str, Tensor]:
+    """State dict of a network drawn from `seed`, calibrated in fp32 on one thread, so that it repeats bit by bit.
 
     One pass over one batch: every batch norm normalises by the statistics of that batch and keeps them.
     """
     with torch.random.fork_rng(devices=[]), one_thread(), torch.inference_mode():
         torch.manual_seed(seed)
-        network = architecture.build().eval()
+        network = entry.build().eval()
         for module in network.modules():
-            if isinstance(last_norm := getattr(module, architecture.last_norm, None), nn.BatchNorm2d):
+            if isinstance(last_norm := getattr(module, entry.last_norm, None), nn.BatchNorm2d):
                 nn.init.constant_(last_norm.weight, RESIDUAL_SCALE)
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0
                 module.train()
-        if architecture.pixel_mean:
+        if entry.pixel_mean:
             pixels = torch.from_numpy(pictures(seed)).permute(0, 3, 1, 2).float()
-            mean = torch.tensor(architecture.pixel_mean).view(3, 1, 1)
-            batch = (pixels - mean) / torch.tensor(architecture.pixel_deviation).view(3, 1, 1)
+            mean = torch.tensor(entry.pixel_mean).view(3, 1, 1)
+            batch = (pixels - mean) / torch.tensor(entry.pixel_deviation).view(3, 1, 1)
         else:
             batch = torch.from_numpy(logmels(seed))
-        architecture.feature_map(network, batch)
+        entry.feature_map(network, batch)
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
@@ -75,7 +75,7 @@ def _picture(random: np.random.Generator) -> NDArray[np.uint8]:
 def logmels(seed: int) -> NDArray[np.float32]:
     """Made log-mels in dB, shape (16, 40, 512), in [-80, 0] with 0 the loudest: tilted spectra, syllables, pauses."""
     random = np.random.default_rng([seed, 1])
-    time = np.arange(LOGMEL_FRAMES) / 100
+    time = np.arange(LOGMEL_FRAMES) / LOGMEL_FPS
     band = np.linspace(0, 1, MEL_BANDS)
     made = np.empty((LOGMELS, MEL_BANDS, LOGMEL_FRAMES))
     for logmel in made:
@@ -90,4 +90,4 @@ def logmels(seed: int) -> NDArray[np.float32]:
         pause = random.integers(0, LOGMEL_FRAMES - 64)
         logmel[:, pause : pause + 64] -= random.uniform(20, 60)
         logmel -= logmel.max()
-    return np.clip(made, FLOOR_DB, 0).astype(np.float32)
+    return np.clip(made, SILENCE_DB, LOUDEST_DB).astype(np.float32)

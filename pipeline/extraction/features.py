@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from extractors.audio import AudioNetwork, feature_rows, step_times
+from extractors.audio import AudioNetwork, feature_rows
 from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
 from extractors.errors import MediaError, WeightsError
@@ -24,6 +24,8 @@ from extractors.precision import resolve_device
 from extractors.text import words
 from extractors.video import FrameNetwork
 from extractors.weights import Weights, load_weights
+from models.davenet import output_steps
+from models.settings import MEL_BANDS
 from pipeline.core.errors import InputError
 from pipeline.core.files import Closeable
 from pipeline.core.provenance import provenance
@@ -159,7 +161,7 @@ class FeatureExtractor(Closeable):
         store, native = audio_settings["store"], audio_settings["rate"] == "native"
         audio = np.zeros((0 if native else work.rows, self.audio_network.width), np.float32)
         audio_mask = np.zeros(len(audio), bool)
-        logmel, start = np.zeros((0, 40), np.float16), 0.0
+        logmel, start = np.zeros((0, MEL_BANDS), np.float16), 0.0
         track = extract_audio(work.path, scratch, self.settings.time_limit)
         if track is not None:
             work.notes += track.notes
@@ -195,8 +197,7 @@ class FeatureExtractor(Closeable):
 
 def _heard(frames: int, start: float, rows: int, fps: int) -> NDArray[np.bool_]:
     """Which rows have sound, where only the log-mel is kept: the same rule as DaveNet's rows."""
-    outputs = step_times(-(-frames // 16), start)
-    return feature_rows(np.zeros((len(outputs), 1), np.float32), start, rows, fps)[1]
+    return feature_rows(np.zeros((output_steps(frames), 1), np.float32), start, rows, fps)[1]
 
 
 def _index_words(captions: tuple[Caption, ...]) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.int64]]:

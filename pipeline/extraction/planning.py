@@ -20,6 +20,7 @@ from pipeline.dataset.shard_plans import (
 )
 from pipeline.download.downloader import settled
 from pipeline.download.media import find_media, stated_seconds
+from pipeline.download.settings import DownloadSettings
 from pipeline.download.video_list import each_video_id
 from pipeline.extraction.settings import ExtractSettings
 
@@ -39,10 +40,6 @@ class IdSet(Container[str]):
         wanted = video_id.encode()
         place = int(self._ids.searchsorted(wanted))
         return place < len(self._ids) and self._ids[place] == wanted and video_id not in self._but
-
-
-ATTEMPTS, RECHECK_H = 3, 24.0
-"""What `mcn download` does by default: after that many failures a video isn't waited for."""
 
 
 @dataclass
@@ -102,7 +99,9 @@ def take_stock(settings: ExtractSettings) -> Stock:
     stated = _durations(downloads, open_ids.keys() - absent)
     new = {i: stated.get(i) or stated_seconds(found.paths[i]) for i in open_ids if i not in absent}
     states = latest_states(downloads, "download", wanted=absent) if absent else {}
-    unsettled = sum(not settled(states.get(video_id), ATTEMPTS, RECHECK_H, ()) for video_id in absent)
+    # By the defaults of `mcn download`: how the one that fills the folder was started isn't known here.
+    attempts, recheck_h = DownloadSettings.attempts, DownloadSettings.recheck_h
+    unsettled = sum(not settled(states.get(video_id), attempts, recheck_h, ()) for video_id in absent)
     notes = []
     if found.misnamed:
         notes.append(

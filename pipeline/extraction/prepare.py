@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.errors import WeightsError
+from extractors.networks import NETWORKS
 from pipeline.core.child import Child, ChildError
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
@@ -76,8 +77,8 @@ def read_networks(specs: Mapping[str, str], folder: Path, precision: str, device
 
 def weight_specs(settings: ExtractSettings) -> dict[str, str]:
     """Network -> which weights."""
-    specs = dict.fromkeys(settings.streams, "IMAGENET1K") | {"davenet": settings.davenet_weights}
-    return specs | ({"resnet152": settings.weights} if "resnet152" in specs else {})
+    given = {"resnet152": settings.weights, "davenet": settings.davenet_weights}
+    return {name: given.get(name, NETWORKS[name].default_weights) for name in (*settings.streams, "davenet")}
 
 
 def _weight_files(specs: Mapping[str, str], folder: Path) -> dict[str, Path]:

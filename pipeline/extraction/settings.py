@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extractors.decode import DecodeSettings
-from extractors.weight_names import DEFAULT_WEIGHTS
+from extractors.feature_format import AUDIO_FPS, LOGMEL_BYTES_PER_S, SAMPLE_RATE
+from extractors.networks import FRAME_NETWORKS, NETWORKS, STREAM_WIDTHS
+from models.settings import AUDIO_WIDTH
 from pipeline.core.config import from_mapping
 from pipeline.dataset.folder import read_description
 from pipeline.dataset.schema import SCHEMA
 
 STAGE = "extract"
-
-STREAMS = {"resnet152": 2048, "efficientnet-lite0": 1280}
-"""Video streams there are, and their widths."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class ExtractSettings:
     """csv with a column video_id: only these videos are taken. Default: all there are in --media."""
     streams: tuple[str, ...] = ("resnet152",)
     """Video networks, separated by commas: resnet152, efficientnet-lite0."""
-    weights: str = DEFAULT_WEIGHTS["resnet152"]
+    weights: str = NETWORKS["resnet152"].default_weights
     """ResNet152's: IMAGENET1K_V1 or IMAGENET1K_V2 (torchvision; needs the internet once), a file, or random:SEED."""
-    davenet_weights: str = DEFAULT_WEIGHTS["davenet"]
+    davenet_weights: str = NETWORKS["davenet"].default_weights
     """DaveNet's weights: a file (AVLnet, MCN or DAVEnet state dict) or random:SEED, which proves plumbing alone."""
     view: Literal["full", "center"] = "full"
     """What a network sees of a frame: all of it with short side 224, or the middle 224x224."""
@@ -74,9 +73,11 @@ class ExtractSettings:
     """cpu, cuda, cuda:N, or auto."""
 
     def __post_init__(self) -> None:
-        unknown = set(self.streams) - set(STREAMS)
+        unknown = set(self.streams) - set(FRAME_NETWORKS)
         if unknown or not self.streams:
-            raise ValueError(f"streams: {', '.join(sorted(unknown)) or 'none'} is unknown; known: {', '.join(STREAMS)}")
+            raise ValueError(
+                f"streams: {', '.join(sorted(unknown)) or 'none'} is unknown; known: {', '.join(FRAME_NETWORKS)}"
+            )
         if min(self.shard_size, self.time_limit, self.poll) <= 0 or self.workers < 0:
             raise ValueError("shard_size, time_limit and poll must be above 0, workers at least 0")
         if self.follow and self.ids is None:
@@ -89,9 +90,10 @@ class ExtractSettings:
 
     def bytes_per_second(self) -> float:
         """Size of one second of video in a shard, captions aside."""
-        video = 2 * sum(STREAMS[stream] for stream in self.streams) * self.feature_fps
-        davenet = 2 * 1024 * (self.feature_fps if self.audio_rate == "rows" else 6.25)
-        return video + (davenet if self.audio_store != "logmel" else 0) + (8000 if self.audio_store != "davenet" else 0)
+        video = 2 * sum(STREAM_WIDTHS[stream] for stream in self.streams) * self.feature_fps
+        davenet = 2 * AUDIO_WIDTH * (self.feature_fps if self.audio_rate == "rows" else AUDIO_FPS)
+        logmel = LOGMEL_BYTES_PER_S
+        return video + {"both": davenet + logmel, "davenet": davenet, "logmel": logmel}[self.audio_store]
 
 
 def identity(
@@ -111,12 +113,12 @@ def identity(
                 "weights": digests[stream],
                 "view": settings.view,
                 "precision": precision,
-                "width": STREAMS[stream],
+                "width": STREAM_WIDTHS[stream],
             }
             for stream in settings.streams
         },
         "audio": {
-            "sample_rate": 16000,
+            "sample_rate": SAMPLE_RATE,
             "rate": settings.audio_rate,
             "store": settings.audio_store,
             "weights": digests["davenet"],

@@ -13,11 +13,11 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from extractors.architectures import ARCHITECTURES
 from extractors.audio import AudioNetwork, feature_rows
 from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
 from extractors.logmel import log_mel
+from extractors.networks import NETWORKS
 from extractors.precision import resolve_device
 from extractors.video import FrameNetwork
 from extractors.weights import Weights
@@ -93,7 +93,7 @@ def _weights(network: str) -> Weights:
     """Initial values as torch draws them: they cost what any weights cost, and need no file."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Weights(network, ARCHITECTURES[network].build().state_dict(), "")
+        return Weights(network, NETWORKS[network].build().state_dict(), "")
 
 
 def _own_seconds() -> float:

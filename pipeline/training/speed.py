@@ -13,6 +13,7 @@ from time import perf_counter
 
 import torch
 
+from extractors.networks import STREAM_WIDTHS
 from extractors.precision import resolve_device
 from models.batch_step import BatchStep
 from models.clips import ClipInputs
@@ -21,7 +22,6 @@ from models.mcn import MCN
 from models.pairing import Scheme
 from models.settings import MEL_BANDS, ModelSettings
 from pipeline.core.reporting import Progress
-from pipeline.extraction.settings import STREAMS
 from pipeline.training.distributed import precision_of
 from pipeline.training.settings import TrainSettings, find_scheme
 
@@ -57,7 +57,7 @@ class TrainingShape:
 
     def model_settings(self) -> ModelSettings:
         """The model's."""
-        widths = tuple(STREAMS[stream] for stream in self.settings.streams)
+        widths = tuple(STREAM_WIDTHS[stream] for stream in self.settings.streams)
         return self.settings.model_settings(self.scheme, widths, ModelSettings.word_dim)
 
     def parameters(self) -> int:

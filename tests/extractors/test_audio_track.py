@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import extractors.audio_track
-from extractors.audio_track import SAMPLE_RATE, AudioTrack, extract_audio
+from extractors.audio_track import AudioTrack, extract_audio
 from extractors.errors import MediaError
+from extractors.feature_format import SAMPLE_RATE
 from extractors.media_scan import scan_media
 
 Media = Callable[[str], Path]

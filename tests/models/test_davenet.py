@@ -4,7 +4,8 @@ from copy import deepcopy
 import pytest
 import torch
 
-from models.davenet import RECEPTIVE_FRAMES, STRIDE, ResDavenet, output_steps, running_statistics_held
+from models.davenet import RECEPTIVE_FRAMES, ResDavenet, output_steps, running_statistics_held
+from models.settings import STRIDE
 
 
 @pytest.mark.parametrize(("frames", "steps"), [(1, 1), (16, 1), (17, 2), (100, 7), (800, 50), (1000, 63)])

@@ -13,10 +13,12 @@ from extractors.audio import STEP_S, AudioNetwork, feature_rows
 from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
 from extractors.errors import MediaError, WeightsError
+from extractors.feature_format import SAMPLE_RATE
 from extractors.logmel import log_mel
 from extractors.video import FrameNetwork
 from extractors.weights import Weights, load_weights, materialise
-from models.davenet import RECEPTIVE_FRAMES, STRIDE, output_steps
+from models.davenet import RECEPTIVE_FRAMES, output_steps
+from models.settings import STRIDE
 from pipeline.core.errors import InputError
 from pipeline.core.files import Closeable
 from pipeline.core.records import VideoFeatures, Words
@@ -97,7 +99,7 @@ class MediaFeatures(Closeable):
         """A recording as a video of which there is nothing to see and no caption."""
         identity = self._dataset.identity
         fps = int(identity["feature_fps"])
-        duration = sound.start + len(sound.samples) / 16000
+        duration = sound.start + len(sound.samples) / SAMPLE_RATE
         rows = max(1, ceil(duration * fps - 1e-9))
         native = identity["audio"]["rate"] == "native"
         video = VideoFeatures(

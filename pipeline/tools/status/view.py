@@ -13,13 +13,11 @@ from pipeline.core.ledger_scan import VideoNumbers
 from pipeline.core.records import Outcome
 from pipeline.dataset.folder import FORGETTING
 from pipeline.download.budget import FULL, SCRATCH
+from pipeline.download.settings import DownloadSettings
 from pipeline.tools.rates import hours_left
 from pipeline.tools.status.dataset import DatasetScan, Shards
 from pipeline.tools.status.downloads import Downloads, DownloadScan
 from pipeline.tools.status.workers import ModelState, Worker, dataset_leases, media_leases, model_states, workers
-
-ATTEMPTS = 3
-"""What `mcn download` does by default: a video that failed so often is given up."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,7 @@ def _attempts(media: Path, stages: dict[str, dict[str, Any]]) -> int:
     given = stages.get("download", {}).get("attempts")
     with suppress(InputError, KeyError, TypeError):
         given = read_json(media / "download.json")["detail"]["settings"]["attempts"]
-    return given if isinstance(given, int) and given > 0 else ATTEMPTS
+    return given if isinstance(given, int) and given > 0 else DownloadSettings.attempts
 
 
 def _extraction_left(downloads: Downloads | None, shards: Shards | None, to_extract: int | None) -> float | None:
