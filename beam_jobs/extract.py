@@ -27,7 +27,7 @@ __all__ = ["ExtractSettings", "ExtractShards", "run"]
 
 
 class _ExtractShard(ReportingDoFn):
-    def __init__(self, settings: ExtractSettings, weight_files: dict[str, str], stop: str, counted: bool) -> None:
+    def __init__(self, settings: ExtractSettings, weight_files: dict[str, Path], stop: str, counted: bool) -> None:
         super().__init__(counted)
         self.settings, self.weight_files, self.stop = settings, weight_files, stop
 
@@ -35,8 +35,7 @@ class _ExtractShard(ReportingDoFn):
         # Here, so that the process that only drives the job loads no PyTorch.
         from pipeline.extraction.worker import ShardWorker
 
-        files = {name: Path(path) for name, path in self.weight_files.items()}
-        return ShardWorker(self.settings, files, Path(self.stop) if self.stop else None)
+        return ShardWorker(self.settings, self.weight_files, Path(self.stop) if self.stop else None)
 
     def work(self, worker: "ShardWorker", plan_name: str) -> Iterator[tuple[str, dict[str, int]]]:
         counts = worker.extract(plan_name)
@@ -59,7 +58,7 @@ class ExtractShards(beam.PTransform[Any, Any]):
     """
 
     settings: ExtractSettings
-    weight_files: dict[str, str]
+    weight_files: dict[str, Path]
     stop: str = ""
     counted: bool = False
 
@@ -85,9 +84,8 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSum
     with rounds.stop_file() as stop:
         for names, videos in rounds:
             with ledger_progress(settings.out / "ledger", "extract", videos, "extract"):
-                weight_files = {network: str(path) for network, path in rounds.weight_files.items()}
                 with running(options) as (pipeline, counted):
-                    _ = pipeline | beam.Create(names) | ExtractShards(settings, weight_files, str(stop), counted)
+                    _ = pipeline | beam.Create(names) | ExtractShards(settings, rounds.weight_files, str(stop), counted)
     report = rounds.report()
     report.detail["runner"] = runner_name(options)
     report.finish().publish(settings.out / "extract.json")

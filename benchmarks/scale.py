@@ -70,7 +70,9 @@ def start_extract(folder: Folder) -> None:
 
     settings, _ = parse("extract", folder.flags)
     assert isinstance(settings, ExtractSettings)
-    names, videos = next(iter(ExtractionRounds(settings, "benchmark")))
+    rounds = ExtractionRounds(settings, "benchmark")
+    names, videos = next(iter(rounds))
+    assert rounds.weight_files
     if len(names) != 1 or videos != 1:
         raise SystemExit(f"the start of extraction found {videos} videos in {len(names)} plans, wanted 1 in 1")
 

@@ -59,11 +59,6 @@ class AudioNetwork:
         return steps
 
 
-def step_times(steps: int, start: float) -> NDArray[np.float64]:
-    """Time of each step in seconds, (steps,): every 0.16 s from `start`, the recording's first sample."""
-    return start + np.arange(steps, dtype=np.float64) * STEP_S
-
-
 def feature_rows(
     steps: NDArray[np.float32], start: float, rows: int, feature_fps: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

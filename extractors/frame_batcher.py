@@ -1,5 +1,6 @@
 """Frames of several videos at once: what is decoded fills the network's batches, whichever video it belongs to."""
 
+from collections import defaultdict
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -35,7 +36,7 @@ class FrameBatcher(Generic[Key]):
 
     def __init__(self, network: _Network) -> None:
         self._network = network
-        self._waiting: dict[tuple[int, ...], list[_Waiting[Key]]] = {}
+        self._waiting: defaultdict[tuple[int, ...], list[_Waiting[Key]]] = defaultdict(list)
 
     def push(self, key: Key, rows: NDArray[np.int64], frames: NDArray[np.uint8]) -> list[Features[Key]]:
         """Add frames (n, H, W, 3) that are rows (n,) of video `key`; give back what became complete, of any video.
@@ -44,7 +45,7 @@ class FrameBatcher(Generic[Key]):
         """
         if len(rows) != len(frames):
             raise ValueError(f"{len(rows)} rows for {len(frames)} frames of {key}")
-        waiting = self._waiting.setdefault(frames.shape[1:], [])
+        waiting = self._waiting[frames.shape[1:]]
         done: list[Features[Key]] = []
         for row, frame in zip(rows, frames, strict=True):
             waiting.append(_Waiting(key, int(row), frame.copy()))
@@ -57,7 +58,7 @@ class FrameBatcher(Generic[Key]):
     def flush(self) -> list[Features[Key]]:
         """Run what still waits."""
         batches = [batch for batch in self._waiting.values() if batch]
-        self._waiting = {}
+        self._waiting.clear()
         return [features for batch in batches for features in self._run(batch)]
 
     def pending(self, key: Key) -> int:
@@ -71,10 +72,10 @@ class FrameBatcher(Generic[Key]):
 
     def _run(self, batch: list[_Waiting[Key]]) -> list[Features[Key]]:
         features = self._network.features(np.stack([waiting.frame for waiting in batch]))
-        places: dict[Key, list[int]] = {}
-        for place, waiting in enumerate(batch):
-            places.setdefault(waiting.key, []).append(place)
+        indices: defaultdict[Key, list[int]] = defaultdict(list)
+        for index, waiting in enumerate(batch):
+            indices[waiting.key].append(index)
         return [
-            Features(key, np.array([batch[place].row for place in at], dtype=np.int64), features[at])
-            for key, at in places.items()
+            Features(key, np.array([batch[index].row for index in own], dtype=np.int64), features[own])
+            for key, own in indices.items()
         ]

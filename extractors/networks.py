@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -66,27 +65,20 @@ def _resnet152_file(name: str) -> Path:
     import torchvision
 
     weights = torchvision.models.ResNet152_Weights[name]
+    timeout = socket.getdefaulttimeout()
     try:
-        with _socket_timeout(_DOWNLOAD_TIMEOUT_S):
-            weights.get_state_dict(progress=False, check_hash=True)
+        # torch.hub sets none of its own, so that a network that swallows packets would hang for ever.
+        socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
+        weights.get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # Network, disk, proxy and hash failures each have a type of their own.
         first_line = (str(error).splitlines() or [""])[0]
         raise WeightsError(
             f"{name}: can't be had from {weights.url} ({type(error).__name__}: {first_line[:120]}); "
             "fetch that file elsewhere and give its path, or choose random:SEED"
         ) from None
-    return Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[1])
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """torch.hub sets no timeout of its own, so a network that swallows packets would hang for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(timeout)
+    return Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[1])
 
 
 def _efficientnet_lite0() -> nn.Module:

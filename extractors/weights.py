@@ -46,7 +46,7 @@ class Weights:
 
 
 def materialise(network: str, spec: str, folder: Path) -> Path:
-    """A file with the weights that `spec` names, loaded once to check it.
+    """A file with the weights that `spec` names; whether they fit is for `load_weights` to say.
 
     `spec` is `random:SEED` (made in `folder`, about 10 s for ResNet152 on one core, and from then on that file), a
     published name (`IMAGENET1K_V1` or `IMAGENET1K_V2` for resnet152, through torchvision's own download and cache;
@@ -59,12 +59,11 @@ def materialise(network: str, spec: str, folder: Path) -> Path:
             _write_once(random_state(entry, int(match[1])), path)
     elif spec in entry.published:
         path = entry.fetch(spec)
-    elif Path(spec).exists():
+    elif Path(spec).is_file():
         path = Path(spec)
     else:
         known = ", ".join([*entry.published, "random:SEED"])
         raise WeightsError(f"{spec}: no such weights file for {network}; give a file, {known}")
-    load_weights(network, path)
     return path
 
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.core import signals
@@ -27,7 +28,7 @@ from pipeline.download.budget import DownloadWatch, freeing
 from pipeline.download.media import find_media
 from pipeline.extraction.cleanup import delete_leftovers
 from pipeline.extraction.planning import Stock, check_inputs, plan_videos, take_stock
-from pipeline.extraction.prepare import prepare
+from pipeline.extraction.prepare import prepare, prepare_networks
 from pipeline.extraction.settings import STAGE, ExtractSettings
 
 _OTHERS_EVERY_S = 2.0
@@ -61,8 +62,15 @@ class ExtractionRounds:
             self._remove_leftovers()
             self._before = set(closed_names(self.folder))
             self._stock = self._plan()
-        self.weight_files = self._prepared.weight_files
         self._report.notes = self._prepared.notes + self._stock.notes
+
+    @cached_property
+    def weight_files(self) -> dict[str, Path]:
+        """Network -> a file that `extractors.weights.load_weights` reads; InputError when it can't be had.
+
+        Looked at once there is something to extract: that takes another process, PyTorch and seconds.
+        """
+        return self._prepared.weight_files or prepare_networks(self.settings, self.settings.precision).files
 
     def stop_file(self) -> AbstractContextManager[Path]:
         """The file by which workers on any machine learn that this process was asked to stop."""

@@ -58,6 +58,20 @@ class _VideoInWork:
     notes: tuple[str, ...] = ()
 
 
+def verified_weights(network: str, path: Path, digest: str) -> Weights:
+    """The weights in a file; InputError where they aren't weights of this sha256."""
+    try:
+        weights = load_weights(network, path)
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    if weights.digest != digest:
+        raise InputError(
+            f"{path}: sha256 of its tensors is {weights.digest[:12]}, the data set's {network} has {digest[:12]}; "
+            "give the weights that it was extracted with"
+        )
+    return weights
+
+
 class FeatureExtractor(Closeable):
     """Owns the networks and the decoder of one process. Use as a context manager.
 
@@ -72,11 +86,14 @@ class FeatureExtractor(Closeable):
         device = str(resolve_device(settings.device))
         self.networks = {
             name: FrameNetwork(
-                self._weights(name, weight_files, stream["weights"]), stream["view"], stream["precision"], device
+                verified_weights(name, weight_files[name], stream["weights"]),
+                stream["view"],
+                stream["precision"],
+                device,
             )
             for name, stream in identity["streams"].items()
         }
-        davenet = self._weights("davenet", weight_files, identity["audio"]["weights"])
+        davenet = verified_weights("davenet", weight_files["davenet"], identity["audio"]["weights"])
         self.audio_network = AudioNetwork(davenet, device)
         self.batchers: dict[str, FrameBatcher[str]] = {
             name: FrameBatcher(network) for name, network in self.networks.items()
@@ -84,15 +101,6 @@ class FeatureExtractor(Closeable):
         self.provenance = provenance(device)
         self.decoder = DecoderProcess(settings.decoding())
         self._in_work: dict[str, _VideoInWork] = {}
-
-    def _weights(self, network: str, files: dict[str, Path], digest: str) -> Weights:
-        try:
-            weights = load_weights(network, files[network])
-        except WeightsError as error:
-            raise InputError(str(error)) from None
-        if weights.digest != digest:
-            raise InputError(f"{files[network]}: sha256 of its tensors is {weights.digest}, the data set's is {digest}")
-        return weights
 
     def close(self) -> None:
         """End the decoder's process."""

@@ -92,7 +92,8 @@ class Prepared:
     """What the workers need, and what is to be announced."""
 
     weight_files: dict[str, Path]
-    """Network -> a file that `extractors.weights.load_weights` reads."""
+    """Network -> a file that `extractors.weights.load_weights` reads; empty where names alone say that the weights are
+    those of the data set."""
     description: dict[str, Any]
     """dataset.json."""
     notes: list[str]
@@ -106,10 +107,16 @@ def prepare(settings: ExtractSettings) -> Prepared:
     notes = announcements(settings)
     made = (settings.out / "dataset.json").exists()
     captions = caption_identity(settings.captions, settings.drop_overlaps)
-    there = read_description(settings.out)["identity"] if made else {"captions": captions}
+    before = read_description(settings.out) if made else {}
+    there = before.get("identity", {"captions": captions})
     # What is given is read before weights are fetched; of other captions than the data set's, nothing is stored.
     store = _captions(settings, captions, notes) if there.get("captions") == captions else None
-    networks = prepare_networks(settings, _precision(settings, there.get("streams", {})))
+    precision = _precision(settings, there.get("streams", {}))
+    if _names_say_enough(settings, before):
+        digests = {stream: there["streams"][stream]["weights"] for stream in settings.streams}
+        networks = Networks({}, digests | {"davenet": there["audio"]["weights"]}, precision)
+    else:
+        networks = prepare_networks(settings, precision)
     description: dict[str, Any] = {"identity": identity(settings, networks.digests, networks.precision, captions)}
     if made:
         description = settle(settings.out, description)
@@ -121,6 +128,16 @@ def prepare(settings: ExtractSettings) -> Prepared:
         description |= {"words": digest, "settings": as_plain(settings), "announcements": notes}
         description = settle(settings.out, description)
     return Prepared(networks.files, description, notes)
+
+
+def _names_say_enough(settings: ExtractSettings, description: dict[str, Any]) -> bool:
+    """Whether a data set has the networks that are asked for, told without a look at them.
+
+    A published name or a seed stands for the same weights always, a file for what it holds today.
+    """
+    asked, recorded = as_plain(settings), description.get("settings", {})
+    same = all(recorded.get(name) == asked[name] for name in ("streams", "weights", "davenet_weights", "device"))
+    return same and not any(Path(spec).exists() for spec in weight_specs(settings).values())
 
 
 def _precision(settings: ExtractSettings, streams: dict[str, Any]) -> str:

@@ -3,8 +3,6 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
 from extractors.logmel import log_mel
 from extractors.networks import NETWORKS
-from extractors.precision import resolve_device
+from extractors.precision import one_thread, resolve_device
 from extractors.video import FrameNetwork
 from extractors.weights import Weights
 from pipeline.core.reporting import Progress
@@ -53,7 +51,7 @@ def probe_extraction(settings: ExtractSettings, seconds: float) -> ExtractionRat
     """
     device = resolve_device(settings.device)
     ends = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(prefix="mcn-probe-") as folder, _worker_threads():
+    with tempfile.TemporaryDirectory(prefix="mcn-probe-") as folder, one_thread():
         clip = Path(folder) / "clip.mp4"
         write_made_clip(clip, CLIP_S)
         networks = [FrameNetwork(_weights(n), settings.view, settings.precision, str(device)) for n in settings.streams]
@@ -76,17 +74,6 @@ def probe_extraction(settings: ExtractSettings, seconds: float) -> ExtractionRat
         sum(cost for part, cost in parts.items() if part in on_gpu),
         parts,
     )
-
-
-@contextmanager
-def _worker_threads() -> Iterator[None]:
-    """One thread, as each worker has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _weights(network: str) -> Weights:

@@ -117,26 +117,24 @@ class ShardWorker(Closeable):
                 else:
                     yield video_id, path
 
-        for video_id, result in self.extractor.extract(videos(), self._captions_of):
-            if isinstance(result, Extracted):
-                of_part = Origin(origin.name, origin.identity, origin.provenance)
-                write_part(parts / f"{video_id}.h5", result.features, of_part)
-                detail = _detail(result.features, self._odd.pop(video_id, Counter()))
-                self._record(video_id, "done", "", "; ".join(result.notes), detail)
-                counts["done"] += 1
-                continue
-            reason = result.kind if isinstance(result, MediaError) else "bad-values"
-            self._record(video_id, "failed", reason, str(result), {})
-            if reason in ONCE_MORE and video_id not in tried:
-                tried.add(video_id)
-                queue.append(video_id)
-            else:
-                failed[video_id] = reason
-                counts[f"failed {reason}"] += 1
-        # A video that failed last of all comes back after the generator has ended.
-        if queue and not counts["stopped"]:
-            for name, number in self._extract_videos(list(queue), parts, origin, failed, lease).items():
-                counts[name] += number
+        # A video that fails last of all is tried again after the extractor has ended.
+        while queue and not counts["stopped"]:
+            for video_id, result in self.extractor.extract(videos(), self._captions_of):
+                if isinstance(result, Extracted):
+                    of_part = Origin(origin.name, origin.identity, origin.provenance)
+                    write_part(parts / f"{video_id}.h5", result.features, of_part)
+                    detail = _detail(result.features, self._odd.pop(video_id, Counter()))
+                    self._record(video_id, "done", "", "; ".join(result.notes), detail)
+                    counts["done"] += 1
+                    continue
+                reason = result.kind if isinstance(result, MediaError) else "bad-values"
+                self._record(video_id, "failed", reason, str(result), {})
+                if reason in ONCE_MORE and video_id not in tried:
+                    tried.add(video_id)
+                    queue.append(video_id)
+                else:
+                    failed[video_id] = reason
+                    counts[f"failed {reason}"] += 1
         return counts
 
     def _asked_to_stop(self) -> bool:

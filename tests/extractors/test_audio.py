@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.audio import AudioNetwork, feature_rows, step_times
+from extractors.audio import AudioNetwork, feature_rows
 from extractors.calibration import logmels
 from extractors.weights import Weights, load_weights, materialise
 
@@ -97,10 +97,6 @@ def test_other_weights_are_refused(weights):
 
 def test_what_the_network_says_of_itself(network, weights):
     assert (network.name, network.width, network.weights_digest) == ("davenet", 1024, weights.digest)
-
-
-def test_step_times():
-    np.testing.assert_allclose(step_times(4, 0.5), [0.5, 0.66, 0.82, 0.98])
 
 
 @settings(max_examples=50, deadline=None)

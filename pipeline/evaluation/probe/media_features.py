@@ -16,13 +16,14 @@ from extractors.errors import MediaError, WeightsError
 from extractors.feature_format import SAMPLE_RATE
 from extractors.logmel import log_mel
 from extractors.video import FrameNetwork
-from extractors.weights import Weights, load_weights, materialise
+from extractors.weights import Weights, materialise
 from models.davenet import RECEPTIVE_FRAMES, output_steps
 from models.settings import STRIDE
 from pipeline.core.errors import InputError
 from pipeline.core.files import Closeable
 from pipeline.core.records import VideoFeatures, Words
 from pipeline.dataset.shard_writer import to_float16
+from pipeline.extraction.features import verified_weights
 from pipeline.extraction.prepare import weight_specs
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.training.checkpoint import TrainedModel
@@ -72,18 +73,11 @@ class MediaFeatures(Closeable):
         }
 
     def _weights(self, network: str, digest: str) -> Weights:
-        spec = weight_specs(self._settings)[network]
         try:
-            path = materialise(network, spec, self._settings.out / "weights")
-            weights = load_weights(network, path)
+            path = materialise(network, weight_specs(self._settings)[network], self._settings.out / "weights")
         except WeightsError as error:
             raise InputError(str(error)) from None
-        if weights.digest != digest:
-            raise InputError(
-                f"{path}: sha256 of its tensors is {weights.digest[:12]}, the data set's {network} has {digest[:12]}; "
-                "give the weights that it was extracted with"
-            )
-        return weights
+        return verified_weights(network, path, digest)
 
     def sound(self, path: Path) -> Sound | None:
         """The sound of a media file; None where it has none. MediaError where it can't be decoded."""
