@@ -229,7 +229,7 @@ def our_batches(manifest: Path, vectors: KeyedVectors, workers: int, link: Link 
         dataset,
         dataset.video_ids,
         vectors,
-        ClipRules(min_seconds=MIN_SECONDS, max_words=MAX_WORDS),
+        ClipRules(min_clip_seconds=MIN_SECONDS, max_words=MAX_WORDS),
         batch_videos=BATCH_VIDEOS,
         clips_per_video=CLIPS,
         seed=0,

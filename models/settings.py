@@ -1,5 +1,9 @@
-"""Settings of the model, its losses and its clusters: plain values, no PyTorch."""
+"""Settings of the model, its losses and its clusters: plain values, no PyTorch.
 
+Each field is a flag of `mcn train`, its docstring the flag's help, save those whose metadata say `flag: False`.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +13,16 @@ AUDIO_WIDTH = 1024
 """Of DaveNet's output."""
 MEL_BANDS, STRIDE = 40, 16
 """Of DaveNet's input: values of a log-mel frame, and frames that every step of the output covers."""
+
+
+def check_numbers(settings: object, at_least: Mapping[str, float], above_0: Iterable[str] = ()) -> None:
+    """Raise ValueError for a field below its bound, or one of `above_0` that isn't above 0."""
+    for name, bound in at_least.items():
+        if not getattr(settings, name) >= bound:
+            raise ValueError(f"{name} is {getattr(settings, name)}: it must be at least {bound}")
+    for name in above_0:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} is {getattr(settings, name)}: it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -41,13 +55,9 @@ class LossSettings:
     alone; `sum` adds them up as they are. They are the same for `shared`."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}: it must be positive")
-        weights = {name: getattr(self, name) for name in ("contrast_weight", "cluster_weight", "reconstruction_weight")}
-        for name, weight in {"margin": self.margin, **weights}.items():
-            if not weight >= 0:
-                raise ValueError(f"{name} is {weight}: it must not be below 0")
-        if not any(weights.values()):
+        weights = ("contrast_weight", "cluster_weight", "reconstruction_weight")
+        check_numbers(self, dict.fromkeys(("margin", *weights), 0), above_0=("temperature",))
+        if not any(getattr(self, name) for name in weights):
             raise ValueError(f"{', '.join(weights)} are all 0: nothing is left to train on")
         for name, known in (("directions", ("both", "first", "second")), ("term_weights", ("balanced", "sum"))):
             if getattr(self, name) not in known:
@@ -59,10 +69,10 @@ class ClusterSettings:
     """Options of k-means and of its queue; the defaults are the mended ones, each docstring says what was published."""
 
     clusters: int = 256
-    """Number of clusters."""
-    iterations: int = 100
+    """k-means clusters of each space."""
+    iterations: int = field(default=100, metadata={"flag": False})
     """Most rounds of one fit."""
-    tolerance: float = 1e-4
+    tolerance: float = field(default=1e-4, metadata={"flag": False})
     """A fit ends when the centroids' squared changes sum up to no more than this."""
     spherical: bool = False
     """Centroids are unit means of unit rows, so that every clip weighs the same and every centroid's logits have one
@@ -84,33 +94,32 @@ class ClusterSettings:
     """Fit every this many batches; between fits, clips are assigned to the centroids at hand."""
 
     def __post_init__(self) -> None:
-        least = {"clusters": 2, "iterations": 1, "queue_rows": 0, "refit_every": 1}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {bound}")
+        check_numbers(self, {"clusters": 2, "iterations": 1, "queue_rows": 0, "refit_every": 1})
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """Sizes and options of an MCN; the defaults are the mended ones, each docstring says what was published."""
 
-    scheme: Scheme = field(default_factory=lambda: builtin_scheme("shared"))
+    scheme: Scheme = field(default_factory=lambda: builtin_scheme("shared"), metadata={"flag": False})
     """The pairing scheme."""
     width: int = 4096
-    """Width of every space that does not state its own. The published run used 6144."""
-    video_streams: tuple[int, ...] = (2048,)
+    """Embedding width of every space that does not state its own. Published: 6144."""
+    video_streams: tuple[int, ...] = field(default=(2048,), metadata={"flag": False})
     """Widths of the video features side by side in a row, each L2-normalised apart. Published: 2048 (2-D), 2048."""
-    audio_dim: int = AUDIO_WIDTH
+    audio_dim: int = field(default=AUDIO_WIDTH, metadata={"flag": False})
     """Width of the audio feature; 1024 with DaveNet inside."""
-    word_dim: int = 300
+    word_dim: int = field(default=300, metadata={"flag": False})
     """Width of a word vector."""
     reconstruction_hidden: int = 1024
-    """Hidden width of each decoder."""
+    """Hidden width of each decoder of L_Reconstruct."""
     audio_from: Literal["davenet", "logmel"] = "davenet"
-    """`davenet`: frozen rows come in. `logmel`: DaveNet is part of the model and trained with it, as published."""
+    """`davenet`: frozen rows of the data set. `logmel`: DaveNet is part of the model and trained with it, as
+    published."""
     standardise: bool = False
-    """Standardise video, words and frozen audio rows by statistics of the training clips. Published: off."""
-    normalise_video: bool = True
+    """Standardise video, words and frozen audio rows by statistics of the training clips, which are saved with the
+    model. Published: off."""
+    normalise_video: bool = field(default=True, metadata={"flag": False})
     """L2-normalise the max-pooled video rows. The published loader does so before the model sees them."""
     mask_padding_words: bool = True
     """Leave padding out of the maximum over words. Published: off; padding is a zero vector that takes part as
@@ -124,23 +133,14 @@ class ModelSettings:
     detach_targets: bool = True
     """Keep reconstruction from moving its own targets, DaveNet's mean output and the pooled words. Published: off; it
     then trains DaveNet and the word layer too, and can shrink what it has to predict."""
-    unused_batchnorm: bool = False
+    unused_batchnorm: bool = field(default=False, metadata={"flag": False})
     """Build DaveNet's `batchnorm1`, which the published class has and never calls. It changes no output and takes no
     gradient; on, the published tensors go in and out unchanged, off, there is no parameter without a gradient."""
 
     def __post_init__(self) -> None:
-        sizes = {
-            "width": self.width,
-            "audio_dim": self.audio_dim,
-            "word_dim": self.word_dim,
-            "reconstruction_hidden": self.reconstruction_hidden,
-            **{f"video_streams[{i}]": size for i, size in enumerate(self.video_streams)},
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}: it must be a positive number")
-        if not self.video_streams:
-            raise ValueError("video_streams is empty: give the width of at least one video feature")
+        check_numbers(self, dict.fromkeys(("width", "audio_dim", "word_dim", "reconstruction_hidden"), 1))
+        if not self.video_streams or min(self.video_streams) < 1:
+            raise ValueError(f"video_streams is {self.video_streams}: give the width of at least one video feature")
         if self.audio_from not in ("davenet", "logmel"):
             raise ValueError(f"audio_from is {self.audio_from!r}: it must be davenet or logmel")
         if self.audio_from == "logmel" and self.audio_dim != AUDIO_WIDTH:

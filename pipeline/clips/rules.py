@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from models.settings import check_numbers
 from pipeline.core.records import Caption, VideoFeatures
 
 AUDIO_SECONDS = 10.0
@@ -18,23 +19,30 @@ class ClipRules:
     """What a clip holds; the defaults are the mended rules, each docstring says what was published."""
 
     streams: tuple[str, ...] = ("resnet152",)
-    """Video streams, side by side in a row."""
-    audio: Literal["davenet", "logmel", "none"] = "davenet"
+    """Video streams of the data set, side by side in a row. Published: a 2-D and a 3-D one."""
+    audio: Literal["davenet", "logmel", "none"] = field(default="davenet", metadata={"flag": False})
     """What is read of the sound: frozen rows, log-mel for a DaveNet in training, nothing."""
-    min_seconds: float = 10.0
+    min_clip_seconds: float = 10.0
     """Captions grow by their neighbours to at least this long. Published: 10."""
     max_words: int = 20
-    """First words with a vector that are kept. Published: 20."""
+    """First words of a clip with a vector that are kept. Published: 20."""
     bounds: Literal["half-open", "inclusive"] = "half-open"
-    """A clip's rows: those whose time lies in [start, end); or, as published, int(start * fps) to int(end * fps)."""
+    """A clip's rows: those whose time lies in [start, end); or, as published, int(start * fps) to int(end * fps), and a
+    grown clip ends with its last caption, even where an earlier one ends later."""
     word_order: Literal["time", "absorbed"] = "time"
-    """Neighbours' words follow the caption's own in the order of time; or, as published, as they were taken up."""
+    """Which words of a grown clip come first, and so are kept, after its own caption's: its neighbours' in the order of
+    time; or, as published, in the order in which the clip took them up."""
     logmel_frames: int = 1000
-    """Log-mel frames of a clip, from its start on; 100 a second. Published: 1000, so 10 s of however long a clip."""
+    """With audio_from logmel: frames of a clip from its start on, 100 a second. Published: 1000, so 10 s of however
+    long a clip."""
     clamp_logmel_start: bool = True
-    """Start at frame 0 at the earliest. Published: off; a clip that starts before 12.5 ms so has no sound at all."""
+    """Start at frame 0 at the earliest. Published: off; a clip that starts before 12.5 ms so has no sound at all. Off
+    is for reproduction alone."""
     logmel_padding: Literal["silence", "loudest"] = "silence"
-    """What fills a short clip's frames: -80 dB, or as published 0 dB, which is the recording's loudest."""
+    """What fills a short clip's frames: -80 dB, or as published 0 dB, the recording's loudest level."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, {"min_clip_seconds": 0, "max_words": 1, "logmel_frames": 1})
 
     def without_sound(self) -> "ClipRules":
         """The same clips, of which no sound is read."""
@@ -115,11 +123,11 @@ def grow_clip(captions: Sequence[Caption], chosen: int, min_seconds: float) -> l
 
 
 def grown_span(captions: Sequence[Caption], chosen: int, rules: ClipRules) -> tuple[float, float, list[int]]:
-    """Start and end (s) of caption `chosen` grown to `rules.min_seconds`, and its captions in their words' order.
+    """Start and end (s) of caption `chosen` grown to `rules.min_clip_seconds`, and its captions in their words' order.
 
     The chosen caption comes first, then its neighbours by `rules.word_order`.
     """
-    order = grow_clip(captions, chosen, rules.min_seconds)
+    order = grow_clip(captions, chosen, rules.min_clip_seconds)
     end = max(captions[index].end for index in order)
     if rules.bounds == "inclusive":
         end = captions[max(order)].end

@@ -13,7 +13,7 @@ import shlex
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -27,8 +27,41 @@ Settings = TypeVar("Settings")
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One key of a settings class, of its own or of a settings class nested in it: keys and flags are flat."""
+
+    name: str
+    type: Any
+    default: Any
+    """`dataclasses.MISSING` where it must be given."""
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """`--batch-videos` for `batch_videos`."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+def _set_by_users(settings: Any) -> Iterator[dataclasses.Field[Any]]:
+    """The fields of a settings class, or of its instance, save those whose metadata say `flag: False`."""
+    return (field for field in dataclasses.fields(settings) if field.metadata.get("flag", True))
+
+
 @cache
-def field_help(settings_class: type) -> dict[str, str]:
+def settings_in(settings_class: type) -> dict[str, Setting]:
+    """Name -> setting, in the order of the fields, a nested class's at its field."""
+    hints, texts = typing.get_type_hints(settings_class), _field_docs(settings_class)
+    settings: dict[str, Setting] = {}
+    for field in _set_by_users(settings_class):
+        if dataclasses.is_dataclass(hints[field.name]):
+            settings |= settings_in(hints[field.name])
+        else:
+            settings[field.name] = Setting(field.name, hints[field.name], field.default, texts.get(field.name, ""))
+    return settings
+
+
+def _field_docs(settings_class: type) -> dict[str, str]:
     """Field name -> the string literal that follows the field in the class body (base classes included)."""
     texts: dict[str, str] = {}
     for base in reversed(settings_class.__mro__):
@@ -41,11 +74,6 @@ def field_help(settings_class: type) -> dict[str, str]:
                 if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
                     texts[statement.target.id] = " ".join(str(following.value.value).split())
     return texts
-
-
-def _field_types(settings_class: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(settings_class)
-    return {field.name: hints[field.name] for field in dataclasses.fields(settings_class)}
 
 
 def convert(value: Any, wanted: Any, name: str) -> Any:
@@ -97,31 +125,42 @@ def from_mapping(
 ) -> Settings:
     """Build settings from YAML or flag values; unknown and missing keys are InputErrors that begin with `where`."""
     assert isinstance(settings_class, type)
-    wanted = _field_types(settings_class)
+    known = settings_in(settings_class)
     converted: dict[str, Any] = {}
     # One spelling before anything is merged: a YAML `batch-videos` must not outlive the flag's `batch_videos`.
     values = {str(key).replace("-", "_"): value for key, value in values.items()}
     presets: dict[str, dict[str, dict[str, Any]]] = getattr(settings_class, "PRESETS", {})
     preset: dict[str, Any] = {}
-    for field_name, known in presets.items():
-        chosen = values.get(field_name, next(iter(known)))
-        if not isinstance(chosen, str) or chosen not in known:
-            raise InputError(f"{where}: {field_name}: {chosen!r} is unknown; {suggest(str(chosen), known)}")
-        preset |= known[chosen]
+    for name, choices in presets.items():
+        chosen = values.get(name, next(iter(choices)))
+        if not isinstance(chosen, str) or chosen not in choices:
+            raise InputError(f"{where}: {name}: {chosen!r} is unknown; {suggest(str(chosen), choices)}")
+        preset |= choices[chosen]
     values = preset | values
     for name, value in values.items():
-        if name not in wanted:
-            raise InputError(f"{where}: unknown setting {name!r}; {suggest(name, wanted)}")
-        converted[name] = convert(value, wanted[name], f"{where}: {name}")
-    for field in dataclasses.fields(settings_class):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and field.name not in converted:
-            flag = field.name.upper() if field.name in positional else f"--{field.name.replace('_', '-')}"
-            raise InputError(f"{where}: {flag} is needed: {field_help(settings_class)[field.name]}")
+        if name not in known:
+            raise InputError(f"{where}: unknown setting {name!r}; {suggest(name, known)}")
+        converted[name] = convert(value, known[name].type, f"{where}: {name}")
+    for name, setting in known.items():
+        if setting.default is dataclasses.MISSING and name not in converted:
+            raise InputError(
+                f"{where}: {name.upper() if name in positional else setting.flag} is needed: {setting.help}"
+            )
     try:
-        return settings_class(**converted)
+        return _nested(settings_class, converted)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _nested(settings_class: type, values: Mapping[str, Any]) -> Any:
+    """The settings of flat, converted values."""
+    hints, own = typing.get_type_hints(settings_class), {}
+    for field in _set_by_users(settings_class):
+        if dataclasses.is_dataclass(hints[field.name]):
+            own[field.name] = _nested(hints[field.name], values)
+        elif field.name in values:
+            own[field.name] = values[field.name]
+    return settings_class(**own)
 
 
 def add_flags(parser: argparse.ArgumentParser, settings_class: type, positional: Sequence[str] = ()) -> None:
@@ -129,30 +168,18 @@ def add_flags(parser: argparse.ArgumentParser, settings_class: type, positional:
 
     What is not given leaves no trace in the parsed namespace.
     """
-    texts = field_help(settings_class)
-    for field in dataclasses.fields(settings_class):
-        wanted = _field_types(settings_class)[field.name]
-        default = "" if field.default in (dataclasses.MISSING, None, "") else f" (default: {field.default})"
-        if field.name in positional:
-            several = typing.get_origin(wanted) is tuple
-            parser.add_argument(
-                field.name,
-                metavar=field.name.upper(),
-                nargs="*" if several else "?",
-                default=argparse.SUPPRESS,
-                help=(texts.get(field.name, "") + default).replace("%", "%%"),
-            )
+    for name, setting in settings_in(settings_class).items():
+        default = "" if setting.default in (dataclasses.MISSING, None, "") else f" (default: {setting.default})"
+        options: dict[str, Any] = {"help": (setting.help + default).replace("%", "%%"), "default": argparse.SUPPRESS}
+        if name in positional:
+            several = typing.get_origin(setting.type) is tuple
+            parser.add_argument(name, metavar=name.upper(), nargs="*" if several else "?", **options)
             continue
-        options: dict[str, Any] = {"nargs": "?", "const": "true"} if wanted is bool else {}
-        if typing.get_origin(wanted) is Literal:
-            options["metavar"] = "{" + ",".join(map(str, typing.get_args(wanted))) + "}"
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            dest=field.name,
-            default=argparse.SUPPRESS,
-            help=(texts.get(field.name, "") + default).replace("%", "%%"),
-            **options,
-        )
+        if setting.type is bool:
+            options |= {"nargs": "?", "const": "true"}
+        if typing.get_origin(setting.type) is Literal:
+            options["metavar"] = "{" + ",".join(map(str, typing.get_args(setting.type))) + "}"
+        parser.add_argument(setting.flag, dest=name, **options)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -178,26 +205,34 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain_value(item) for item in value] if isinstance(value, tuple) else value
+
+
 def as_plain(settings: Any) -> dict[str, Any]:
-    """Settings as values that YAML and JSON can hold; what `from_mapping` takes back."""
+    """Settings, flat, as values that YAML and JSON can hold; what `from_mapping` takes back."""
+    values: dict[str, Any] = {}
+    for field in _set_by_users(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            values |= as_plain(value)
+        else:
+            values[field.name] = _plain_value(value)
+    return values
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, Path):
-            return str(value)
-        return [plain(item) for item in value] if isinstance(value, tuple) else value
 
-    return {field.name: plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
-
-
-def command_line(stage: str, settings: Any, positional: Sequence[str] = ()) -> str:
+def command_line(stage: str, settings: object, positional: Sequence[str] = ()) -> str:
     """The command line that these settings stand for: those given by place, then a flag for each that isn't default."""
     values = as_plain(settings)
+    settings_class: type = type(settings)
     words = ["mcn", *stage.split(), *(str(values[name]) for name in positional)]
-    for field in dataclasses.fields(settings):
-        value = values[field.name]
-        if field.name in positional or getattr(settings, field.name) == field.default:
+    for name, setting in settings_in(settings_class).items():
+        value = values[name]
+        if name in positional or value == _plain_value(setting.default):
             continue
-        words.append(f"--{field.name.replace('_', '-')}")
+        words.append(setting.flag)
         if value is not True:
             words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
     return shlex.join(words)

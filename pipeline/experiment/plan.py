@@ -21,7 +21,9 @@ def plan_table(study: StudySettings, runs: Sequence[Run], training_videos: int, 
         own_size = shapes[_kind(run)].checkpoint_bytes() / 1e9
         own_hours = own_steps * step_s.get(_kind(run), 0.0) / 3600
         shown = f"{own_hours:.2f}" if step_s else "?"
-        rows.append((run.name, str(run.train.width), f"{run.parameters:,}", f"{own_steps:,}", f"{own_size:.2f}", shown))
+        rows.append(
+            (run.name, str(run.train.network.width), f"{run.parameters:,}", f"{own_steps:,}", f"{own_size:.2f}", shown)
+        )
         steps, hours, size = steps + own_steps, hours + own_hours, size + own_size
     rows.append(("all", "", "", f"{steps:,}", f"{size:.2f}", f"{hours:.2f}" if step_s else "?"))
     at_once = min(processes_at_once(study), len(runs))
@@ -32,7 +34,7 @@ def plan_table(study: StudySettings, runs: Sequence[Run], training_videos: int, 
 
 def _kind(run: Run) -> str:
     """Runs of one kind cost the same: a seed changes no time."""
-    return f"{run.arm.name} {run.train.width}"
+    return f"{run.arm.name} {run.train.network.width}"
 
 
 def _step_seconds(shapes: dict[str, TrainingShape]) -> tuple[dict[str, float], str]:

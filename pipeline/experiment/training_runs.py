@@ -31,7 +31,7 @@ _WIDEST = 1 << 20
 
 def parameters(settings: TrainSettings, dataset: FeatureDataset, word_width: int, width: int | None = None) -> int:
     """Number of a model's parameters, at `width` or that of its settings; no memory is taken for them."""
-    streams = tuple(dataset.stream_width(stream) for stream in settings.streams)
+    streams = tuple(dataset.stream_width(stream) for stream in settings.clips.streams)
     given = settings.model_settings(find_scheme(settings.scheme), streams, word_width)
     with torch.device("meta"):
         model = MCN(given if width is None else replace(given, width=width))
@@ -48,8 +48,8 @@ def width_for(target: int, settings: TrainSettings, dataset: FeatureDataset, wor
         return parameters(settings, dataset, word_width, width)
 
     if parameters_at(1) == parameters_at(2):
-        if parameters_at(settings.width) == target:
-            return settings.width
+        if parameters_at(settings.network.width) == target:
+            return settings.network.width
         raise _no_width(target, settings)
     high = bisect_left(range(_WIDEST), target, lo=2, key=parameters_at)
     if high == _WIDEST:
@@ -102,10 +102,10 @@ def runs_of(study: StudySettings, dataset: FeatureDataset, word_width: int) -> l
     runs = []
     for arm in study.arms:
         plain = study.train_settings(arm, study.seeds[0], study.out)
-        fitted = width_for(target, plain, dataset, word_width) if "parameters" in study.equal else plain.width
+        fitted = width_for(target, plain, dataset, word_width) if "parameters" in study.equal else plain.network.width
         tables: dict[int, list[str]] = {}
         for equal in study.equal:
-            tables.setdefault(plain.width if equal == "width" else fitted, []).append(equal)
+            tables.setdefault(plain.network.width if equal == "width" else fitted, []).append(equal)
         for width, equal_in in tables.items():
             runs += [_run(study, arm, seed, width, tuple(equal_in), dataset, word_width) for seed in study.seeds]
     # Seed by seed: a study that is stopped halfway has whole comparisons.

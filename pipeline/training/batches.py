@@ -94,7 +94,7 @@ def draw_clips(
     clips: int,
     permuted: PermutedCaptions | None = None,
 ) -> list[ClipFeatures]:
-    """`clips` clips of one video: captions drawn with replacement, each grown to `min_seconds` by its neighbours.
+    """`clips` clips of one video: captions drawn with replacement, each grown to `min_clip_seconds` by its neighbours.
 
     The seed caption's words come first, then those of the neighbours by `rules.word_order`.
     """

@@ -198,5 +198,5 @@ def open_trained(checkpoint: Path, manifest: Path | None = None) -> TrainedModel
         dataset=dataset,
         rules=trained.clip_rules(network.settings.scheme),
         trained_on=content["manifest"] | {"videos": content["videos"]},
-        normalised=trained.normalise,
+        normalised=trained.loss.normalise,
     )

@@ -1,14 +1,14 @@
 """What `mcn train` can be told, its presets, and what each part of training is told of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from models.pairing import BUILTIN_SCHEMES, Scheme, SchemeError, builtin_scheme, scheme_from_dict
-from models.settings import ClusterSettings, LossSettings, ModelSettings
+from models.settings import ClusterSettings, LossSettings, ModelSettings, check_numbers
 from pipeline.clips.rules import ClipRules
-from pipeline.core.config import from_mapping, load_yaml
+from pipeline.core.config import from_mapping, load_yaml, settings_in
 from pipeline.core.errors import InputError, suggest
 
 NORM_GROUP = 128
@@ -87,14 +87,18 @@ class TrainSettings:
     """davenet: train DaveNet alone on pictures and sound, and write davenet.pt for `mcn extract --davenet-weights`."""
     scheme: str = "shared"
     """How modalities are paired: a built-in scheme (see `mcn inspect shared`), or a YAML file."""
-    streams: tuple[str, ...] = ("resnet152",)
-    """Video streams of the data set, side by side. Published: a 2-D and a 3-D one."""
-    audio_from: Literal["davenet", "logmel"] = "davenet"
-    """davenet: frozen rows of the data set. logmel: DaveNet is part of the model and trained with it, as published."""
-    share_initial_weights: bool = False
-    """Draw each layer's initial weights from the seed and its role, so that schemes share them where shapes agree."""
+    network: ModelSettings = ModelSettings()
     initial_weights: Path | None = None
     """Begin from published MCN weights (a state dict) in place of random ones."""
+    share_initial_weights: bool = False
+    """Draw each layer's initial weights from the seed and its role, so that schemes share them where shapes agree."""
+    clips: ClipRules = ClipRules()
+    permute_captions: bool = False
+    """A control: permute the captions across the training videos, so that text says nothing."""
+    loss: LossSettings = LossSettings()
+    clustering: ClusterSettings = ClusterSettings()
+    restart_clusters: bool = False
+    """Published: on; every epoch begins with new centroids, so that a cluster means nothing beyond its epoch."""
     batch_videos: int = 128
     """Videos in a batch, over all processes."""
     clips_per_video: int = 32
@@ -107,80 +111,12 @@ class TrainSettings:
     """warm-up-cosine, as published: linear from 0 over `warm_up_steps`, then half a cosine to 0 at the last step."""
     warm_up_steps: int = 5000
     """Steps of the warm-up; smaller batches want as many clips, so more steps."""
-    width: int = 4096
-    """Embedding width of every space. Published: 6144."""
-    reconstruction_hidden: int = 1024
-    """Hidden width of the decoders."""
-    standardise: bool = False
-    """Standardise inputs by the training clips' statistics, saved with the model."""
-    min_clip_seconds: float = 10.0
-    """Captions grow by their neighbours to at least this long."""
-    max_words: int = 20
-    """First words of a clip that are kept."""
-    bounds: Literal["half-open", "inclusive"] = "half-open"
-    """A clip's rows: those whose time lies in [start, end); or, as published, int(start * fps) to int(end * fps), and a
-    grown clip ends with its last caption, even where an earlier one ends later."""
-    word_order: Literal["time", "absorbed"] = "time"
-    """Which words of a grown clip come first, and so are kept, after its own caption's: its neighbours' in the order of
-    time; or, as published, in the order in which the clip took them up."""
-    logmel_frames: int = 1000
-    """With audio_from logmel: frames of a clip, 100 a second."""
-    clamp_logmel_start: bool = True
-    """Published: off; a clip that starts before 12.5 ms so has no sound at all. Off is for reproduction alone."""
-    logmel_padding: Literal["silence", "loudest"] = "silence"
-    """What fills a short clip's frames: -80 dB, or as published 0 dB, the recording's loudest level."""
-    mask_padding_words: bool = True
-    """Published: off; padding takes part in the maximum over words as relu(bias), which favours short captions."""
-    own_frames_in_training: bool = True
-    """Published: off; DaveNet's output is averaged over padding too in training, though not in evaluation."""
-    zeros_for_missing: bool = False
-    """Published: on; a missing modality is a vector of zeros that is trained on. Else it leaves every term."""
-    detach_targets: bool = True
-    """Published: off; reconstruction may then shrink the audio and text features that it has to predict."""
-    margin: float = 0.001
-    """L_MMS's and L_Cluster's margin."""
-    temperature: float = 1.0
-    """L_MMS's similarities are divided by it; with --normalise some 0.05 to 0.1 are usual. Published: 1."""
-    normalise: bool = False
-    """Contrast L2-normalised vectors. Published: raw dot products."""
-    directions: Literal["both", "first", "second"] = "both"
-    """Directions of each pair in L_MMS; `first` finds the pair's second modality from its first."""
-    mask_same_video: bool = False
-    """Leave other clips of the same video out of L_MMS's negatives. Published: off, in spite of the loss's name."""
-    cluster_weight: float = 1.0
-    """Weight of each cluster term; 0 switches L_Cluster off. Published: 1/3."""
-    reconstruction_weight: float = 50.0
-    """Weight of each reconstruction term; 0 switches L_Reconstruct off."""
-    contrast_weight: float = 1.0
-    """Weight of each contrastive term; 0 switches L_MMS off."""
-    term_weights: Literal["balanced", "sum"] = "balanced"
-    """Scale each kind of term to scheme shared's number, or sum them up as they are."""
-    clusters: int = 256
-    """k-means clusters of each space."""
-    queue_rows: int = 40960
-    """Joint features of earlier batches that k-means sees."""
-    refit_every: int = 20
-    """Batches between fits of k-means."""
-    spherical: bool = False
-    """Centroids are unit means of unit rows. Published: off, plain means, so that long vectors weigh more."""
-    spread_start: bool = True
-    """The first centroids are clips far apart (k-means++). Published: off, clips drawn at random."""
-    reseed_dead: bool = True
-    """A cluster without clips restarts at an outlying one. Published: off; it becomes a zero vector for good."""
-    labels_before_update: bool = False
-    """Published: on; a fit's labels are those before its last centroid update."""
-    queue_only_when_full: bool = False
-    """Published: on; until the queue is full, k-means sees the batch alone."""
-    restart_clusters: bool = False
-    """Published: on; every epoch begins with new centroids, so that a cluster means nothing beyond its epoch."""
-    permute_captions: bool = False
-    """A control: permute the captions across the training videos, so that text says nothing."""
-    heldout_clips: int = 1000
-    """Held-out clips on which retrieval is measured after each epoch; 0 for none."""
     seed: int = 1
     """Of the initial weights, the order of videos, the draws of clips and k-means."""
     shuffle_shards: int = 64
     """Videos are shuffled within so many shards at a time, the shards in an order of their own: see docs."""
+    heldout_clips: int = 1000
+    """Held-out clips on which retrieval is measured after each epoch; 0 for none."""
     chunk_clips: int = 0
     """Clips embedded at once (gradient caching: less memory, the same gradients); 0: all with frozen rows, 128 with
     logmel, where it is also the group over which DaveNet's batch norm takes its statistics."""
@@ -204,88 +140,38 @@ class TrainSettings:
     """Steps between lines in TensorBoard."""
 
     def __post_init__(self) -> None:
-        above = "batch_videos clips_per_video epochs width max_words learning_rate logmel_frames "
-        above += "shuffle_shards devices nodes log_every save_every stage_budget reconstruction_hidden"
-        for name in above.split():
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in "warm_up_steps chunk_clips workers heldout_clips min_clip_seconds".split():
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be below 0, but is {getattr(self, name)}")
-        self.losses(), self.cluster_settings()  # each refuses what it can't use
+        least = dict.fromkeys("batch_videos clips_per_video epochs shuffle_shards devices nodes log_every".split(), 1)
+        least |= dict.fromkeys("warm_up_steps chunk_clips workers heldout_clips".split(), 0)
+        check_numbers(self, least, above_0=("learning_rate", "save_every", "stage_budget"))
         processes = self.devices * self.nodes
         if self.batch_videos % processes:
             raise ValueError(f"batch_videos {self.batch_videos} can't be shared by {processes} processes")
-        if self.model == "davenet" and self.audio_from != "logmel":
+        if self.model == "davenet" and self.network.audio_from != "logmel":
             raise ValueError("model davenet is trained from the log-mel: leave audio_from out")
+
+    @classmethod
+    def flat(cls, **values: Any) -> "TrainSettings":
+        """From the flat keys that flags and YAML have; InputError for what is unknown or doesn't fit."""
+        return from_mapping(cls, values, "train")
 
     @property
     def chunk(self) -> int:
         """Clips embedded at once; 0 for all."""
-        return self.chunk_clips or (NORM_GROUP if self.audio_from == "logmel" else 0)
-
-    def losses(self) -> LossSettings:
-        """What the losses are told."""
-        return LossSettings(
-            margin=self.margin,
-            temperature=self.temperature,
-            normalise=self.normalise,
-            directions=self.directions,
-            mask_same_video=self.mask_same_video,
-            contrast_weight=self.contrast_weight,
-            cluster_weight=self.cluster_weight,
-            reconstruction_weight=self.reconstruction_weight,
-            term_weights=self.term_weights,
-        )
-
-    def cluster_settings(self) -> ClusterSettings:
-        """What k-means is told."""
-        return ClusterSettings(
-            clusters=self.clusters,
-            spherical=self.spherical,
-            spread_start=self.spread_start,
-            reseed_dead=self.reseed_dead,
-            labels_before_update=self.labels_before_update,
-            queue_rows=self.queue_rows,
-            queue_only_when_full=self.queue_only_when_full,
-            refit_every=self.refit_every,
-        )
+        return self.chunk_clips or (NORM_GROUP if self.network.audio_from == "logmel" else 0)
 
     def model_settings(self, scheme: Scheme, video_streams: tuple[int, ...], word_dim: int) -> ModelSettings:
-        """What the model is told; `video_streams` are the streams' widths."""
-        return ModelSettings(
-            scheme=scheme,
-            width=self.width,
-            video_streams=video_streams,
-            word_dim=word_dim,
-            reconstruction_hidden=self.reconstruction_hidden,
-            audio_from=self.audio_from,
-            standardise=self.standardise,
-            mask_padding_words=self.mask_padding_words,
-            own_frames_in_training=self.own_frames_in_training,
-            zeros_for_missing=self.zeros_for_missing,
-            detach_targets=self.detach_targets,
-        )
+        """Those of the model for a data set whose streams are `video_streams` wide and its word vectors `word_dim`."""
+        return replace(self.network, scheme=scheme, video_streams=video_streams, word_dim=word_dim)
 
     def clip_rules(self, scheme: Scheme) -> ClipRules:
         """How clips are cut; sound that no space of the scheme holds isn't read."""
         heard = any("audio" in space.modalities for space in scheme.spaces)
-        return ClipRules(
-            streams=self.streams,
-            audio=self.audio_from if heard else "none",
-            min_seconds=self.min_clip_seconds,
-            max_words=self.max_words,
-            bounds=self.bounds,
-            word_order=self.word_order,
-            logmel_frames=self.logmel_frames,
-            clamp_logmel_start=self.clamp_logmel_start,
-            logmel_padding=self.logmel_padding,
-        )
+        return replace(self.clips, audio=self.network.audio_from if heard else "none")
 
 
 def settings_of(content: Mapping[str, Any]) -> TrainSettings:
     """The settings a checkpoint was trained with."""
-    names = {field.name for field in fields(TrainSettings)}
+    names = settings_in(TrainSettings)
     return from_mapping(TrainSettings, {k: v for k, v in content["settings"].items() if k in names}, "checkpoint")
 
 

@@ -53,11 +53,11 @@ class TrainingShape:
     @property
     def rows(self) -> int:
         """Video rows of the shortest clip that is drawn; real ones have some more, which costs next to nothing."""
-        return max(1, math.ceil(self.settings.min_clip_seconds * self.feature_fps))
+        return max(1, math.ceil(self.settings.clips.min_clip_seconds * self.feature_fps))
 
     def model_settings(self) -> ModelSettings:
         """The model's."""
-        widths = tuple(STREAM_WIDTHS[stream] for stream in self.settings.streams)
+        widths = tuple(STREAM_WIDTHS[stream] for stream in self.settings.clips.streams)
         return self.settings.model_settings(self.scheme, widths, ModelSettings.word_dim)
 
     def parameters(self) -> int:
@@ -68,7 +68,7 @@ class TrainingShape:
     def checkpoint_bytes(self) -> int:
         """Of a checkpoint, about: parameters, Adam's two moments, and the queues, 4 bytes each."""
         widths = sum(self.model_settings().width_of(space) for space in self.scheme.spaces)
-        return 4 * (3 * self.parameters() + widths * self.settings.queue_rows)
+        return 4 * (3 * self.parameters() + widths * self.settings.clustering.queue_rows)
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ def _rates(shape: TrainingShape, seconds: float) -> TrainingRates:
     trial, settings = _Trial(shape), shape.settings
     step_s, clip_s, timed_clips = extrapolated(trial.step_s, shape.clips, (1 - _KMEANS_SHARE) * seconds)
     kmeans_s = 0.0
-    if settings.cluster_weight:
-        rows = settings.queue_rows + shape.clips
+    if settings.loss.cluster_weight:
+        rows = settings.clustering.queue_rows + shape.clips
         rounds_s, _, _ = extrapolated(trial.kmeans_s, rows, _KMEANS_SHARE * seconds)
-        kmeans_s = rounds_s * settings.cluster_settings().iterations / _ROUNDS / settings.refit_every
+        kmeans_s = rounds_s * settings.clustering.iterations / _ROUNDS / settings.clustering.refit_every
     threads = torch.get_num_threads() if trial.device.type == "cpu" else 1
     return TrainingRates(str(trial.device), threads, step_s + kmeans_s, kmeans_s, timed_clips, clip_s / 3)
 
@@ -145,12 +145,12 @@ class _Trial:
         self._shape = shape
         self.device = resolve_device(shape.settings.device)
         self._model = MCN(shape.model_settings()).to(self.device).train()
-        if shape.settings.standardise:
+        if shape.settings.network.standardise:
             self._model.fit_standardisation([self._inputs(_SMALL)])
         self._optimizer = torch.optim.Adam(self._model.parameters(), fused=True)
         self._generator = torch.Generator().manual_seed(0)
         # Always fitted, never due and without rows: k-means is timed apart.
-        clusters = replace(shape.settings.cluster_settings(), queue_rows=0, refit_every=sys.maxsize)
+        clusters = replace(shape.settings.clustering, queue_rows=0, refit_every=sys.maxsize)
         self._queues: dict[str, ClusterQueue] = {}
         for space in shape.scheme.spaces:
             queue = ClusterQueue(self._model.settings.width_of(space), clusters).to(self.device)
@@ -164,7 +164,7 @@ class _Trial:
         settings = self._shape.settings
         # Two chunks at least, where the whole batch has several: each clip is then embedded twice.
         chunk = min(settings.chunk, -(-clips // 2)) if settings.chunk < self._shape.clips else 0
-        step = BatchStep(self._model, self._queues, settings.losses(), chunk, autocast=self._autocast)
+        step = BatchStep(self._model, self._queues, settings.loss, chunk, autocast=self._autocast)
         inputs = self._inputs(clips)
         video_index = torch.arange(clips, device=self.device) // settings.clips_per_video
         began = self._now()
@@ -193,15 +193,15 @@ class _Trial:
 
     def _inputs(self, clips: int) -> ClipInputs:
         shape, settings, model = self._shape, self._shape.settings, self._model.settings
-        logmel = settings.audio_from == "logmel"
+        logmel = settings.network.audio_from == "logmel"
         present = torch.ones(clips, dtype=torch.bool)
         inputs = ClipInputs(
             video=torch.rand(clips, shape.rows, model.video_dim),
             video_rows=torch.ones(clips, shape.rows, dtype=torch.bool),
-            audio=torch.rand(clips, *((MEL_BANDS, settings.logmel_frames) if logmel else (model.audio_dim,))),
+            audio=torch.rand(clips, *((MEL_BANDS, settings.clips.logmel_frames) if logmel else (model.audio_dim,))),
             has_audio=present,
-            audio_frames=torch.full((clips,), settings.logmel_frames) if logmel else None,
-            words=torch.randn(clips, settings.max_words, model.word_dim),
-            known_words=torch.ones(clips, settings.max_words, dtype=torch.bool),
+            audio_frames=torch.full((clips,), settings.clips.logmel_frames) if logmel else None,
+            words=torch.randn(clips, settings.clips.max_words, model.word_dim),
+            known_words=torch.ones(clips, settings.clips.max_words, dtype=torch.bool),
         )
         return inputs.to(self.device)

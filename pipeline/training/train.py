@@ -97,7 +97,7 @@ def prepare(fabric: Fabric, settings: TrainSettings, notes: list[str]) -> Traine
         raise InputError(
             f"scheme {scheme.name}: model davenet is trained on sound and pictures alone: leave --scheme out"
         )
-    streams = tuple(dataset.stream_width(stream) for stream in settings.streams)
+    streams = tuple(dataset.stream_width(stream) for stream in settings.clips.streams)
     silent = dataset.without_captions()
     video_ids = _training_videos(settings, dataset, silent, notes)
     vectors = dataset.word_vectors()

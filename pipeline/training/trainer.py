@@ -59,16 +59,13 @@ class Trainer:
         model.to(fabric.device).train()
         self.model = model
         self.queues = nn.ModuleDict(
-            {
-                space.name: ClusterQueue(model.settings.width_of(space), settings.cluster_settings())
-                for space in scheme.spaces
-            }
+            {space.name: ClusterQueue(model.settings.width_of(space), settings.clustering) for space in scheme.spaces}
         ).to(fabric.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.learning_rate, fused=True)
         self.generator = torch.Generator().manual_seed(settings.seed)
         queues = {name: queue for name, queue in self.queues.items() if isinstance(queue, ClusterQueue)}
         self.step_of = BatchStep(
-            self.model, queues, settings.losses(), settings.chunk, self.communicator, autocast=fabric.autocast
+            self.model, queues, settings.loss, settings.chunk, self.communicator, autocast=fabric.autocast
         )
         self._agreement = Agreement(self.communicator, fabric.device, None)
         self._saved = time.monotonic()
@@ -98,7 +95,7 @@ class Trainer:
             load_initial(self.model, self.settings.initial_weights)
         self._find_a_long_clip()
         self._find_every_modality()
-        if self.settings.standardise:
+        if self.settings.network.standardise:
             count = min(self.data.every_clip.steps, STANDARDISED_BATCHES)
             batches = (self.data.every_clip.batch(0, step).to(self.fabric.device) for step in range(count))
             try:
@@ -107,7 +104,7 @@ class Trainer:
                 raise InputError(f"{self.settings.manifest}: {error}; train without --standardise") from None
 
     def _find_a_long_clip(self) -> None:
-        least, longest = self.settings.min_clip_seconds, 0.0
+        least, longest = self.settings.clips.min_clip_seconds, 0.0
         rules = self.settings.clip_rules(self.scheme)
         for video_id in self.data.batches.video_ids:
             captions = self.data.dataset.video(video_id, rules).captions
@@ -233,7 +230,7 @@ class Trainer:
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
         # Every process could measure it, one is enough: nothing else depends on it.
         if self.is_first:
-            means |= self.data.heldout.scores(self.model, self.fabric.device, self.settings.normalise)
+            means |= self.data.heldout.scores(self.model, self.fabric.device, self.settings.loss.normalise)
         self.history.append({"epoch": self.epoch, **means})
         if board is not None:
             board.add(means, self.steps_done, "epoch")

@@ -61,7 +61,7 @@ def test_every_flag_has_a_help_text(name: str) -> None:
     from pipeline.core import config
 
     settings_class = COMMANDS[name].settings_class()
-    assert set(config._field_types(settings_class)) == set(config.field_help(settings_class))
+    assert all(setting.help for setting in config.settings_in(settings_class).values())
 
 
 def test_the_overview_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +88,7 @@ def test_the_overview_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> N
             ["train", "--manifest", "d", "--out", "o", "--epochs", "many"],
             "epochs: a whole number is wanted, not 'many'",
         ),
-        (["train", "--manifest", "d", "--out", "o", "--epochs", "0"], "epochs must be above 0, not 0"),
+        (["train", "--manifest", "d", "--out", "o", "--epochs", "0"], "epochs is 0: it must be at least 1"),
         (["train", "--manifest", "d", "--out", "o", "--preset", "sampel"], "did you mean 'sample'?"),
         (["train", "--manifest", "d", "--out", "o", "--precision", "fp16"], "'fp16' is not allowed; did you mean"),
         (["extract", "--media", "m", "--out", "o", "--runer=FlinkRunner"], "'--runer'; did you mean '--runner'?"),
@@ -270,8 +270,8 @@ def test_bad_clips_are_refused_with_their_line(
     model = planted.folder.parent / "for-clips"
     if not model.exists():
         run(
-            TrainSettings(
-                *(planted.manifest, model), device="cpu", batch_videos=4, clips_per_video=4, width=8,
+            TrainSettings.flat(
+                manifest=planted.manifest, out=model, device="cpu", batch_videos=4, clips_per_video=4, width=8,
                 clusters=4, queue_rows=16, epochs=1,
             )
         )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cli import parse
 from pipeline.commands import COMMANDS
-from pipeline.core.config import from_mapping
+from pipeline.core.config import as_plain, from_mapping
 from pipeline.experiment.stages import RunSettings
 from pipeline.training.settings import TrainSettings
 
@@ -49,8 +49,8 @@ def test_the_study_has_the_owners_settings() -> None:
     plan = dict(RunSettings.load(STUDY).plan())
     trained = from_mapping(TrainSettings, plan["train"], "")
     assert (trained.batch_videos, trained.clips_per_video) == (128, 32)
-    assert (trained.epochs, trained.learning_rate, trained.width) == (30, 0.0001, 4096)
-    assert trained.streams == ("resnet152",) and trained.preset == "default" and not trained.permute_captions
+    assert (trained.epochs, trained.learning_rate, trained.network.width) == (30, 0.0001, 4096)
+    assert trained.clips.streams == ("resnet152",) and trained.preset == "default" and not trained.permute_captions
     assert list(plan["extract"]["streams"]) == ["resnet152"]
     assert (plan["extract"]["view"], plan["extract"]["weights"]) == ("full", "IMAGENET1K_V1")
     assert "sample" not in plan and plan["download"].get("site", "youtube") == "youtube"
@@ -60,17 +60,15 @@ def test_the_owners_settings_are_the_defaults() -> None:
     default = from_mapping(TrainSettings, {"manifest": "d", "out": "o"}, "")
     study = from_mapping(TrainSettings, dict(RunSettings.load(STUDY).plan())["train"], "")
     for name in ("batch_videos", "clips_per_video", "epochs", "learning_rate", "width", "streams", "precision"):
-        assert getattr(default, name) == getattr(study, name), name
+        assert as_plain(default)[name] == as_plain(study)[name], name
 
 
 def test_every_preset_makes_settings_of_its_own() -> None:
     for preset in TrainSettings.PRESETS["preset"]:
         made = from_mapping(TrainSettings, {"manifest": "d", "out": "o", "preset": preset}, "")
         assert made.preset == preset
-    assert (
-        made.width == 256
-        and from_mapping(TrainSettings, {"manifest": "d", "out": "o", "preset": "sample", "width": "8"}, "").width == 8
-    )
+    assert made.network.width == 256
+    assert TrainSettings.flat(manifest="d", out="o", preset="sample", width="8").network.width == 8
 
 
 def test_each_commands_settings_are_where_the_table_says() -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from extractors.errors import WeightsError
 from pipeline.commands import COMMANDS
-from pipeline.core.config import from_mapping
+from pipeline.core.config import as_plain, from_mapping
 from pipeline.core.errors import InputError
 from pipeline.core.files import csv_lines
 from pipeline.core.provenance import usable_cores
@@ -230,7 +230,5 @@ _COSTS = (
 
 def _same_cost(trained: dict[str, Any], settings: TrainSettings) -> bool:
     """Whether a model was trained with settings whose steps cost the same."""
-    return all(
-        trained.get(name) == (list(value) if isinstance(value := getattr(settings, name), tuple) else value)
-        for name in _COSTS
-    )
+    plain = as_plain(settings)
+    return all(trained.get(name) == plain[name] for name in _COSTS)

@@ -14,16 +14,15 @@ def video(make_video: Callable[..., Any]) -> Any:
 
 
 def test_captions_grow_and_equal_spans_are_kept_once(video: Any) -> None:
-    clips = caption_clips(video, ClipRules(min_seconds=3.0))
+    clips = caption_clips(video, ClipRules(min_clip_seconds=3.0))
     assert [(clip.start, clip.end) for clip in clips] == [(0, 4), (9, 12)]
     assert [clip.text for clip in clips] == ["peel it chop it", "stir well"]
     assert clips[0].words == ("peel", "it", "chop", "it")
 
 
 def test_the_chosen_captions_words_come_first(video: Any) -> None:
-    (clip,) = [clip for clip in caption_clips(video, ClipRules(min_seconds=9.0)) if clip.start == 0 and clip.end == 12][
-        :1
-    ]
+    clips = caption_clips(video, ClipRules(min_clip_seconds=9.0))
+    clip = next(clip for clip in clips if clip.start == 0 and clip.end == 12)
     assert clip.words[:2] == ("peel", "it") and clip.text == "peel it chop it stir well"
 
 

@@ -1,13 +1,13 @@
 """Settings: one dataclass gives the YAML keys, the flags and the help."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
 
-from pipeline.core.config import add_flags, as_plain, convert, field_help, from_mapping, load_yaml
+from pipeline.core.config import add_flags, as_plain, command_line, convert, from_mapping, load_yaml, settings_in
 from pipeline.core.errors import InputError
 
 
@@ -46,6 +46,27 @@ class Settings(Base):
             raise ValueError("batch_size is too large")
 
 
+@dataclass(frozen=True)
+class Part:
+    depth: int = 2
+    """How deep."""
+    inner: int = field(default=7, metadata={"flag": False})
+    """What the program works out."""
+
+    def __post_init__(self) -> None:
+        if self.depth < 0:
+            raise ValueError("depth is below 0")
+
+
+@dataclass(frozen=True)
+class Whole:
+    name: str
+    """Whose."""
+    part: Part = Part()
+    last: bool = True
+    """Its end."""
+
+
 def made(**values: Any) -> Settings:
     return from_mapping(Settings, {"folder": "f"} | values, "here")
 
@@ -57,8 +78,8 @@ def parsed(*arguments: str) -> dict[str, Any]:
 
 
 def test_help_is_the_text_below_each_field() -> None:
-    texts = field_help(Settings)
-    assert texts["folder"] == "Where it all goes." and texts["rate"] == "How fast."
+    known = settings_in(Settings)
+    assert known["folder"].help == "Where it all goes." and known["rate"].help == "How fast."
     parser = argparse.ArgumentParser()
     add_flags(parser, Settings)
     text = " ".join(parser.format_help().split())
@@ -89,6 +110,22 @@ def test_settings_go_there_and_back() -> None:
     settings = made(spare="s", sizes="1,2", fast="yes")
     assert from_mapping(Settings, as_plain(settings), "again") == settings
     assert as_plain(settings)["folder"] == "f" and as_plain(settings)["sizes"] == [1, 2]
+
+
+def test_settings_nested_in_others_are_flat_outside() -> None:
+    whole = from_mapping(Whole, {"name": "n", "depth": "5"}, "here")
+    assert whole == Whole("n", Part(depth=5)) and as_plain(whole) == {"name": "n", "depth": 5, "last": True}
+    assert from_mapping(Whole, as_plain(whole), "again") == whole
+    assert command_line("stage", whole) == "mcn stage --name n --depth 5"
+    parser = argparse.ArgumentParser()
+    add_flags(parser, Whole)
+    assert vars(parser.parse_args(["--depth", "3"])) == {"depth": "3"}
+    assert "--depth DEPTH How deep. (default: 2)" in " ".join(parser.format_help().split())
+    for name, named in (("inner", "unknown setting 'inner'"), ("part", "unknown setting 'part'")):
+        with pytest.raises(InputError, match=named):
+            from_mapping(Whole, {"name": "n", name: 1}, "here")
+    with pytest.raises(InputError, match="^here: depth is below 0$"):
+        from_mapping(Whole, {"name": "n", "depth": -1}, "here")
 
 
 def test_flags_come_before_yaml_before_preset_before_defaults() -> None:

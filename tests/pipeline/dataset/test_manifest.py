@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def model(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("manifest") / "model"
-    run(TrainSettings(planted.manifest, out, **SMALL))
+    run(TrainSettings.flat(manifest=planted.manifest, out=out, **SMALL))
     return out
 
 
@@ -51,7 +51,7 @@ def test_the_ids_are_there_before_the_first_step(planted: Any, tmp_path: Path, m
 
     monkeypatch.setattr("pipeline.training.trainer.Trainer.train", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(TrainSettings(planted.manifest, tmp_path / "model", **SMALL))
+        run(TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "model", **SMALL))
     assert len((tmp_path / "model" / "videos.txt").read_text().splitlines()) == 12
 
 
@@ -102,7 +102,7 @@ def test_splits_without_a_video_are_refused(planted: Any, model: Path, tmp_path:
     split.write_text("video_id,split\n" + "".join(f"{i},heldout\n" for i in planted.videos))
     freeze(FreezeSettings(planted.folder, "nothing", split=split))
     with pytest.raises(InputError, match=r"nothing\.json: 0 videos to train on"):
-        run(TrainSettings(planted.folder / "manifests" / "nothing.json", tmp_path / "model", **SMALL))
+        run(TrainSettings.flat(manifest=planted.folder / "manifests" / "nothing.json", out=tmp_path / "model", **SMALL))
     assert not (tmp_path / "model").exists()
 
 
@@ -146,7 +146,7 @@ def test_a_manifest_goes_on_serving_while_the_data_set_grows(
     more = make_dataset(tmp_path / "more", [make_video("another0000", [(0, 2, "now")], streams=streams)], shards=1)
     for place, suffix in (("plans", "json"), ("shards", "h5"), ("shards", "json")):
         shutil.copy(more / place / f"000000.{suffix}", grown / place / f"000007.{suffix}")
-    run(TrainSettings(grown / "manifests" / "planted.json", tmp_path / "model", **SMALL))
+    run(TrainSettings.flat(manifest=grown / "manifests" / "planted.json", out=tmp_path / "model", **SMALL))
     one, two = (load_checkpoint(folder)["model"] for folder in (model, tmp_path / "model"))
     assert all((one[name] == two[name]).all() for name in one)
     assert (tmp_path / "model" / "videos.txt").read_bytes() == (model / "videos.txt").read_bytes()

@@ -29,7 +29,7 @@ def models(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """Models hardly trained, so that their scores are all over the place."""
     folder = tmp_path_factory.mktemp("localization")
     for scheme in ("shared", "disjoint", "video-audio"):
-        run(TrainSettings(planted.manifest, folder / scheme, device="cpu", scheme=scheme, **SIZES))
+        run(TrainSettings.flat(manifest=planted.manifest, out=folder / scheme, device="cpu", scheme=scheme, **SIZES))
     return {scheme: folder / scheme for scheme in ("shared", "disjoint", "video-audio")}
 
 
@@ -230,7 +230,11 @@ def test_seconds_without_a_frame_score_lowest_and_count(
     videos = [make_video(f"video{n:06d}", captions, 4.0, n, masked=masked[n]) for n in range(4)]
     folder = make_dataset(tmp_path / "dataset", videos, make_vectors(list("abcd")))
     manifest = folder / "manifests" / "all.json"
-    run(TrainSettings(manifest, tmp_path / "model", device="cpu", **SIZES | {"min_clip_seconds": 0, "epochs": 1}))
+    run(
+        TrainSettings.flat(
+            manifest=manifest, out=tmp_path / "model", device="cpu", **SIZES | {"min_clip_seconds": 0, "epochs": 1}
+        )
+    )
     annotations = tmp_path / "annotations.csv"
     annotations.write_text(HEAD + "".join(f"{v.video_id},0,0,0,2,a b\n" for v in videos))
     settings = LocalizationSettings(

@@ -25,7 +25,7 @@ def model(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model hardly trained, so that its ranks are all over the place."""
     out = tmp_path_factory.mktemp("evaluate") / "model"
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2}
-    run(TrainSettings(planted.manifest, out, device="cpu", scheme="disjoint", **sizes))
+    run(TrainSettings.flat(manifest=planted.manifest, out=out, device="cpu", scheme="disjoint", **sizes))
     return out
 
 
@@ -100,7 +100,7 @@ def embedded_one_by_one(known: Any, folder: Path, videos: list[Any]) -> dict[str
 @pytest.mark.parametrize("scheme", ["shared", "disjoint", "fine-and-coarse", "fine-and-coarse-mmv"])
 def test_every_direction_that_the_spaces_allow_is_scored(planted: Any, tmp_path: Path, scheme: str) -> None:
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
-    run(TrainSettings(planted.manifest, tmp_path / "model", device="cpu", scheme=scheme, **sizes))
+    run(TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "model", device="cpu", scheme=scheme, **sizes))
     settings = RetrievalSettings(checkpoint=tmp_path / "model", clips=planted.clips, out=tmp_path / "out", bootstrap=5)
     detail = evaluate.run(settings).detail
     videos = [video for i, video in planted.videos.items() if i.startswith("heldout")]
@@ -221,7 +221,11 @@ def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
     folder = make_dataset(tmp_path / "dataset", videos, vectors)
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
     sizes["min_clip_seconds"] = 0
-    run(TrainSettings(folder / "manifests" / "all.json", tmp_path / "model", device="cpu", seed=3, **sizes))
+    run(
+        TrainSettings.flat(
+            manifest=folder / "manifests" / "all.json", out=tmp_path / "model", device="cpu", seed=3, **sizes
+        )
+    )
     clips = [(video, caption) for video in videos for caption in video.captions]
     texts = ["zzz" if n == 5 else caption.text for n, (_, caption) in enumerate(clips)]
     lines = [f"{v.video_id},{c.start},{c.end},{text}\n" for (v, c), text in zip(clips, texts, strict=True)]

@@ -315,7 +315,7 @@ def test_a_scheme_of_fixed_widths_has_as_many_parameters_as_it_has(done: Any, pl
     train = replace(settings.train_settings(settings.arms[0], 1, settings.out), scheme=str(scheme))
     dataset = FeatureDataset(planted.manifest)
     own = parameters(train, dataset, 16)
-    assert width_for(own, train, dataset, 16) == train.width
+    assert width_for(own, train, dataset, 16) == train.network.width
     with pytest.raises(InputError, match="its spaces state their own"):
         width_for(own + 1, train, dataset, 16)
 

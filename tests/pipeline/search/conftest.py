@@ -42,7 +42,11 @@ def trained(
     dataset = make_dataset(folder / "dataset", list(videos.values()), planted.vectors, SHARDS)
     manifest = manifest_path(dataset, "all")
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2}
-    run(TrainSettings(manifest, folder / "model", device="cpu", scheme="disjoint", min_clip_seconds=3.0, **sizes))
+    run(
+        TrainSettings.flat(
+            manifest=manifest, out=folder / "model", device="cpu", scheme="disjoint", min_clip_seconds=3.0, **sizes
+        )
+    )
     return Trained(folder / "model", manifest, videos, planted.vectors)
 
 

@@ -208,7 +208,7 @@ def test_a_shard_that_vanishes_is_told_of_as_without_workers(folder: Path, fault
     assert len(messages) == 1 and len(messages.pop().splitlines()) == 1
 
 
-NO_SHORTEST = ClipRules(min_seconds=0.0)
+NO_SHORTEST = ClipRules(min_clip_seconds=0.0)
 SHARDS = [[f"video{shard}{n:05d}" for n in range(5 + shard % 3)] for shard in range(10)]
 IDS = [video_id for shard in SHARDS for video_id in shard]
 
@@ -328,12 +328,12 @@ def test_words_without_a_vector_are_left_out(dataset: FeatureDataset, planted: A
 def test_grown_clips_begin_with_the_words_of_the_caption_drawn(dataset: FeatureDataset, planted: Any) -> None:
     video = planted.videos["train000003"]
     seeds = spans(drawn(dataset, planted))
-    for seed, clip in zip(seeds, drawn(dataset, planted, rules=ClipRules(min_seconds=6.0)), strict=True):
+    for seed, clip in zip(seeds, drawn(dataset, planted, rules=ClipRules(min_clip_seconds=6.0)), strict=True):
         assert clip.end - clip.start >= 6 and clip.start <= seed[0] < seed[1] <= clip.end
         inside = [c for c in video.captions if clip.start <= c.start and c.end <= clip.end]
         order = sorted(inside, key=lambda c: (c.start != seed[0], c.start))
         assert spoken(clip, planted) == [word for caption in order for word in caption.text.split()]
-        assert len(drawn(dataset, planted, rules=ClipRules(min_seconds=6.0, max_words=4))[0].words) == 4
+        assert len(drawn(dataset, planted, rules=ClipRules(min_clip_seconds=6.0, max_words=4))[0].words) == 4
 
 
 def test_permuting_keeps_all_captions_and_changes_whose_they_are(dataset: FeatureDataset, planted: Any) -> None:

@@ -107,7 +107,7 @@ SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "qu
 
 
 def trained(planted: Any, out: Path, **changed: Any) -> Path:
-    train(TrainSettings(planted.manifest, out, device="cpu", **SIZES | changed))
+    train(TrainSettings.flat(manifest=planted.manifest, out=out, device="cpu", **SIZES | changed))
     return out
 
 

@@ -107,7 +107,7 @@ def test_a_run_of_two_processes_is_that_of_one_and_may_be_gone_on_with_by_one(
     for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_JOB_NAME", "study")
-    alone = TrainSettings(planted.manifest, tmp_path / "alone", **SMALL)
+    alone = TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "alone", **SMALL)
     run(alone)
     shared = dataclasses.replace(alone, out=tmp_path / "shared", devices=2)
     report = run(shared)
@@ -129,7 +129,7 @@ def test_what_processes_refuse_is_one_line(planted: Any, tmp_path: Path) -> None
         ({"streams": ("resnet50",)}, "no video stream 'resnet50'; it has: resnet152"),
         ({"clusters": 25, "queue_rows": 0, "epochs": 1}, "at least 25 clips"),
     ):
-        bad = TrainSettings(planted.manifest, tmp_path / "bad", **SMALL | {"devices": 2} | change)
+        bad = TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "bad", **SMALL | {"devices": 2} | change)
         with pytest.raises(InputError, match=named) as refused:
             run(bad)
         assert "\n" not in str(refused.value)
@@ -137,7 +137,7 @@ def test_what_processes_refuse_is_one_line(planted: Any, tmp_path: Path) -> None
 
 def test_a_batch_that_can_not_be_shared_is_refused(planted: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_videos 4 can't be shared by 3 processes"):
-        TrainSettings(planted.manifest, tmp_path, **SMALL | {"devices": 3})
+        TrainSettings.flat(manifest=planted.manifest, out=tmp_path, **SMALL | {"devices": 3})
 
 
 def test_several_machines_want_a_starter(planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_several_machines_want_a_starter(planted: Any, tmp_path: Path, monkeypat
         monkeypatch.delenv(name, raising=False)
     assert not started_from_outside()
     with pytest.raises(InputError, match="start `mcn train` by torchrun or srun"):
-        run(TrainSettings(planted.manifest, tmp_path, **SMALL | {"nodes": 2}))
+        run(TrainSettings.flat(manifest=planted.manifest, out=tmp_path, **SMALL | {"nodes": 2}))
     monkeypatch.setenv("SLURM_NTASKS", "4")
     assert not started_from_outside(), "sbatch says so before anything is started"
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")

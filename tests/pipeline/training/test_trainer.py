@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from extractors.weights import load_weights
-from pipeline.core.config import from_mapping
+from pipeline.core.config import as_plain, from_mapping
 from pipeline.core.errors import InputError
 from pipeline.training.checkpoint import load_checkpoint, model_from
 from pipeline.training.settings import TrainSettings, find_scheme
@@ -35,9 +35,13 @@ SMALL: dict[str, Any] = {
 }
 
 
+def changed(settings: TrainSettings, **values: Any) -> TrainSettings:
+    return TrainSettings.flat(**as_plain(settings) | values)
+
+
 @pytest.fixture
 def small(planted: Any, tmp_path: Path) -> TrainSettings:
-    return TrainSettings(planted.manifest, tmp_path / "model", **SMALL)
+    return TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "model", **SMALL)
 
 
 def begun(settings: TrainSettings) -> Trainer:
@@ -45,7 +49,7 @@ def begun(settings: TrainSettings) -> Trainer:
 
 
 def test_the_published_schedule_by_hand(small: TrainSettings) -> None:
-    cosine = dataclasses.replace(small, schedule="warm-up-cosine", warm_up_steps=10, learning_rate=0.5)
+    cosine = changed(small, schedule="warm-up-cosine", warm_up_steps=10, learning_rate=0.5)
     rates = [learning_rate_at(cosine, step, 30) for step in range(30)]
     assert rates[:11] == pytest.approx([0.05 * step for step in range(11)])
     assert rates[20] == pytest.approx(0.25) and rates[15] == pytest.approx(0.25 + 0.25 * math.sqrt(0.5))
@@ -54,7 +58,7 @@ def test_the_published_schedule_by_hand(small: TrainSettings) -> None:
 
 
 def test_the_optimiser_follows_the_schedule(small: TrainSettings) -> None:
-    warm = dataclasses.replace(small, schedule="warm-up-cosine", warm_up_steps=4)
+    warm = changed(small, schedule="warm-up-cosine", warm_up_steps=4)
     training = begun(warm)
     before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
     training._step(training.data.batches.batch(0, 0))
@@ -67,7 +71,7 @@ def test_the_optimiser_follows_the_schedule(small: TrainSettings) -> None:
 
 @pytest.mark.parametrize(("restart", "batches"), [(False, 6), (True, 3)])
 def test_clusters_live_on_or_begin_anew_with_each_epoch(small: TrainSettings, restart: bool, batches: int) -> None:
-    run(dataclasses.replace(small, restart_clusters=restart))
+    run(changed(small, restart_clusters=restart))
     queues = load_checkpoint(small.out)["queues"]
     assert int(queues["shared.batches"]) == batches and int(queues["shared.filled"]) == 64
 
@@ -89,7 +93,7 @@ def test_held_out_scores_are_those_of_a_plain_ranking(small: TrainSettings) -> N
         ranks.append(1 + higher + equal / 2)
     assert found["heldout/median rank"] == pytest.approx(float(np.median(ranks)))
     assert 0 <= found["heldout/R@1"] <= found["heldout/R@5"] <= found["heldout/R@10"] <= 1
-    assert begun(dataclasses.replace(small, heldout_clips=0)).data.heldout.scores(model, torch.device("cpu")) == {}
+    assert begun(changed(small, heldout_clips=0)).data.heldout.scores(model, torch.device("cpu")) == {}
 
 
 @pytest.fixture
@@ -107,7 +111,7 @@ def heard(
 
 
 def test_davenet_inside_learns_from_the_logmel(small: TrainSettings, heard: Path) -> None:
-    inside = dataclasses.replace(
+    inside = changed(
         small, manifest=heard, audio_from="logmel", logmel_frames=48, epochs=1, clips_per_video=2, clusters=2
     )
     start = begun(inside).model.state_dict()
@@ -132,13 +136,13 @@ def test_davenet_alone_gives_weights_that_the_extractor_takes(small: TrainSettin
 
 @pytest.mark.parametrize("scheme", ["disjoint", "shared"])
 def test_davenet_alone_takes_no_scheme_with_text(small: TrainSettings, heard: Path, scheme: str) -> None:
-    asked = dataclasses.replace(small, manifest=heard, model="davenet", audio_from="logmel", scheme=scheme)
+    asked = changed(small, manifest=heard, model="davenet", audio_from="logmel", scheme=scheme)
     with pytest.raises(InputError, match=f"scheme {scheme}: model davenet is trained on sound and pictures alone"):
         run(asked)
 
 
 def test_streams_are_looked_at_before_anything_is_copied(small: TrainSettings, tmp_path: Path) -> None:
-    asked = dataclasses.replace(small, streams=("resnext101",), stage_to=tmp_path / "copies")
+    asked = changed(small, streams=("resnext101",), stage_to=tmp_path / "copies")
     with pytest.raises(InputError, match="no video stream 'resnext101'; it has: resnet152"):
         run(asked)
     assert not (tmp_path / "copies").exists()
@@ -164,7 +168,7 @@ def test_rows_or_logmel_that_were_not_stored_are_missed_in_one_line(
     video = make_video("video000000", [(0.0, 2.0, "a")])
     identity = make_identity({name: rows.shape[1] for name, rows in video.video.items()}, store="davenet")
     folder = make_dataset(tmp_path / "dataset", [video], make_vectors(["a"]), shards=1, identity=identity)
-    asked = dataclasses.replace(small, manifest=folder / "manifests" / "all.json", audio_from="logmel")
+    asked = changed(small, manifest=folder / "manifests" / "all.json", audio_from="logmel")
     with pytest.raises(InputError, match="extracted with --audio-store davenet.*extract with --audio-store both"):
         run(asked)
 
@@ -178,12 +182,12 @@ def test_the_published_preset_is_what_the_published_command_says() -> None:
     model = made.model_settings(scheme, (2048, 2048), 300)
     assert (model.audio_from, model.zeros_for_missing, model.detach_targets) == ("logmel", True, False)
     assert (model.mask_padding_words, model.own_frames_in_training, model.reconstruction_hidden) == (False, False, 1024)
-    clusters, losses, rules = made.cluster_settings(), made.losses(), made.clip_rules(scheme)
+    clusters, losses, rules = made.clustering, made.loss, made.clip_rules(scheme)
     assert (clusters.clusters, clusters.queue_rows, clusters.refit_every) == (256, 20 * 16 * 128, 20)
     assert clusters.labels_before_update and clusters.queue_only_when_full
     assert not clusters.reseed_dead and not clusters.spread_start
     assert (losses.cluster_weight, losses.reconstruction_weight) == (1 / 3, 50) and losses.margin == 0.001
-    assert (made.restart_clusters, made.term_weights, made.chunk) == (True, "sum", 1024)
+    assert (made.restart_clusters, losses.term_weights, made.chunk) == (True, "sum", 1024)
     assert (losses.temperature, losses.normalise, losses.directions, losses.mask_same_video) == (
         1,
         False,
@@ -192,15 +196,15 @@ def test_the_published_preset_is_what_the_published_command_says() -> None:
     )
     assert rules.word_order == "absorbed"
     assert (rules.bounds, rules.clamp_logmel_start, rules.logmel_padding) == ("inclusive", False, "loudest")
-    assert (rules.logmel_frames, rules.min_seconds, rules.max_words) == (1000, 10.0, 20)
+    assert (rules.logmel_frames, rules.min_clip_seconds, rules.max_words) == (1000, 10.0, 20)
     kept = from_mapping(TrainSettings, values | {"width": 64}, "")
-    assert kept.width == 64 and not kept.detach_targets
+    assert kept.network.width == 64 and not kept.network.detach_targets
 
 
 def test_clips_that_are_all_too_short_are_refused(small: TrainSettings) -> None:
-    run(dataclasses.replace(small, min_clip_seconds=16.0, epochs=1))  # captions of 8 x 2 s
+    run(changed(small, min_clip_seconds=16.0, epochs=1))  # captions of 8 x 2 s
     with pytest.raises(InputError, match=r"the longest span of captions takes 16.0 s, --min-clip-seconds is 16.5"):
-        run(dataclasses.replace(small, min_clip_seconds=16.5, out=small.out / "short"))
+        run(changed(small, min_clip_seconds=16.5, out=small.out / "short"))
 
 
 def test_a_preset_of_nothing_is_refused() -> None:

@@ -67,7 +67,11 @@ def factors(
     dataset = make_dataset(folder / "dataset", videos, words)
     sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 16, "clusters": 4, "queue_rows": 16, "epochs": 2}
     manifest = dataset / "manifests" / "all.json"
-    train(TrainSettings(manifest, folder / "model", device="cpu", min_clip_seconds=0, standardise=True, **sizes))
+    train(
+        TrainSettings.flat(
+            manifest=manifest, out=folder / "model", device="cpu", min_clip_seconds=0, standardise=True, **sizes
+        )
+    )
     lists = {
         "truth.csv": truth,
         "ids.csv": ids,
