@@ -136,7 +136,7 @@ def test_what_processes_refuse_is_one_line(planted: Any, tmp_path: Path) -> None
 
 
 def test_a_batch_that_can_not_be_shared_is_refused(planted: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch_videos 4 can't be shared by 3 processes"):
+    with pytest.raises(InputError, match="batch_videos 4 can't be shared by 3 processes"):
         TrainSettings.flat(manifest=planted.manifest, out=tmp_path, **SMALL | {"devices": 3})
 
 

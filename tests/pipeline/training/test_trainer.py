@@ -126,7 +126,7 @@ def test_davenet_inside_learns_from_the_logmel(small: TrainSettings, heard: Path
 def test_davenet_alone_gives_weights_that_the_extractor_takes(small: TrainSettings, heard: Path) -> None:
     values = {name: value for name, value in SMALL.items()} | {"clips_per_video": 2, "epochs": 1, "logmel_frames": 48}
     alone = from_mapping(TrainSettings, values | {"manifest": heard, "out": small.out, "model": "davenet"}, "")
-    assert (alone.scheme, alone.audio_from, alone.cluster_weight) == ("video-audio", "logmel", 0.0)
+    assert (alone.scheme, alone.network.audio_from, alone.loss.cluster_weight) == ("video-audio", "logmel", 0.0)
     report = run(alone)
     weights = load_weights("davenet", Path(report.detail["davenet"]))
     trained = load_checkpoint(small.out)["model"]
@@ -178,7 +178,7 @@ def test_the_published_preset_is_what_the_published_command_says() -> None:
     made = from_mapping(TrainSettings, values, "")
     scheme = find_scheme(made.scheme)
     assert (made.batch_videos, made.clips_per_video, made.epochs, made.learning_rate) == (128, 32, 30, 0.0001)
-    assert (made.width, made.warm_up_steps, made.schedule) == (6144, 5000, "warm-up-cosine")
+    assert (made.network.width, made.warm_up_steps, made.schedule) == (6144, 5000, "warm-up-cosine")
     model = made.model_settings(scheme, (2048, 2048), 300)
     assert (model.audio_from, model.zeros_for_missing, model.detach_targets) == ("logmel", True, False)
     assert (model.mask_padding_words, model.own_frames_in_training, model.reconstruction_hidden) == (False, False, 1024)

@@ -13,7 +13,7 @@ from models.batch_step import BatchStep
 from models.clips import ClipInputs
 from models.settings import ClusterSettings
 from pipeline.cli import main, parse
-from pipeline.core.config import from_mapping
+from pipeline.core.config import as_plain, from_mapping
 from pipeline.core.files import digest_of_json, write_json
 from pipeline.core.ledger import LedgerWriter
 from pipeline.core.records import Outcome
@@ -193,10 +193,9 @@ def test_a_trained_models_report_is_taken_where_its_steps_cost_the_same(tmp_path
     path = study(tmp_path)
     values = yaml.safe_load(path.read_text())["train"]
     made = from_mapping(TrainSettings, values | {"manifest": "m", "out": "o"}, "")
-    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(made).items() if name != "losses"}
+    settings = as_plain(made)
     for scheme, width in (("shared", 16), ("disjoint", 32)):
         report = {"done": 3, "seconds": 60.0, "detail": {"videos": 105, "settings": settings | {"width": width}}}
-        report["detail"]["settings"] |= {"manifest": "m", "out": "o"}
         write_json(tmp_path / f"run/models/{scheme}-seed1/train.json", report)
     found = figures_of(EstimateSettings(path, probe_seconds=0, ids=1000))
     assert found["train shared-seed1", "seconds a step"]["value"] == 60 / (3 * 10)
