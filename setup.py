@@ -20,6 +20,7 @@ setup(
     entry_points={"console_scripts": ["mcn = pipeline.cli:main"]},
     install_requires=[
         "apache-beam==2.77.*",
+        "argcomplete>=3",
         "av>=18",
         # decord publishes no wheel for macOS; eva-decord is the same decoder built for it.
         "decord==0.6.0; sys_platform != 'darwin'",

@@ -1,8 +1,7 @@
 """Beam's options, checked against Beam's own list: Beam itself drops a misspelt one with no more than a log line."""
 
-import difflib
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import (
@@ -25,10 +24,10 @@ class _Parser(_BeamArgumentParser):
         raise InputError(f"Beam option: {message}")
 
 
-def check_beam_arguments(arguments: Sequence[str], own_flags: Iterable[str] = ()) -> str:
+def check_beam_arguments(arguments: Sequence[str]) -> str:
     """Raise InputError for an option or runner that Beam doesn't know (naming the nearest), or a value it refuses.
 
-    `own_flags`, such as `--out`, are the command's own and may be the nearest. Returns the runner's name.
+    Returns the runner's name.
     """
     parser = _known_options(" ".join(arguments))
     parsed, unknown = parser.parse_known_args(list(arguments))
@@ -37,7 +36,7 @@ def check_beam_arguments(arguments: Sequence[str], own_flags: Iterable[str] = ()
         known = [name for action in parser._actions for name in action.option_strings]
         if not flag.startswith("--"):
             raise InputError(f"unexpected argument {flag!r}: options look like --name value; see --help")
-        raise InputError(f"unknown option {flag!r}; {_nearest(flag, [*known, *own_flags])}")
+        raise InputError(f"unknown option {flag!r}; {suggest(flag, known)}")
     return _checked_runner(parsed.runner)
 
 
@@ -98,13 +97,6 @@ def _checked_runner(name: str | None) -> str:
     if runner is None:
         raise InputError(f"--runner={name}: unknown runner; {suggest(name, [*aliases.values()])}")
     return name
-
-
-def _nearest(flag: str, known: Iterable[str]) -> str:
-    # Beam writes words with "_", this command with "-": the separator must not count as a difference.
-    names = {name.replace("-", "_").strip("_"): name for name in known}
-    near = difflib.get_close_matches(flag.replace("-", "_").strip("_"), names, n=1)
-    return f"did you mean {names[near[0]]!r}?" if near else "see --help and the options of your Beam runner"
 
 
 def runner_name(options: PipelineOptions) -> str:

@@ -39,6 +39,20 @@ class Command:
         return work(settings, beam_arguments) if self.beam else work(settings)
 
 
+FLAG_GROUPS = {
+    "data": "manifest ids media captions clips annotations steps classes truth sounds checkpoint dataset embeddings "
+    "split exclude sample weights davenet_weights word_vectors permute_captions heldout_clips".split(),
+    "model": "model scheme network initial_weights share_initial_weights".split(),
+    "loss": ["loss"],
+    "clusters": ["clustering", "restart_clusters"],
+    "hardware": "device devices nodes gpus precision workers processes part memory stage_to stage_budget".split(),
+    "output": "out draw thumbnails json public save_every log_every".split(),
+}
+"""Titles in `--help`, and the settings, or nested classes of settings, below each; others stand below the stage's."""
+
+OUTPUTS = ("out", "draw", "thumbnails", "stage_to")
+"""Settings that name what is written: every other path must exist before a stage begins."""
+
 COMMANDS = {
     "sample": Command(
         "pipeline.sample.make",

@@ -13,9 +13,10 @@ import shlex
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, Union
 
 import yaml
@@ -24,7 +25,7 @@ from pipeline.core.errors import InputError, suggest
 
 Settings = TypeVar("Settings")
 
-_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Setting:
     default: Any
     """`dataclasses.MISSING` where it must be given."""
     help: str
+    parent: str = ""
+    """The field that holds it, where it is nested."""
 
     @property
     def flag(self) -> str:
@@ -55,7 +58,8 @@ def settings_in(settings_class: type) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     for field in _set_by_users(settings_class):
         if dataclasses.is_dataclass(hints[field.name]):
-            settings |= settings_in(hints[field.name])
+            nested = settings_in(hints[field.name])
+            settings |= {name: dataclasses.replace(setting, parent=field.name) for name, setting in nested.items()}
         else:
             settings[field.name] = Setting(field.name, hints[field.name], field.default, texts.get(field.name, ""))
     return settings
@@ -76,9 +80,9 @@ def _field_docs(settings_class: type) -> dict[str, str]:
     return texts
 
 
-def convert(value: Any, wanted: Any, name: str) -> Any:
-    """Turn a YAML value or a flag's text into the type `wanted`; InputError names `name` and what would do."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+def convert(value: Any, to: Any, name: str) -> Any:
+    """Turn a YAML value or a flag's text into the type `to`; InputError names `name` and what would do."""
+    origin, arguments = typing.get_origin(to), typing.get_args(to)
     if origin in (Union, types.UnionType):
         if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
             return None
@@ -91,33 +95,29 @@ def convert(value: Any, wanted: Any, name: str) -> Any:
     if origin is tuple:
         items = [item for item in value.split(",") if item] if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
-            raise InputError(f"{name}: a list is wanted, not {value!r}")
+            raise InputError(f"{name}: expected a list, got {value!r}")
         return tuple(convert(item, arguments[0], name) for item in items)
-    found = _convert_plain(value, wanted)
-    if found is None:
-        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}[wanted]
-        raise InputError(f"{name}: {kind} is wanted, not {value!r}")
-    return found
-
-
-def _convert_plain(value: Any, wanted: Any) -> Any:
-    """The value as bool, Path, str, int or float, or None if it isn't one."""
-    if wanted is bool or isinstance(value, bool):
-        if wanted is bool and isinstance(value, str) and value.lower() in _TRUE | _FALSE:
-            return value.lower() in _TRUE
-        return value if wanted is bool and isinstance(value, bool) else None
-    if wanted is Path:
-        usable = isinstance(value, str | Path) and str(value) and "\0" not in str(value)
-        return Path(value).expanduser() if usable else None
-    if not isinstance(value, str | int | float):
-        return None
-    if wanted is str:
-        return str(value)
     try:
-        number = wanted(value)
-        return number if math.isfinite(number) and (isinstance(value, str) or number == value) else None
-    except (ValueError, OverflowError):
-        return None
+        return _convert_plain(value, to)
+    except (AttributeError, KeyError, OverflowError, ValueError):
+        kind = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path"}[to]
+        raise InputError(f"{name}: expected {kind}, got {value!r}") from None
+
+
+def _convert_plain(value: Any, to: Any) -> Any:
+    """The value as bool, Path, str, int or float; raises if it isn't one."""
+    if to is bool:
+        return value if isinstance(value, bool) else _BOOLEANS[value.lower()]
+    if isinstance(value, bool) or not isinstance(value, str | Path if to is Path else str | int | float):
+        raise ValueError
+    if to is Path:
+        if not str(value) or "\0" in str(value):
+            raise ValueError
+        return Path(value).expanduser()
+    converted = to(value)
+    if to is not str and not (math.isfinite(converted) and (isinstance(value, str) or converted == value)):
+        raise ValueError
+    return converted
 
 
 def from_mapping(
@@ -144,7 +144,7 @@ def from_mapping(
     for name, setting in known.items():
         if setting.default is dataclasses.MISSING and name not in converted:
             raise InputError(
-                f"{where}: {name.upper() if name in positional else setting.flag} is needed: {setting.help}"
+                f"{where}: {name.upper() if name in positional else setting.flag} is required: {setting.help}"
             )
     try:
         return _nested(settings_class, converted)
@@ -163,23 +163,47 @@ def _nested(settings_class: type, values: Mapping[str, Any]) -> Any:
     return settings_class(**own)
 
 
-def add_flags(parser: argparse.ArgumentParser, settings_class: type, positional: Sequence[str] = ()) -> None:
-    """One flag per field, save those in `positional`, which are given by their place.
+def add_flags(
+    parser: argparse.ArgumentParser,
+    settings_class: type,
+    positional: Sequence[str] = (),
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> None:
+    """One flag per setting, save those in `positional`, which are given by their place.
 
-    What is not given leaves no trace in the parsed namespace.
+    `groups` are titles in the help, each with the settings, and fields of nested settings classes, below it; others
+    stand below the parser's name. What is not given leaves no trace in the parsed namespace.
     """
+    titles = {name: title for title, names in groups.items() for name in names}
+    sections = {title: parser.add_argument_group(title) for title in (*groups, parser.prog)}
     for name, setting in settings_in(settings_class).items():
-        default = "" if setting.default in (dataclasses.MISSING, None, "") else f" (default: {setting.default})"
-        options: dict[str, Any] = {"help": (setting.help + default).replace("%", "%%"), "default": argparse.SUPPRESS}
+        remark = "" if setting.default in (None, "", ()) else f" (default: {_typed(setting.default)})"
+        remark = " (required)" if setting.default is dataclasses.MISSING else remark
+        options: dict[str, Any] = {"help": (setting.help + remark).replace("%", "%%"), "default": argparse.SUPPRESS}
+        choices = typing.get_args(setting.type) if typing.get_origin(setting.type) is Literal else ()
+        section: Any = sections[titles.get(name) or titles.get(setting.parent) or parser.prog]
         if name in positional:
             several = typing.get_origin(setting.type) is tuple
-            parser.add_argument(name, metavar=name.upper(), nargs="*" if several else "?", **options)
+            section = parser
+            options |= {"metavar": name.upper(), "nargs": "*" if several else "?"}
+        elif setting.type is bool:
+            options |= {"dest": name, "nargs": "?", "const": "true"}
+        else:
+            options |= {"dest": name, "metavar": "{" + ",".join(choices) + "}" if choices else None}
+        action = section.add_argument(name if name in positional else setting.flag, **options)
+        action.completer = (lambda choices=choices, **_: choices) if choices else None  # argcomplete's
+
+
+def check_inputs(settings: Any, where: str, outputs: Container[str]) -> None:
+    """Raise InputError, beginning with `where`, for a path that does not exist, save settings named in `outputs`."""
+    settings_class: type = type(settings)
+    values = as_plain(settings)
+    for name, setting in settings_in(settings_class).items():
+        if name in outputs or Path not in (setting.type, *typing.get_args(setting.type)) or values[name] is None:
             continue
-        if setting.type is bool:
-            options |= {"nargs": "?", "const": "true"}
-        if typing.get_origin(setting.type) is Literal:
-            options["metavar"] = "{" + ",".join(map(str, typing.get_args(setting.type))) + "}"
-        parser.add_argument(setting.flag, dest=name, **options)
+        for path in values[name] if isinstance(values[name], list) else [values[name]]:
+            if not Path(path).exists():
+                raise InputError(f"{where}: {path}: no such file or folder; {name}: {setting.help}")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -187,7 +211,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --config wants a YAML file") from None
+        raise InputError(f"{path}: no such file; expected a YAML file") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -201,7 +225,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(f"{path}: settings are wanted as `name: value` lines")
+        raise InputError(f"{path}: expected settings as `name: value` lines")
     return value
 
 
@@ -234,5 +258,12 @@ def command_line(stage: str, settings: object, positional: Sequence[str] = ()) -
             continue
         words.append(setting.flag)
         if value is not True:
-            words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
+            words.append(_typed(value))
     return shlex.join(words)
+
+
+def _typed(value: Any) -> str:
+    """A value as one types it after its flag."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

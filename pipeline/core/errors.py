@@ -12,7 +12,10 @@ class InputError(Exception):
 
 
 def suggest(unknown: str, known: Iterable[str]) -> str:
-    """A phrase that names the known word nearest to `unknown`, or lists all of them if none is near."""
-    known = sorted(known)
-    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    """A phrase that names the known word nearest to `unknown`; if none is near, all of them, or --help where they are
+    many. `-` and `_` count as the same."""
+    names = {name.replace("-", "_").strip("_"): name for name in sorted(known)}
+    near = difflib.get_close_matches(unknown.replace("-", "_").strip("_"), names, n=1)
+    if near:
+        return f"did you mean {names[near[0]]!r}?"
+    return f"known: {', '.join(names.values())}" if len(names) < 40 else "see --help"

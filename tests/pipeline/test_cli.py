@@ -1,8 +1,11 @@
 """The command line: help, one-line errors that say how to mend them, and exit statuses that tell the truth."""
 
-import importlib
+import importlib.metadata
 import json
+import os
+import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 from pipeline.cli import main, parse
-from pipeline.commands import COMMANDS
+from pipeline.commands import COMMANDS, Command
 from pipeline.core.errors import InputError
 from pipeline.core.reporting import RunSummary
 
@@ -67,8 +70,104 @@ def test_every_flag_has_a_help_text(name: str) -> None:
 def test_the_overview_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text and command.summary in text for name, command in COMMANDS.items())
+    unwrapped = " ".join(text.split())
+    assert all(f"  {name} " in text and command.summary in unwrapped for name, command in COMMANDS.items())
     assert main([]) == 2 and capsys.readouterr().out == text
+    assert main(["help"]) == 0 and capsys.readouterr().out == text
+
+
+def test_help_and_version_are_words_of_their_own(capsys: pytest.CaptureFixture[str], refused: Refused) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mcn {importlib.metadata.version('mcn')}\n"
+    texts = []
+    for arguments in (["help", "probe"], ["probe", "--help"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] and "mcn probe" in texts[0]
+    assert "did you mean 'train'?" in refused("help", "trian")
+
+
+def test_flags_stand_in_groups_with_what_is_required_and_the_defaults_as_typed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert max(map(len, text.split("example:")[0].splitlines())) <= 72
+    titles = ("data", "model", "loss", "clusters", "hardware", "output", "mcn train")
+    parts = re.split(rf"\n({'|'.join(titles)}):\n", text)
+    groups = {title: " ".join(part.split()) for title, part in zip(parts[1::2], parts[2::2], strict=True)}
+    assert tuple(groups) == titles
+    assert "(required)" in groups["data"] and "(default: resnet152)" in groups["data"]
+    assert "--margin" in groups["loss"] and "--refit-every" in groups["clusters"] and "--width" in groups["model"]
+    assert "--precision" in groups["hardware"] and "--out" in groups["output"] and "--epochs" in groups["mcn train"]
+    assert "(default: true)" in groups["model"] and "(default: True)" not in text
+
+
+LIGHT = """
+import os, sys
+from pipeline.cli import main
+from pipeline.commands import COMMANDS
+for name, command in COMMANDS.items():
+    command.settings_class()
+    try:
+        main([*name.split(), "--help"])
+    except SystemExit:
+        pass
+assert main(["extract", "--media", ".", "--out", "o", "--feature-fp", "1"]) == 2
+assert main(["download", "--ids", "i", "--out", "o", "--runer=DirectRunner"]) == 2
+assert main(["train", "--manifest", "missing.json", "--out", "o"]) == 2
+print([name for name in ("torch", "gensim", "apache_beam") if name in sys.modules], file=sys.stderr)
+"""
+
+
+def test_settings_help_and_refusals_load_no_library_of_the_work() -> None:
+    answer = subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True)
+    *refusals, loaded = answer.stderr.splitlines()
+    assert loaded == "[]", answer.stderr
+    for line, named in zip(refusals, ("'--feature-fps'?", "'--runner'?", "missing.json: no such file"), strict=True):
+        assert named in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--out", "o", "--manifest"),
+        ("export", "--out", "o"),
+        ("download", "--out", "o", "--ids"),
+        ("evaluate", "retrieval", "--checkpoint", __file__, "--out", "o", "--clips"),
+        ("probe", "--checkpoint", __file__, "--out", "o", "--beside"),
+        ("search",),
+        ("verify",),
+        ("estimate",),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_a_missing_input_is_refused_before_the_work_is_loaded(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(Command, "run", raising(AssertionError("the work was begun")))
+    assert f"{tmp_path / 'none'}: no such file or folder; " in refused(*arguments, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("mcn tr", {"train"}),
+        ("mcn evaluate ", {"retrieval", "localization", "classification"}),
+        ("mcn train --pres", {"--preset"}),
+        ("mcn train --preset ", {"default", "mcn-iccv21", "sample"}),
+        ("mcn evaluate retrieval --published", {"--published-ties"}),
+    ],
+)
+def test_the_shell_completes_stages_flags_and_choices(tmp_path: Path, line: str, offered: set[str]) -> None:
+    out = tmp_path / "out"
+    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9", "_ARGCOMPLETE": "1"}
+    asked |= {"_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(out)}
+    subprocess.run([sys.executable, "-m", "pipeline.cli"], cwd=ROOT, env=os.environ | asked, check=True)
+    assert {word.strip() for word in out.read_text().split("\n")} == offered
 
 
 @pytest.mark.parametrize(
@@ -81,12 +180,12 @@ def test_the_overview_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> N
         (["train", "--manifest", "d", "--out", "o", "more"], "unknown argument 'more'"),
         (["forget", "-UksU_Rq-P6", "--run", "r"], "put ids that begin with - after --"),
         (["train", "--manifest"], "expected one argument; see mcn train --help"),
-        (["train", "--out", "o"], "--manifest is needed: Manifest made by"),
-        (["train", "--manifest", "d"], "--out is needed"),
+        (["train", "--out", "o"], "--manifest is required: Manifest made by"),
+        (["train", "--manifest", "d"], "--out is required"),
         (["run"], "CONFIG.yaml"),
         (
             ["train", "--manifest", "d", "--out", "o", "--epochs", "many"],
-            "epochs: a whole number is wanted, not 'many'",
+            "epochs: expected an integer, got 'many'",
         ),
         (["train", "--manifest", "d", "--out", "o", "--epochs", "0"], "epochs is 0: it must be at least 1"),
         (["train", "--manifest", "d", "--out", "o", "--preset", "sampel"], "did you mean 'sample'?"),
@@ -111,13 +210,13 @@ def test_yaml_keys_are_checked_like_flags(refused: Refused, tmp_path: Path) -> N
     command = ("train", "--config", path, "--out", tmp_path / "out")
     for text, named in {
         "batch_video: 3": "unknown setting 'batch_video'; did you mean 'batch_videos'?",
-        "manifest: [a]": "manifest: a path is wanted, not ['a']",
-        "manifest: d\nepochs: 1.5": "epochs: a whole number is wanted, not 1.5",
+        "manifest: [a]": "manifest: expected a path, got ['a']",
+        "manifest: d\nepochs: 1.5": "epochs: expected an integer, got 1.5",
         "manifest: 'd": "line 1: not valid YAML",
-        "- manifest": "settings are wanted as `name: value` lines",
+        "- manifest": "expected settings as `name: value` lines",
         "manifest: d\nseed: 2026-13-45": "not valid YAML",
         "preset: [sample]": "preset: ['sample'] is unknown",
-        "": "--manifest is needed",
+        "": "--manifest is required",
     }.items():
         path.write_text(text)
         line = refused(*command)
@@ -195,7 +294,7 @@ def test_weights_of_a_wrong_kind_are_refused(refused: Refused, tmp_path: Path, m
 
 
 def test_media_that_are_not_there_are_refused(refused: Refused, tmp_path: Path) -> None:
-    assert "no such folder" in refused("extract", "--media", tmp_path / "none", "--out", tmp_path / "out")
+    assert "no such file or folder" in refused("extract", "--media", tmp_path / "none", "--out", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     assert "holds no video file" in refused("extract", "--media", tmp_path / "empty", "--out", tmp_path / "out")
 
@@ -283,7 +382,7 @@ def test_bad_clips_are_refused_with_their_line(
 
 
 def test_a_checkpoint_that_is_none_is_refused(refused: Refused, tmp_path: Path) -> None:
-    command = ("evaluate", "retrieval", "--clips", "clips.csv", "--out", tmp_path, "--checkpoint", tmp_path)
+    command = ("evaluate", "retrieval", "--clips", __file__, "--out", tmp_path, "--checkpoint", tmp_path)
     assert "no such file; train a model first" in refused(*command)
     torch.save({"schema": 1, "model": {}}, tmp_path / "checkpoint.pt")
     assert "not a checkpoint of this program" in refused(*command)
@@ -293,7 +392,7 @@ def test_a_checkpoint_that_is_none_is_refused(refused: Refused, tmp_path: Path) 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any]) -> list[str]:
     monkeypatch.setattr(importlib.import_module("pipeline.training.train"), "run", answer)
-    return ["train", "--manifest", "d", "--out", "o"]
+    return ["train", "--manifest", __file__, "--out", "o"]
 
 
 @pytest.mark.parametrize("complete", [True, False])

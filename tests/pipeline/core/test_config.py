@@ -141,26 +141,26 @@ def test_flags_come_before_yaml_before_preset_before_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "named"),
     [
-        ("batch_size", "many", "batch_size: a whole number is wanted, not 'many'"),
-        ("batch_size", 1.5, "a whole number is wanted"),
-        ("batch_size", True, "a whole number is wanted"),
-        ("batch_size", None, "a whole number is wanted"),
-        ("batch_size", [1], "a whole number is wanted"),
-        ("batch_size", float("inf"), "a whole number is wanted"),
-        ("batch_size", 10**400, "a whole number is wanted"),
+        ("batch_size", "many", "batch_size: expected an integer, got 'many'"),
+        ("batch_size", 1.5, "expected an integer"),
+        ("batch_size", True, "expected an integer"),
+        ("batch_size", None, "expected an integer"),
+        ("batch_size", [1], "expected an integer"),
+        ("batch_size", float("inf"), "expected an integer"),
+        ("batch_size", 10**400, "expected an integer"),
         ("batch_size", 101, "here: batch_size is too large"),
-        ("rate", "nan", "a number is wanted"),
-        ("rate", "-inf", "a number is wanted"),
-        ("rate", False, "a number is wanted"),
-        ("fast", "maybe", "true or false is wanted"),
-        ("fast", 1, "true or false is wanted"),
-        ("folder", "", "a path is wanted"),
-        ("folder", "a\0b", "a path is wanted"),
-        ("folder", 3, "a path is wanted"),
-        ("names", 3, "names: a list is wanted, not 3"),
-        ("names", {"a": 1}, "a list is wanted"),
-        ("names", [["a"]], "a text is wanted"),
-        ("sizes", "1,x", "sizes: a whole number is wanted, not 'x'"),
+        ("rate", "nan", "expected a number"),
+        ("rate", "-inf", "expected a number"),
+        ("rate", False, "expected a number"),
+        ("fast", "maybe", "expected true or false"),
+        ("fast", 1, "expected true or false"),
+        ("folder", "", "expected a path"),
+        ("folder", "a\0b", "expected a path"),
+        ("folder", 3, "expected a path"),
+        ("names", 3, "names: expected a list, got 3"),
+        ("names", {"a": 1}, "expected a list"),
+        ("names", [["a"]], "expected a string"),
+        ("sizes", "1,x", "sizes: expected an integer, got 'x'"),
         ("kind", "widе", "did you mean 'wide'?"),
         ("kind", {}, "is not allowed"),
         ("preset", "smal", "preset: 'smal' is unknown; did you mean 'small'?"),
@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_refused_with_its_name(name: Any, value: Any, named
 
 
 def test_a_missing_setting_is_named_as_its_flag() -> None:
-    with pytest.raises(InputError, match="^here: --folder is needed: Where it all goes.$"):
+    with pytest.raises(InputError, match="^here: --folder is required: Where it all goes.$"):
         from_mapping(Settings, {}, "here")
 
 
@@ -205,8 +205,8 @@ def test_values_are_converted(value: Any, wanted: Any, found: Any) -> None:
     [
         (b"a: 'b", "line 1: not valid YAML"),
         (b"a: 1\nb: [1\nc: 2", "line 3: not valid YAML"),
-        (b"- a", "settings are wanted"),
-        (b"text", "settings are wanted"),
+        (b"- a", "expected settings"),
+        (b"text", "expected settings"),
         (b"\xff\xfe\xfa", "UTF-8"),
         (b"a: 2026-02-30", "not valid YAML"),
         (b"a: " + b"[" * 500, "not valid YAML"),

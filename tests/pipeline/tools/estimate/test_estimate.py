@@ -279,7 +279,7 @@ def shape(scheme: str = "shared", **other: Any) -> TrainingShape:
         "queue_rows": 200,
         "device": "cpu",
     }
-    return TrainingShape(TrainSettings(Path("m"), Path("o"), **values | other), 1)
+    return TrainingShape(TrainSettings.flat(manifest="m", out="o", **values | other), 1)
 
 
 class Machine:
