@@ -1,17 +1,23 @@
-# Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first. `make endurance` disturbs a
-# run in every way and runs the study's controls, for more than an hour.
+# Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first. `make test-slow` runs the
+# tests that take longest; `make endurance` disturbs a run in every way and runs the study's controls, for more than an hour.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 WEIGHTS ?= random:0
 VENV := .venv
 MCN := $(VENV)/bin/mcn
+# Two processes with a thread each: more threads than cores cost more than they bring.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal --durations=10
+COVERAGE ?=
 
-.PHONY: demo test endurance lint lock clean
+.PHONY: demo test test-slow endurance lint lock clean
 
 demo: $(VENV)/installed
 	$(MCN) run configs/sample.yaml --set extract.weights=$(WEIGHTS)
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term tests
+	$(PYTEST) $(COVERAGE) tests
+
+test-slow: $(VENV)/installed
+	$(PYTEST) $(COVERAGE) -m slow tests
 
 endurance: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m endurance tests

@@ -101,8 +101,8 @@ def test_relative_links_resolve(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_make_targets_exist(document: str) -> None:
-    targets = set(re.findall(r"^([a-z]+):", text_of("Makefile"), re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z]+)", text_of(document)))
+    targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)", text_of(document)))
     named |= {line.split()[1] for line in code_lines(document) if line.startswith("make ")}
     assert named <= targets, f"{document}: make {sorted(named - targets)}"
 
