@@ -199,14 +199,14 @@ def test_a_killed_job_leaves_nothing_torn_and_is_completed_by_the_next(site: Sam
     command = [sys.executable, "-c", program, str(tmp_path / "sample" / "list.csv"), str(tmp_path / "out"), site.url]
     job = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, start_new_session=True)
     try:
-        assert log.came.wait(120)
+        assert log.came.wait(600)
         children = psutil.Process(job.pid).children(recursive=True)
         assert children
     finally:
         job.send_signal(signal.SIGKILL)
         job.wait()
     # The fetching child dies with its parent, though a transfer hangs in it.
-    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert psutil.wait_procs(children, timeout=600)[1] == []
     for path in find_media(tmp_path / "out").paths.values():
         assert path.read_bytes() == (tmp_path / "sample" / "media" / path.name).read_bytes()
     (left,) = (path for path in (tmp_path / "out" / ".part").iterdir() if path.is_dir())

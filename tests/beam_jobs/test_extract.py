@@ -24,6 +24,7 @@ from pipeline.core.ledger import latest_states
 from pipeline.dataset.shard_check import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+ONE_OR_TWO = [1, pytest.param(2, marks=pytest.mark.slow)]
 
 
 def test_good_videos_are_stored_and_bad_ones_cost_a_line_each(local: Path) -> None:
@@ -96,14 +97,17 @@ def test_new_videos_make_new_shards_and_leave_old_ones_alone(
     assert rows(growing.out) == rows(local)
 
 
+@pytest.mark.slow
 def test_killed_at_its_first_part_it_resumes_to_the_same_datasets(
-    settings: Callable[..., ExtractSettings], local: Path, tmp_path: Path, datasets: Callable[[Path], dict[str, bytes]]
+    settings: Callable[..., ExtractSettings],
+    local: Path,
+    datasets: Callable[[Path], dict[str, bytes]],
+    command_of: Callable[..., list[str]],
 ) -> None:
     interrupted = settings(out="interrupted")
-    flags = ["--media", interrupted.media, "--captions", interrupted.captions, "--out", interrupted.out]
-    flags += ["--streams", "efficientnet-lite0", "--precision", "fp32", "--workers", "1"]
-    command = [sys.executable, "-m", "pipeline.cli", "extract", *map(str, flags)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command_of(interrupted), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while process.poll() is None and not list(interrupted.out.glob("parts/*/*.h5")):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.02)
@@ -122,11 +126,13 @@ def test_several_worker_processes_give_the_same_datasets(
     assert datasets(shared.out) == datasets(local)
 
 
-def extract(settings: ExtractSettings, workers: int, *more: object) -> "subprocess.CompletedProcess[str]":
+Extract = Callable[[ExtractSettings], "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def extract(command_of: Callable[..., list[str]]) -> Extract:
     """`mcn extract`, as a process: what workers and libraries write to the error stream is seen too."""
-    flags = ["--media", settings.media, "--out", settings.out, "--streams", "efficientnet-lite0", "--precision", "fp32"]
-    command = [sys.executable, "-m", "pipeline.cli", "extract", *flags, "--workers", workers, *more]
-    return subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True)
+    return lambda settings: subprocess.run(command_of(settings), cwd=REPOSITORY, capture_output=True, text=True)
 
 
 def said(ended: "subprocess.CompletedProcess[str]") -> list[str]:
@@ -134,62 +140,67 @@ def said(ended: "subprocess.CompletedProcess[str]") -> list[str]:
     return [line for line in ended.stderr.splitlines() if not re.match(r"extract: \d+/\d+ videos, ", line)]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_of_a_worker_is_one_line(settings: Callable[..., ExtractSettings], workers: int) -> None:
-    broken = settings(out="broken")
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
+def test_an_error_of_a_worker_is_one_line(
+    settings: Callable[..., ExtractSettings], extract: Extract, workers: int
+) -> None:
+    broken = settings(out="broken", workers=workers)
     broken.out.mkdir()
     (broken.out / "parts").write_text("a file where the folder of parts should be")
-    ended = extract(broken, workers)
+    ended = extract(broken)
     assert ended.returncode == 2
     (line,) = said(ended)
     assert line.startswith("mcn: ") and "parts" in line and "can't be written" in line
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
 def test_nothing_but_the_report_is_said_when_all_goes_well(
-    settings: Callable[..., ExtractSettings], workers: int
+    settings: Callable[..., ExtractSettings], extract: Extract, workers: int
 ) -> None:
-    ended = extract(settings(out="quiet"), workers)
+    ended = extract(settings(out="quiet", workers=workers))
     assert (ended.returncode, said(ended)) == (0, []) and ended.stdout.startswith("extract: 5 videos done")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 @pytest.mark.parametrize(("workers", "room"), [(1, 200_000), (2, 40_000)])
 def test_a_disk_that_fills_up_in_a_worker_is_one_line_and_room_mends_it(
     settings: Callable[..., ExtractSettings],
     local: Path,
-    tmp_path: Path,
+    extract: Extract,
     datasets: Callable[[Path], dict[str, bytes]],
     workers: int,
     room: int,
 ) -> None:
-    small = settings(out="small")
+    small = settings(out="small", workers=workers)
     small.out.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(small.out)], check=True)
     try:
         # All that is made before the first video.
-        (small.out / "weights").symlink_to(local / "weights")
         for name in ("dataset.json", "captions.h5", "words.kv"):
             shutil.copy(local / name, small.out)
         state = os.statvfs(small.out)
         (small.out / "filler").write_bytes(b"x" * (state.f_bavail * state.f_frsize - room))
-        ended = extract(small, workers, "--captions", small.captions)
+        ended = extract(small)
         assert ended.returncode == 2
         (line,) = said(ended)
         assert line.startswith(f"mcn: {small.out}") and "can't be written: No space left on device" in line
         (small.out / "filler").unlink()
-        again = extract(small, workers, "--captions", small.captions)
+        again = extract(small)
         assert (again.returncode, said(again)) == (0, [])
         assert datasets(small.out) == datasets(local)
     finally:
         subprocess.run(["umount", "-l", str(small.out)], check=True)
 
 
-def test_workers_end_when_the_process_that_drives_them_is_killed(settings: Callable[..., ExtractSettings]) -> None:
-    orphaned = settings(out="orphaned")
-    flags = ["--media", orphaned.media, "--out", orphaned.out, "--streams", "efficientnet-lite0", "--workers", 2]
-    command = [sys.executable, "-m", "pipeline.cli", "extract", *map(str, flags)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@pytest.mark.slow
+def test_workers_end_when_the_process_that_drives_them_is_killed(
+    settings: Callable[..., ExtractSettings], command_of: Callable[..., list[str]]
+) -> None:
+    orphaned = settings(out="orphaned", workers=2)
+    process = subprocess.Popen(
+        command_of(orphaned), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     driver = psutil.Process(process.pid)
     while not list(orphaned.out.glob("leases/0*.json")):
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -198,13 +209,13 @@ def test_workers_end_when_the_process_that_drives_them_is_killed(settings: Calla
     held = list(orphaned.out.glob("leases/0*.json"))
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(started, timeout=30)
+    _, alive = psutil.wait_procs(started, timeout=600)
     assert started and not alive
     watch = LeaseWatch()
     assert all(watch.is_dead(path) for path in held if path.exists())
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
 def test_odd_csv_captions_are_told_and_stop_nothing(
     settings: Callable[..., ExtractSettings], tmp_path: Path, workers: int
 ) -> None:
@@ -223,6 +234,7 @@ def test_odd_csv_captions_are_told_and_stop_nothing(
     ]
 
 
+@pytest.mark.slow
 def test_dask_cluster_gives_the_same_datasets(
     settings: Callable[..., ExtractSettings], local: Path, datasets: Callable[[Path], dict[str, bytes]]
 ) -> None:
@@ -234,6 +246,7 @@ def test_dask_cluster_gives_the_same_datasets(
     assert datasets(spread.out) == datasets(local)
 
 
+@pytest.mark.slow
 def test_a_worker_runs_from_the_sdist_alone(
     media: Path,
     captions: Path,

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -192,38 +191,6 @@ def test_media_that_went_away_keep_their_plan_open_and_others_go_on(
     assert receipt is not None and receipt.video_ids == ("video-00000", "video-00001")
 
 
-def follow(folder: Path, captions: Path, *more: object) -> "subprocess.Popen[str]":
-    flags = [
-        "--media",
-        folder / "media",
-        "--captions",
-        captions,
-        "--out",
-        folder / "followed",
-        "--workers",
-        1,
-        "--follow",
-    ]
-    flags += [
-        "--ids",
-        folder / "ids.csv",
-        "--streams",
-        "efficientnet-lite0",
-        "--precision",
-        "fp32",
-        "--poll",
-        0.2,
-        *more,
-    ]
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "extract", *map(str, flags)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
     while not condition() and process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -231,7 +198,14 @@ def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") 
     assert condition(), process.communicate()[0]
 
 
-def test_extraction_follows_a_download_to_its_end(media: Path, captions: Path, tmp_path: Path, local: Path) -> None:
+@pytest.mark.slow
+def test_extraction_follows_a_download_to_its_end(
+    settings: Callable[..., ExtractSettings],
+    command_of: Callable[..., list[str]],
+    media: Path,
+    tmp_path: Path,
+    local: Path,
+) -> None:
     folder = tmp_path / "media"
     folder.mkdir()
     listed(tmp_path / "ids.csv", [*GOOD, "deadvideo00"])
@@ -239,7 +213,14 @@ def test_extraction_follows_a_download_to_its_end(media: Path, captions: Path, t
     shutil.copy(media / "video-00000.mp4", folder / "video-00000.mp4")
     with locked(download_lock(folder, "1/1"), "downloading"):
         # A shard of 20 kB holds about a second of video: each video fills one.
-        process = follow(tmp_path, captions, "--shard-size", 0.02, "--delete-media")
+        flags = ["--shard-size", 0.02, "--delete-media", "--follow", "--ids", tmp_path / "ids.csv", "--poll", 0.2]
+        process = subprocess.Popen(
+            command_of(settings(out="followed", media=folder), *flags),
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         wait_for(lambda: len(list(out.glob("shards/*.json"))) == 1 and not list(folder.rglob("*.mp4")), process)
         assert list((folder / ".part").glob("freeing-*.json")), "a download must know that room is made"
         shutil.copy(media / "video-00001.mp4", folder / "video-00001.mp4")
@@ -248,7 +229,7 @@ def test_extraction_follows_a_download_to_its_end(media: Path, captions: Path, t
         with LedgerWriter(folder / "ledger", "download") as ledger:
             ledger.append(Outcome("deadvideo00", "download", "failed", "private"))
         shutil.copy(media / "video-00003.mp4", folder / "video-00003.mp4")
-        output, _ = process.communicate(timeout=100)
+        output, _ = process.communicate()
     assert process.returncode == 0, output
     assert rows(out) == {video_id: found for video_id, found in rows(local).items() if video_id in GOOD}
     assert not list((folder / ".part").glob("freeing-*.json"))
@@ -264,7 +245,7 @@ def test_following_needs_a_list(settings: Callable[..., ExtractSettings]) -> Non
     [
         ({"captions": None}, r"captions\.(format|source|sha256)"),
         ({"drop_overlaps": True}, r"captions\.overlaps was 'kept', now 'dropped'"),
-        ({"streams": ("resnet152",), "weights": "random:0"}, r"streams\."),
+        pytest.param({"streams": ("resnet152",), "weights": "random:0"}, r"streams\.", marks=pytest.mark.slow),
         ({"davenet_weights": "random:1"}, r"audio\.weights was '[0-9a-f]{64}', now '[0-9a-f]{64}'"),
     ],
 )

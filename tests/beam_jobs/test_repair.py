@@ -106,7 +106,10 @@ def test_a_word_of_one_video_that_is_damaged_does_not_stay_with_the_other(
 
 @pytest.mark.parametrize(
     ("rounds", "repairs"),
-    [(5, 1), pytest.param(500, 25, marks=[pytest.mark.endurance, pytest.mark.timeout(3600)])],
+    [
+        pytest.param(5, 1, marks=pytest.mark.slow),
+        pytest.param(500, 25, marks=[pytest.mark.endurance, pytest.mark.timeout(3600)]),
+    ],
     ids=["20 flips", "2000 flips"],
 )
 def test_flipped_bits_are_found_and_mended_to_the_same_datasets(

@@ -5,9 +5,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,18 @@ from beam_jobs.extract import ExtractSettings, run
 from pipeline.core.ledger import read_ledger
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 Datasets = Callable[[Path], dict[str, bytes]]
 
 
-def start(settings: ExtractSettings, *more: str) -> "subprocess.Popen[str]":
-    flags = ["--media", settings.media, "--captions", settings.captions, "--out", settings.out, "--workers", 1]
-    flags += ["--streams", "efficientnet-lite0", "--precision", "fp32", "--poll", "0.5", *more]
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "extract", *map(str, flags)],
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(command_of: Callable[..., list[str]]) -> Start:
+    """`start(settings, *more)`: `mcn extract` in a process group of its own."""
+    return lambda settings, *more: subprocess.Popen(
+        command_of(settings, "--poll", 0.5, *more),
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -45,11 +49,11 @@ def attempts(folder: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("parts", [("", ""), ("1/2", "2/2")], ids=["by leases", "by parts"])
 def test_two_processes_share_the_work_and_do_nothing_twice(
-    settings: Callable[..., ExtractSettings], local: Path, datasets: Datasets, parts: tuple[str, str]
+    settings: Callable[..., ExtractSettings], start: Start, local: Path, datasets: Datasets, parts: tuple[str, str]
 ) -> None:
     shared = settings(out="shared")
     processes = [start(shared, *(["--part", part] if part else [])) for part in parts]
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert datasets(shared.out) == datasets(local)
     assert set(attempts(shared.out).values()) == {1}
@@ -60,7 +64,7 @@ def test_two_processes_share_the_work_and_do_nothing_twice(
 
 
 def test_a_killed_process_is_taken_over(
-    settings: Callable[..., ExtractSettings], local: Path, datasets: Datasets
+    settings: Callable[..., ExtractSettings], start: Start, local: Path, datasets: Datasets
 ) -> None:
     shared = settings(out="taken")
     first = start(shared)
@@ -69,22 +73,27 @@ def test_a_killed_process_is_taken_over(
     wait_for(lambda: len(list(shared.out.glob("leases/0*.json"))) > 1 or list(shared.out.glob("shards/*.h5")), second)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    output, _ = second.communicate(timeout=200)
+    output, _ = second.communicate()
     assert second.returncode == 0, output
     assert datasets(shared.out) == datasets(local)
     assert set(attempts(shared.out).values()) == {1}, "a finished part is not computed again"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_signal_finishes_the_video_in_hand_and_exits_75(
-    settings: Callable[..., ExtractSettings], local: Path, datasets: Datasets, number: signal.Signals, workers: str
+    settings: Callable[..., ExtractSettings],
+    start: Start,
+    local: Path,
+    datasets: Datasets,
+    number: signal.Signals,
+    workers: int,
 ) -> None:
     stopped = settings(out="stopped")
-    process = start(stopped, "--workers", workers)
+    process = start(replace(stopped, workers=workers))
     wait_for(lambda: list(stopped.out.glob("parts/*/*.h5")), process)
     os.killpg(process.pid, number)
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate()
     assert process.returncode == 75, output
     assert "stopped by a signal" in output and json.loads((stopped.out / "extract.json").read_text())["stopped"]
     done = attempts(stopped.out)
@@ -93,21 +102,21 @@ def test_a_signal_finishes_the_video_in_hand_and_exits_75(
     )
     assert not list((stopped.out / "leases").glob("*")), "leases are given back"
     again = start(stopped)
-    output, _ = again.communicate(timeout=200)
+    output, _ = again.communicate()
     assert again.returncode == 0, output
     assert datasets(stopped.out) == datasets(local) and set(attempts(stopped.out).values()) == {1}
 
 
 def test_another_live_process_on_the_only_plan_is_waited_for(
-    settings: Callable[..., ExtractSettings], tmp_path: Path, media: Path
+    settings: Callable[..., ExtractSettings], start: Start, tmp_path: Path, media: Path
 ) -> None:
     ids = tmp_path / "ids.csv"
     (tmp_path / "media").mkdir()
     os.link(media / "video-00000.mp4", tmp_path / "media" / "video-00000.mp4")
     ids.write_text("video_id\nvideo-00000\n")
     one = settings(out="one", media=tmp_path / "media", ids=ids)
-    processes = [start(one, "--ids", str(ids)) for _ in range(2)]
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    processes = [start(one, "--ids", ids) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert attempts(one.out) == {"video-00000": 1}
     assert run(one).skipped == 1

@@ -108,15 +108,15 @@ def test_a_caller_loads_no_decoder() -> None:
 def test_a_hang_that_holds_the_interpreter_lock_is_killed_at_its_limit(
     media: Media, named: Callable[[str], Path], name: str
 ) -> None:
-    with DecoderProcess(DecodeSettings(time_limit_s=1), FAULTS) as process:
+    with DecoderProcess(DecodeSettings(time_limit_s=3), FAULTS) as process:
         read(process, media("plain.mp4"))
         pid = process.pid
         assert pid is not None
         began = time.monotonic()
-        with pytest.raises(MediaError, match="within 1 s") as caught:
+        with pytest.raises(MediaError, match="within 3 s") as caught:
             read(process, named(name))
         assert caught.value.kind == "timeout"
-        assert 0.9 < time.monotonic() - began < 10
+        assert time.monotonic() - began > 2.9
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
         assert len(read(process, media("plain.mp4"))[1]) == 2

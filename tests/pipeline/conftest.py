@@ -116,6 +116,12 @@ def _vectors(words: Sequence[str], seed: int = 0) -> KeyedVectors:
     return vectors
 
 
+@pytest.fixture(scope="session")
+def tiny_training() -> dict[str, Any]:
+    """Settings of a training of a second or two: all but epochs, data and folder."""
+    return {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "device": "cpu"}
+
+
 @dataclass(frozen=True)
 class Planted:
     """A data set in which what is said, shown and heard belong together."""

@@ -21,15 +21,16 @@ from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run
 
-SMALL: dict[str, Any] = {
-    "device": "cpu", "batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1,
-}  # fmt: skip
+
+@pytest.fixture(scope="module")
+def one_epoch(tiny_training: dict[str, Any]) -> dict[str, Any]:
+    return tiny_training | {"epochs": 1}
 
 
 @pytest.fixture(scope="module")
-def model(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(planted: Any, one_epoch: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("manifest") / "model"
-    run(TrainSettings.flat(manifest=planted.manifest, out=out, **SMALL))
+    run(TrainSettings.flat(manifest=planted.manifest, out=out, **one_epoch))
     return out
 
 
@@ -45,13 +46,15 @@ def test_a_model_says_which_videos_it_saw(planted: Any, model: Path) -> None:
     assert {"processor", "device", "libraries"} <= detail["circumstance"].keys()
 
 
-def test_the_ids_are_there_before_the_first_step(planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ids_are_there_before_the_first_step(
+    planted: Any, one_epoch: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pipeline.training.trainer.Trainer.train", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "model", **SMALL))
+        run(TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "model", **one_epoch))
     assert len((tmp_path / "model" / "videos.txt").read_text().splitlines()) == 12
 
 
@@ -91,7 +94,9 @@ def test_held_out_by_video_and_by_task_count_as_held_out(planted: Any, model: Pa
     assert found.done == wanted
 
 
-def test_splits_without_a_video_are_refused(planted: Any, model: Path, tmp_path: Path) -> None:
+def test_splits_without_a_video_are_refused(
+    planted: Any, one_epoch: dict[str, Any], model: Path, tmp_path: Path
+) -> None:
     split = tmp_path / "split.csv"
     everything = planted.folder / "manifests" / "all.json"
     asked = RetrievalSettings(checkpoint=model, clips=planted.clips, out=tmp_path / "out", bootstrap=5)
@@ -102,7 +107,8 @@ def test_splits_without_a_video_are_refused(planted: Any, model: Path, tmp_path:
     split.write_text("video_id,split\n" + "".join(f"{i},heldout\n" for i in planted.videos))
     freeze(FreezeSettings(planted.folder, "nothing", split=split))
     with pytest.raises(InputError, match=r"nothing\.json: 0 videos to train on"):
-        run(TrainSettings.flat(manifest=planted.folder / "manifests" / "nothing.json", out=tmp_path / "model", **SMALL))
+        nothing = planted.folder / "manifests" / "nothing.json"
+        run(TrainSettings.flat(manifest=nothing, out=tmp_path / "model", **one_epoch))
     assert not (tmp_path / "model").exists()
 
 
@@ -135,6 +141,7 @@ def test_a_hostile_manifest_names_no_path(planted: Any, tmp_path: Path) -> None:
 
 def test_a_manifest_goes_on_serving_while_the_data_set_grows(
     planted: Any,
+    one_epoch: dict[str, Any],
     model: Path,
     tmp_path: Path,
     make_video: Callable[..., Any],
@@ -146,7 +153,7 @@ def test_a_manifest_goes_on_serving_while_the_data_set_grows(
     more = make_dataset(tmp_path / "more", [make_video("another0000", [(0, 2, "now")], streams=streams)], shards=1)
     for place, suffix in (("plans", "json"), ("shards", "h5"), ("shards", "json")):
         shutil.copy(more / place / f"000000.{suffix}", grown / place / f"000007.{suffix}")
-    run(TrainSettings.flat(manifest=grown / "manifests" / "planted.json", out=tmp_path / "model", **SMALL))
+    run(TrainSettings.flat(manifest=grown / "manifests" / "planted.json", out=tmp_path / "model", **one_epoch))
     one, two = (load_checkpoint(folder)["model"] for folder in (model, tmp_path / "model"))
     assert all((one[name] == two[name]).all() for name in one)
     assert (tmp_path / "model" / "videos.txt").read_bytes() == (model / "videos.txt").read_bytes()
@@ -185,14 +192,14 @@ def test_a_manifest_that_can_not_be_met_is_one_line(
     assert fault != "shard" or ("000001.h5" in error and f"mcn verify {folder.resolve()} --repair" in error)
 
 
-def test_a_run_freezes_before_it_trains(planted: Any, tmp_path: Path) -> None:
+def test_a_run_freezes_before_it_trains(planted: Any, one_epoch: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(planted.folder, out / "dataset")
     split = tmp_path / "split.csv"
     split.write_text("video_id,split\n" + "".join(f"{i},{i.rstrip('0123456789')}\n" for i in planted.videos))
     config = tmp_path / "run.yaml"
     content: dict[str, Any] = {
-        "out": str(out), "freeze": {"split": str(split)}, "train": SMALL, "evaluate": {"clips": str(planted.clips)},
+        "out": str(out), "freeze": {"split": str(split)}, "train": one_epoch, "evaluate": {"clips": str(planted.clips)},
     }  # fmt: skip
     config.write_text(yaml.safe_dump(content))
     assert main(["run", str(config)]) == 0

@@ -20,10 +20,9 @@ from pipeline.training.train import run as train
 
 
 @pytest.fixture(scope="module")
-def model(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(planted: Any, tiny_training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("classification") / "model"
-    sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2}
-    train(TrainSettings.flat(manifest=planted.manifest, out=out, device="cpu", **sizes))
+    train(TrainSettings.flat(manifest=planted.manifest, out=out, epochs=2, **tiny_training))
     return out
 
 

@@ -20,16 +20,17 @@ from pipeline.training.checkpoint import load_checkpoint, model_from
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run
 
-SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2}
 HEAD = "video_id,task_id,step,start,end,text\n"
 
 
 @pytest.fixture(scope="module")
-def models(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def models(planted: Any, tiny_training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models hardly trained, so that their scores are all over the place."""
     folder = tmp_path_factory.mktemp("localization")
     for scheme in ("shared", "disjoint", "video-audio"):
-        run(TrainSettings.flat(manifest=planted.manifest, out=folder / scheme, device="cpu", scheme=scheme, **SIZES))
+        run(
+            TrainSettings.flat(manifest=planted.manifest, out=folder / scheme, scheme=scheme, epochs=2, **tiny_training)
+        )
     return {scheme: folder / scheme for scheme in ("shared", "disjoint", "video-audio")}
 
 
@@ -221,6 +222,7 @@ def test_fewer_seconds_than_steps(planted: Any, asked: LocalizationSettings) -> 
 
 def test_seconds_without_a_frame_score_lowest_and_count(
     tmp_path: Path,
+    tiny_training: dict[str, Any],
     make_video: Callable[..., Any],
     make_dataset: Callable[..., Path],
     make_vectors: Callable[..., Any],
@@ -230,11 +232,7 @@ def test_seconds_without_a_frame_score_lowest_and_count(
     videos = [make_video(f"video{n:06d}", captions, 4.0, n, masked=masked[n]) for n in range(4)]
     folder = make_dataset(tmp_path / "dataset", videos, make_vectors(list("abcd")))
     manifest = folder / "manifests" / "all.json"
-    run(
-        TrainSettings.flat(
-            manifest=manifest, out=tmp_path / "model", device="cpu", **SIZES | {"min_clip_seconds": 0, "epochs": 1}
-        )
-    )
+    run(TrainSettings.flat(manifest=manifest, out=tmp_path / "model", min_clip_seconds=0, epochs=1, **tiny_training))
     annotations = tmp_path / "annotations.csv"
     annotations.write_text(HEAD + "".join(f"{v.video_id},0,0,0,2,a b\n" for v in videos))
     settings = LocalizationSettings(

@@ -21,11 +21,10 @@ from pipeline.training.train import run
 
 
 @pytest.fixture(scope="module")
-def model(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(planted: Any, tiny_training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model hardly trained, so that its ranks are all over the place."""
     out = tmp_path_factory.mktemp("evaluate") / "model"
-    sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2}
-    run(TrainSettings.flat(manifest=planted.manifest, out=out, device="cpu", scheme="disjoint", **sizes))
+    run(TrainSettings.flat(manifest=planted.manifest, out=out, scheme="disjoint", epochs=2, **tiny_training))
     return out
 
 
@@ -98,9 +97,10 @@ def embedded_one_by_one(known: Any, folder: Path, videos: list[Any]) -> dict[str
 
 
 @pytest.mark.parametrize("scheme", ["shared", "disjoint", "fine-and-coarse", "fine-and-coarse-mmv"])
-def test_every_direction_that_the_spaces_allow_is_scored(planted: Any, tmp_path: Path, scheme: str) -> None:
-    sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
-    run(TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "model", device="cpu", scheme=scheme, **sizes))
+def test_every_direction_that_the_spaces_allow_is_scored(
+    planted: Any, tiny_training: dict[str, Any], tmp_path: Path, scheme: str
+) -> None:
+    run(TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "model", scheme=scheme, epochs=1, **tiny_training))
     settings = RetrievalSettings(checkpoint=tmp_path / "model", clips=planted.clips, out=tmp_path / "out", bootstrap=5)
     detail = evaluate.run(settings).detail
     videos = [video for i, video in planted.videos.items() if i.startswith("heldout")]
@@ -211,6 +211,7 @@ def test_texts_of_unknown_words_count_as_misses(planted: Any, asked: RetrievalSe
 
 def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
     tmp_path: Path,
+    tiny_training: dict[str, Any],
     make_video: Callable[..., Any],
     make_dataset: Callable[..., Path],
     make_vectors: Callable[..., Any],
@@ -219,11 +220,10 @@ def test_clips_without_a_frame_are_never_found_and_other_videos_are_counted(
     videos = [make_video(f"video{n:06d}", captions, 4.0, n, masked=range(4) if n < 2 else ()) for n in range(4)]
     vectors = make_vectors(list("abcd"))
     folder = make_dataset(tmp_path / "dataset", videos, vectors)
-    sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
-    sizes["min_clip_seconds"] = 0
+    manifest = folder / "manifests" / "all.json"
     run(
         TrainSettings.flat(
-            manifest=folder / "manifests" / "all.json", out=tmp_path / "model", device="cpu", seed=3, **sizes
+            manifest=manifest, out=tmp_path / "model", seed=3, min_clip_seconds=0, epochs=1, **tiny_training
         )
     )
     clips = [(video, caption) for video in videos for caption in video.captions]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,15 +21,16 @@ from pipeline.core.errors import InputError
 from pipeline.experiment import compare
 from pipeline.experiment.report.results import read_study
 from pipeline.experiment.settings import StudySettings
-from pipeline.experiment.training_runs import Run, parameters, width_for
+from pipeline.experiment.training_runs import parameters, width_for
 from pipeline.training.checkpoint import load_checkpoint
 
-SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 3}
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def make_study(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def make_study(
+    planted: Any, tiny_training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """`make_study(arms, **compare)`: a study's file, in a folder of its own."""
 
     def make(arms: list[Any], **given: Any) -> Path:
@@ -43,7 +44,7 @@ def make_study(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Callab
         steps.write_text("video_id,task_id,step,start,end,text\n" + "".join(lines))
         content = {
             "out": str(folder / "out"),
-            "train": {"manifest": str(planted.manifest), "device": "cpu", "workers": 0} | SIZES,
+            "train": {"manifest": str(planted.manifest), "workers": 0, "epochs": 3} | tiny_training,
             "evaluate": {"clips": str(planted.clips), "bootstrap": 10},
             "localize": {"annotations": str(steps), "bootstrap": 10, "chance_draws": 5},
             "compare": {"arms": arms, "seeds": [1, 2], "at_once": 2} | given,
@@ -55,13 +56,28 @@ def make_study(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Callab
     return make
 
 
+WHOLE_WORK, WHOLE_REPORT = compare.Pool.work, compare._write_report
+
+
 @pytest.fixture(scope="module", autouse=True)
-def write_report() -> Iterator[Callable[[StudySettings], bool]]:
-    """What `mcn compare` ends with, which takes seconds: only tests that ask for it have it."""
-    whole = compare._write_report
+def _quick(train_here: Callable[..., None]) -> Iterator[None]:
+    """Models are trained in this process, and no report is written, each of which takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare.Pool, "work", train_here)
         patch.setattr(compare, "_write_report", lambda settings: True)
-        yield whole
+        yield
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each model is trained in a process of its own, as outside of tests."""
+    monkeypatch.setattr(compare.Pool, "work", WHOLE_WORK)
+
+
+@pytest.fixture
+def write_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `mcn compare` ends with."""
+    monkeypatch.setattr(compare, "_write_report", WHOLE_REPORT)
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +167,14 @@ def test_what_is_done_is_not_done_again(done: Any) -> None:
 
 @pytest.mark.parametrize(
     ("seeds", "kills"),
-    [([1], [1]), pytest.param([1, 2], [1, 3, 4, 7, 11], marks=[pytest.mark.endurance, pytest.mark.timeout(1800)])],
+    [
+        pytest.param([1], [1], marks=pytest.mark.slow),
+        pytest.param([1, 2], [1, 3, 4, 7, 11], marks=[pytest.mark.endurance, pytest.mark.timeout(1800)]),
+    ],
     ids=["killed once", "killed five times"],
 )
 def test_killed_and_begun_again_the_tables_are_the_same(
-    make_study: Callable[..., Path], seeds: list[int], kills: list[int]
+    make_study: Callable[..., Path], processes: None, seeds: list[int], kills: list[int]
 ) -> None:
     """`kills`: how many files of results there are when the whole study is killed."""
     paths = [make_study(["shared", "disjoint"], seeds=seeds, at_once=1) for _ in range(2)]
@@ -203,7 +222,7 @@ def test_a_plan_trains_nothing_and_gives_a_command_a_model(
     assert asked.only == "disjoint-seed1" and asked.experiment.stages["train"]["epochs"] == "4"
 
 
-def test_one_model_alone_is_a_task_of_a_job_array(make_study: Callable[..., Path]) -> None:
+def test_one_model_alone_is_a_task_of_a_job_array(make_study: Callable[..., Path], processes: None) -> None:
     path = make_study(["shared", "disjoint"])
     settings = StudySettings.load(path, only="disjoint-seed2")
     report = compare.run(settings)
@@ -215,7 +234,9 @@ def test_one_model_alone_is_a_task_of_a_job_array(make_study: Callable[..., Path
         compare.run(replace(settings, only="disjoint-seed3"))
 
 
-def test_a_model_that_fails_is_told_of_and_the_others_are_kept(make_study: Callable[..., Path]) -> None:
+def test_a_model_that_fails_is_told_of_and_the_others_are_kept(
+    make_study: Callable[..., Path], processes: None
+) -> None:
     path = make_study(["shared", {"name": "lost", "initial_weights": "/nowhere.pth"}], seeds=[1])
     settings = StudySettings.load(path)
     report = compare.run(settings)
@@ -278,6 +299,7 @@ def test_a_study_is_overridden_on_the_command_line(make_study: Callable[..., Pat
         assert (settings.seeds, settings.at_once) == ((3,), 1)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_is_saved_and_goes_on(make_study: Callable[..., Path]) -> None:
     path = make_study(["shared", "disjoint"], seeds=[1])
     out = StudySettings.load(path).out
@@ -289,7 +311,7 @@ def test_a_signal_to_the_whole_group_is_saved_and_goes_on(make_study: Callable[.
         assert process.poll() is None
         time.sleep(0.05)  # until both are at it
     os.killpg(process.pid, signal.SIGTERM)
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate()
     assert process.returncode == 75, printed
     assert printed.count("stopped, all of it saved") == 2
     assert all((file.parent / "checkpoint.pt").exists() for file in settings)
@@ -343,18 +365,9 @@ def test_a_report_is_of_the_first_table_and_keeps_the_order_of_arms(done: Any) -
     assert [model.name for model in study.examples()] == ["shared-seed1", "slow-seed1", "video-audio-seed1"]
 
 
-def all_done(pool: compare.Pool, runs: Sequence[Run]) -> None:
-    """In place of processes that find all there."""
-    pool.statuses.update({run.name: 0 for run in runs})
-
-
-def test_it_ends_with_a_report(
-    done: Any, write_report: Callable[[StudySettings], bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_ends_with_a_report(done: Any, write_report: None, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, _ = done
-    monkeypatch.setattr(compare.Pool, "work", all_done)
     monkeypatch.setattr(vector_drawing, "as_pdf", lambda figure, title, command: b"%PDF")
-    monkeypatch.setattr(compare, "_write_report", write_report)
     assert compare.run(settings).complete
     page = (settings.out / "report.html").read_text()
     table = json.loads((settings.out / "compare.json").read_text())["detail"]["tables"]["width"]
@@ -365,7 +378,7 @@ def test_it_ends_with_a_report(
 
 def test_a_report_that_fails_loses_no_comparison(
     done: Any,
-    write_report: Callable[[StudySettings], bool],
+    write_report: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -373,9 +386,7 @@ def test_a_report_that_fails_loses_no_comparison(
         raise OSError("no room\nand more")
 
     settings, _ = done
-    monkeypatch.setattr(compare.Pool, "work", all_done)
     monkeypatch.setattr(compare, "write_report", fail)
-    monkeypatch.setattr(compare, "_write_report", write_report)
     assert not compare.run(settings).complete
     assert json.loads((settings.out / "compare.json").read_text())["complete"]
     told = f"mcn compare: no report (no room); `mcn report {settings.out}` writes it\n"

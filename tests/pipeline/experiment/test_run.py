@@ -16,10 +16,6 @@ from pipeline.experiment.stages import EVALUATIONS, SECTIONS, RunSettings
 from pipeline.tools.forget.references import is_report
 from pipeline.training import train
 
-TRAIN = {
-    "batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2, "device": "cpu",
-}  # fmt: skip
-
 
 def written(folder: Path, content: Any) -> Path:
     path = folder / "run.yaml"
@@ -28,7 +24,7 @@ def written(folder: Path, content: Any) -> Path:
 
 
 @pytest.fixture
-def study(tmp_path: Path, planted: Any) -> Path:
+def study(tmp_path: Path, planted: Any, tiny_training: dict[str, Any]) -> Path:
     """Train and evaluate two schemes on the planted data set."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "dataset").symlink_to(planted.folder)
@@ -37,7 +33,7 @@ def study(tmp_path: Path, planted: Any) -> Path:
         "out": str(tmp_path / "out"),
         "schemes": ["shared", "disjoint"],
         "seeds": [3],
-        "train": TRAIN | {"manifest": str(planted.manifest)},
+        "train": tiny_training | {"epochs": 2, "manifest": str(planted.manifest)},
         "evaluate": places,
     }
     return written(tmp_path, content)

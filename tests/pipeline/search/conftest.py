@@ -30,7 +30,11 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(
-    planted: Any, make_video: Callable[..., Any], make_dataset: Callable[..., Path], tmp_path_factory: Any
+    planted: Any,
+    tiny_training: dict[str, Any],
+    make_video: Callable[..., Any],
+    make_dataset: Callable[..., Path],
+    tmp_path_factory: Any,
 ) -> Trained:
     """The planted videos, one without captions and one without sound; hardly trained, which is enough to embed."""
     folder = tmp_path_factory.mktemp("trained")
@@ -41,10 +45,9 @@ def trained(
     videos = {video.video_id: video for video in [*planted.videos.values(), *odd]}
     dataset = make_dataset(folder / "dataset", list(videos.values()), planted.vectors, SHARDS)
     manifest = manifest_path(dataset, "all")
-    sizes = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 2}
     run(
         TrainSettings.flat(
-            manifest=manifest, out=folder / "model", device="cpu", scheme="disjoint", min_clip_seconds=3.0, **sizes
+            manifest=manifest, out=folder / "model", scheme="disjoint", min_clip_seconds=3.0, epochs=2, **tiny_training
         )
     )
     return Trained(folder / "model", manifest, videos, planted.vectors)

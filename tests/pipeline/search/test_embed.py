@@ -224,6 +224,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_ten_times_the_file_has_the_same_bytes(trained: Any, embedded: Path, tmp_path: Path) -> None:
     script, out = tmp_path / "doomed.py", tmp_path / "out" / "clips.h5"
     script.write_text(DOOMED)
@@ -235,7 +236,7 @@ def test_killed_ten_times_the_file_has_the_same_bytes(trained: Any, embedded: Pa
         given = {"moment": moment, "arguments": arguments}
         process = context.Process(target=runpy.run_path, args=(str(script), given, "doomed"))
         process.start()
-        process.join(120)
+        process.join()
         assert process.exitcode == (0 if moment[0] == "never" else -signal.SIGKILL), f"{moment}: {process.exitcode}"
         parts = sorted(path.name for path in (tmp_path / "out").rglob("0*.h5"))
         states.append((len(parts), out.exists()))

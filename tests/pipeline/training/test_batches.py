@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -27,9 +28,9 @@ RULES = ClipRules()
 VIDEOS, BATCH, CLIPS = 26, 4, 3
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder(
-    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     make_video: Callable[..., Any],
     make_dataset: Callable[..., Path],
     make_vectors: Callable[..., Any],
@@ -42,7 +43,7 @@ def folder(
         captions = [(3.0 * n, 3.0 * n + 4, " ".join(generator.choice(words, 5))) for n in range(6)]
         seen = (0, 4) if number % 5 == 0 else ()
         videos.append(make_video(f"video{number:06d}", captions, 20.0, number, sound=number % 4 > 0, masked=seen))
-    return make_dataset(tmp_path / "dataset", videos, make_vectors(words[:25]), shards=5)
+    return make_dataset(tmp_path_factory.mktemp("batches") / "dataset", videos, make_vectors(words[:25]), shards=5)
 
 
 def batches_of(folder: Path, rules: ClipRules = RULES, cache: int = 0, **changed: Any) -> TrainingBatches:
@@ -192,9 +193,10 @@ def test_without_room_in_shared_memory_training_ends(folder: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("fault", ["gone", "cut"])
-def test_a_shard_that_vanishes_is_told_of_as_without_workers(folder: Path, fault: str) -> None:
-    batches = batches_of(folder)
-    path = folder / "shards" / "000003.h5"
+def test_a_shard_that_vanishes_is_told_of_as_without_workers(folder: Path, tmp_path: Path, fault: str) -> None:
+    spoilt = Path(shutil.copytree(folder, tmp_path / "dataset"))
+    batches = batches_of(spoilt)
+    path = spoilt / "shards" / "000003.h5"
     if fault == "gone":
         path.unlink()
     else:

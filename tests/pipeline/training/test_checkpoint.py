@@ -2,6 +2,8 @@
 
 import os
 import pickle
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,15 @@ from models.settings import ModelSettings
 from pipeline.clips.cutting import cut_clip
 from pipeline.core.errors import InputError
 from pipeline.training import checkpoint
-from pipeline.training.checkpoint import KEYS, SCHEMA, load_checkpoint, model_from, open_trained, save_checkpoint
+from pipeline.training.checkpoint import (
+    KEYS,
+    SCHEMA,
+    TrainedModel,
+    load_checkpoint,
+    model_from,
+    open_trained,
+    save_checkpoint,
+)
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run as train
 
@@ -103,28 +113,35 @@ def test_weights_that_misfit_their_settings_are_refused(content: dict[str, Any],
     assert "\n" not in str(refused.value)
 
 
-SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 1}
+@pytest.fixture(scope="module")
+def trained(
+    planted: Any, tiny_training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., TrainedModel]:
+    """`trained(**changed)`: a model of the planted data set, trained for an epoch with these settings, once."""
+
+    @cache
+    def folder_of(**changed: Any) -> Path:
+        out = tmp_path_factory.mktemp("checkpoint") / "model"
+        train(TrainSettings.flat(manifest=planted.manifest, out=out, epochs=1, **tiny_training, **changed))
+        return out
+
+    return lambda **changed: open_trained(folder_of(**changed))
 
 
-def trained(planted: Any, out: Path, **changed: Any) -> Path:
-    train(TrainSettings.flat(manifest=planted.manifest, out=out, device="cpu", **SIZES | changed))
-    return out
-
-
-def by_the_network(model: Any, vectors: list[np.ndarray], room: int) -> torch.Tensor:
+def by_the_network(model: TrainedModel, vectors: list[np.ndarray], room: int) -> torch.Tensor:
     """Text vectors `(N, D)` of given word vectors, each in a batch of its own, padded to `room` words."""
     rows = []
     for known in vectors:
         words, mask = torch.zeros(1, room, known.shape[1]), torch.zeros(1, room, dtype=torch.bool)
-        words[0, : len(known)], mask[0, : len(known)] = torch.tensor(known), True
+        words[0, : len(known)], mask[0, : len(known)] = torch.from_numpy(known.copy()), True
         with torch.inference_mode():
             rows.append(model.network(ClipInputs(words=words, known_words=mask)).vectors["shared"]["text"][0])
     return torch.stack(rows)
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_texts_are_embedded_as_in_training(planted: Any, tmp_path: Path, masked: bool) -> None:
-    model = open_trained(trained(planted, tmp_path / "model", mask_padding_words=masked))
+def test_texts_are_embedded_as_in_training(planted: Any, trained: Callable[..., TrainedModel], masked: bool) -> None:
+    model = trained(mask_padding_words=masked)
     texts = ["action3, now!", "action1 action2 zzz again", "zzz"]
     known = [[planted.vectors[w] for w in line.split()] for line in ("action3 now", "action1 action2 again")]
     found = model.embed_texts(texts)
@@ -136,8 +153,10 @@ def test_texts_are_embedded_as_in_training(planted: Any, tmp_path: Path, masked:
     assert torch.allclose(first.vectors["shared"]["text"], alone, atol=1e-6)
 
 
-def test_batches_change_nothing(planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = open_trained(trained(planted, tmp_path / "model"))
+def test_batches_change_nothing(
+    planted: Any, trained: Callable[..., TrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained()
     clips = [
         cut_clip(model.dataset.video(i, model.rules), c.start, c.end, c.text.split(), model.vectors, model.rules)
         for i, video in planted.videos.items()
@@ -152,19 +171,19 @@ def test_batches_change_nothing(planted: Any, tmp_path: Path, monkeypatch: pytes
         model.embed([])
 
 
-def test_vectors_compared_by_direction_have_length_one(planted: Any, tmp_path: Path) -> None:
-    plain = open_trained(trained(planted, tmp_path / "plain"))
-    turned = open_trained(trained(planted, tmp_path / "turned", normalise=True, temperature=0.1))
+def test_vectors_compared_by_direction_have_length_one(trained: Callable[..., TrainedModel]) -> None:
+    plain = trained()
+    turned = trained(normalise=True, temperature=0.1)
     lengths = [m.embed_texts(["action1", "action2 now"]).vectors["shared"]["text"].norm(dim=1) for m in (plain, turned)]
     assert not torch.allclose(lengths[0], torch.ones(2)) and torch.allclose(lengths[1], torch.ones(2))
 
 
-def test_what_is_missing_is_absent_also_for_a_model_trained_on_zeros(planted: Any, tmp_path: Path) -> None:
-    model = open_trained(trained(planted, tmp_path / "model", zeros_for_missing=True))
+def test_what_is_missing_is_absent_also_for_a_model_trained_on_zeros(trained: Callable[..., TrainedModel]) -> None:
+    model = trained(zeros_for_missing=True)
     assert model.embed_texts(["zzz", "action1"]).present["text"].tolist() == [False, True]
 
 
-def test_training_videos_are_told(planted: Any, tmp_path: Path) -> None:
-    model = open_trained(trained(planted, tmp_path / "model"))
+def test_training_videos_are_told(trained: Callable[..., TrainedModel]) -> None:
+    model = trained()
     assert model.seen(["heldout0000"]) == ""
     assert "trained on 2 of these videos, e.g. train000001" in model.seen(["train000003", "train000001", "heldout0000"])

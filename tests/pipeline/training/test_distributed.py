@@ -17,6 +17,7 @@ from models.clips import ClipInputs
 from models.kmeans import ClusterQueue
 from models.mcn import MCN
 from models.settings import ClusterSettings, LossSettings, ModelSettings
+from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.distributed import communicator_of, started_from_outside
@@ -24,20 +25,12 @@ from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run
 
 CLIPS, WIDTH, GROUP = 16, 12, 4
-SMALL: dict[str, Any] = {
-    "batch_videos": 4,
-    "clips_per_video": 6,
-    "width": 16,
-    "reconstruction_hidden": 8,
-    "learning_rate": 0.01,
-    "min_clip_seconds": 0.0,
-    "clusters": 8,
-    "queue_rows": 64,
-    "refit_every": 5,
-    "device": "cpu",
-    "workers": 0,
-    "epochs": 2,
-}
+
+
+@pytest.fixture(scope="module")
+def small(planted: Any, small_training: dict[str, Any]) -> TrainSettings:
+    """Two epochs; `out` is for the test to give."""
+    return TrainSettings.flat(manifest=planted.manifest, out=Path("nowhere"), epochs=2, **small_training)
 
 
 def clips_of(dtype: torch.dtype) -> ClipInputs:
@@ -101,13 +94,13 @@ def test_two_processes_give_the_gradients_of_one(dtype: torch.dtype, relative: f
 
 
 def test_a_run_of_two_processes_is_that_of_one_and_may_be_gone_on_with_by_one(
-    planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As in a batch job of one task.
     for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_JOB_NAME", "study")
-    alone = TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "alone", **SMALL)
+    alone = dataclasses.replace(small, out=tmp_path / "alone")
     run(alone)
     shared = dataclasses.replace(alone, out=tmp_path / "shared", devices=2)
     report = run(shared)
@@ -122,30 +115,31 @@ def test_a_run_of_two_processes_is_that_of_one_and_may_be_gone_on_with_by_one(
     assert (again.done, again.skipped) == (0, 2)
 
 
-def test_what_processes_refuse_is_one_line(planted: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_what_processes_refuse_is_one_line(small: TrainSettings, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / ".stop").touch()  # left by a run that was killed while it stopped
     for change, named in (
         ({"streams": ("resnet50",)}, "no video stream 'resnet50'; it has: resnet152"),
         ({"clusters": 25, "queue_rows": 0, "epochs": 1}, "at least 25 clips"),
     ):
-        bad = TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "bad", **SMALL | {"devices": 2} | change)
+        bad = TrainSettings.flat(**as_plain(small) | {"out": tmp_path / "bad", "devices": 2} | change)
         with pytest.raises(InputError, match=named) as refused:
             run(bad)
         assert "\n" not in str(refused.value)
 
 
-def test_a_batch_that_can_not_be_shared_is_refused(planted: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="batch_videos 4 can't be shared by 3 processes"):
-        TrainSettings.flat(manifest=planted.manifest, out=tmp_path, **SMALL | {"devices": 3})
+def test_a_batch_that_can_not_be_shared_is_refused(small: TrainSettings) -> None:
+    with pytest.raises(ValueError, match="batch_videos 4 can't be shared by 3 processes"):
+        dataclasses.replace(small, devices=3)
 
 
-def test_several_machines_want_a_starter(planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_machines_want_a_starter(small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     assert not started_from_outside()
     with pytest.raises(InputError, match="start `mcn train` by torchrun or srun"):
-        run(TrainSettings.flat(manifest=planted.manifest, out=tmp_path, **SMALL | {"nodes": 2}))
+        run(dataclasses.replace(small, out=tmp_path, nodes=2))
     monkeypatch.setenv("SLURM_NTASKS", "4")
     assert not started_from_outside(), "sbatch says so before anything is started"
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
@@ -155,10 +149,12 @@ def test_several_machines_want_a_starter(planted: Any, tmp_path: Path, monkeypat
     assert started_from_outside()
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_signal_saves_and_ends_with_75(planted: Any, tmp_path: Path, devices: int) -> None:
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_signal_saves_and_ends_with_75(
+    planted: Any, small_training: dict[str, Any], tmp_path: Path, devices: int
+) -> None:
     out = tmp_path / "model"
-    settings = SMALL | {"epochs": 100_000, "save_every": 1e-9, "devices": devices}
+    settings = small_training | {"epochs": 100_000, "save_every": 1e-9, "devices": devices}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "train", "--manifest", str(planted.manifest), "--out", str(out), *flags],
@@ -173,7 +169,7 @@ def test_a_signal_saves_and_ends_with_75(planted: Any, tmp_path: Path, devices: 
         except subprocess.TimeoutExpired:
             pass
     os.killpg(process.pid, signal.SIGUSR1)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate()
     assert process.returncode == 75, output
     assert "Traceback" not in output and "stopped by a signal" in output
     content = load_checkpoint(out)

@@ -35,19 +35,6 @@ OFTEN = 1e-9
 """Minutes between checkpoints: one after every step."""
 FREE = ("out", "save_every", "workers")
 IDS = [f"train{n:06d}" for n in range(12)]
-SMALL: dict[str, Any] = {
-    "batch_videos": 4,
-    "clips_per_video": 6,
-    "width": 16,
-    "reconstruction_hidden": 8,
-    "learning_rate": 0.01,
-    "min_clip_seconds": 0.0,
-    "clusters": 8,
-    "queue_rows": 64,
-    "refit_every": 5,
-    "device": "cpu",
-    "workers": 0,
-}
 
 
 def changed(settings: TrainSettings, **values: Any) -> TrainSettings:
@@ -55,9 +42,9 @@ def changed(settings: TrainSettings, **values: Any) -> TrainSettings:
 
 
 @pytest.fixture(scope="module")
-def settings(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> TrainSettings:
+def settings(planted: Any, small_training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> TrainSettings:
     out = tmp_path_factory.mktemp("train") / "model"
-    return TrainSettings.flat(manifest=planted.manifest, out=out, epochs=3, **SMALL)
+    return TrainSettings.flat(manifest=planted.manifest, out=out, epochs=3, **small_training)
 
 
 @pytest.fixture

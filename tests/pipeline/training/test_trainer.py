@@ -19,29 +19,14 @@ from pipeline.training.settings import TrainSettings, find_scheme
 from pipeline.training.train import prepare, run
 from pipeline.training.trainer import Trainer, learning_rate_at
 
-SMALL: dict[str, Any] = {
-    "batch_videos": 4,
-    "clips_per_video": 6,
-    "width": 16,
-    "reconstruction_hidden": 8,
-    "learning_rate": 0.01,
-    "min_clip_seconds": 0.0,
-    "clusters": 8,
-    "queue_rows": 64,
-    "refit_every": 5,
-    "device": "cpu",
-    "workers": 0,
-    "epochs": 2,
-}
-
 
 def changed(settings: TrainSettings, **values: Any) -> TrainSettings:
     return TrainSettings.flat(**as_plain(settings) | values)
 
 
 @pytest.fixture
-def small(planted: Any, tmp_path: Path) -> TrainSettings:
-    return TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "model", **SMALL)
+def small(planted: Any, small_training: dict[str, Any], tmp_path: Path) -> TrainSettings:
+    return TrainSettings.flat(manifest=planted.manifest, out=tmp_path / "model", epochs=2, **small_training)
 
 
 def begun(settings: TrainSettings) -> Trainer:
@@ -123,8 +108,10 @@ def test_davenet_inside_learns_from_the_logmel(small: TrainSettings, heard: Path
     assert model_from(content).davenet is not None
 
 
-def test_davenet_alone_gives_weights_that_the_extractor_takes(small: TrainSettings, heard: Path) -> None:
-    values = {name: value for name, value in SMALL.items()} | {"clips_per_video": 2, "epochs": 1, "logmel_frames": 48}
+def test_davenet_alone_gives_weights_that_the_extractor_takes(
+    small: TrainSettings, small_training: dict[str, Any], heard: Path
+) -> None:
+    values = small_training | {"clips_per_video": 2, "epochs": 1, "logmel_frames": 48}
     alone = from_mapping(TrainSettings, values | {"manifest": heard, "out": small.out, "model": "davenet"}, "")
     assert (alone.scheme, alone.network.audio_from, alone.loss.cluster_weight) == ("video-audio", "logmel", 0.0)
     report = run(alone)

@@ -1,7 +1,7 @@
 """A finished study of planted clips: two arms that know texts, one that doesn't, two seeds each."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.cli import main
 from pipeline.core import figures
 from pipeline.experiment import compare
 from pipeline.experiment.report.results import Study, read_study
 from pipeline.experiment.settings import StudySettings
-from pipeline.experiment.training_runs import Run
-
-SIZES = {"batch_videos": 4, "clips_per_video": 4, "width": 8, "clusters": 4, "queue_rows": 16, "epochs": 3}
 
 
 @dataclass(frozen=True)
@@ -43,16 +39,13 @@ def film(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def train_here(pool: compare.Pool, runs: Sequence[Run]) -> None:
-    """Trains and evaluates in this process: a process for each would spend its time on imports."""
-    for run in runs:
-        for stage, _ in run.stages:
-            config = run.folder / f"{stage.replace(' ', '-')}.yaml"
-            pool.statuses[run.name] = main([*stage.split(), "--config", str(config)])
-
-
 @pytest.fixture(scope="session")
-def finished(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(
+    planted: Any,
+    tiny_training: dict[str, Any],
+    train_here: Callable[..., None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Finished:
     folder = tmp_path_factory.mktemp("report")
     texts: set[str] = set()
 
@@ -74,7 +67,7 @@ def finished(planted: Any, tmp_path_factory: pytest.TempPathFactory) -> Finished
     probe = {"ids": str(folder / "ids.csv"), "window_seconds": 2, "windows_per_video": 2}
     content = {
         "out": str(folder / "out"),
-        "train": {"manifest": str(planted.manifest), "device": "cpu", "workers": 0} | SIZES,
+        "train": {"manifest": str(planted.manifest), "workers": 0, "epochs": 3} | tiny_training,
         "evaluate": {"clips": str(steps), "bootstrap": 10},
         "localize": {"annotations": str(steps), "bootstrap": 10, "chance_draws": 5},
         "probe": probe | {"permutations": 1, "bootstrap": 10},
