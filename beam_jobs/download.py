@@ -136,7 +136,7 @@ def _download(settings: DownloadSettings, report: RunSummary, video_ids: list[st
 
 def _check_files(settings: DownloadSettings) -> None:
     if settings.cookies is not None and not settings.cookies.is_file():
-        raise InputError(f"{settings.cookies}: no such file; --cookies takes a cookie file in Netscape format")
+        raise InputError(f"{settings.cookies}: no such file; --cookies expects a cookie file in Netscape format")
     try:
         (settings.out / "ledger").mkdir(parents=True, exist_ok=True)
         (settings.out / ".part").mkdir(exist_ok=True)

@@ -4,7 +4,7 @@ python -m benchmarks.loss_terms --run runs/demo --out runs/loss-terms
 
 `--run` is the folder of an `mcn run configs/sample.yaml`: its data set, manifest and clips are used. Trains every
 built-in scheme that contrasts video with text, then scheme `shared` with each kind of term switched off. Models and
-scores are kept under `--out`; the same command goes on there.
+scores are kept under `--out`; rerun the same command to resume.
 """
 
 import argparse

@@ -114,6 +114,6 @@ def _first_sample(times: str, log: str) -> int | None:
         return None
     if len(words) != 2:
         return None
-    found = _CONTAINER_START.search(log)
-    zero = max(Fraction(found[1]), Fraction(0)) if found else Fraction(0)
+    container_start = _CONTAINER_START.search(log)
+    zero = max(Fraction(container_start[1]), Fraction(0)) if container_start else Fraction(0)
     return round((int(words[0]) * Fraction(words[1]) - zero) * SAMPLE_RATE)

@@ -1,4 +1,4 @@
-"""The words of decoding: what is asked of a decoder, which files it may be asked about, and what comes back.
+"""The messages of decoding: settings and paths go to a decoder, frames and their summary come back.
 
 No decoder is imported here, so a process that only receives frames loads none.
 """
@@ -91,13 +91,13 @@ def check_path(path: str | Path) -> str:
     # Absolute, for FFmpeg takes what comes before a colon in any other name for a protocol.
     absolute = os.path.abspath(path)
     try:
-        found = os.stat(absolute)
+        status = os.stat(absolute)
     except FileNotFoundError as error:
         raise MediaError("missing-file", f"{path}: there is no such file") from error
     except (OSError, ValueError) as error:
         raise MediaError("undecodable", f"{path}: can't be read ({error})") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise MediaError("undecodable", f"{path}: is not a regular file")
-    if found.st_size == 0:
+    if status.st_size == 0:
         raise MediaError("zero-length", f"{path}: the file is empty")
     return absolute

@@ -43,26 +43,26 @@ def decode_video(path: str, settings: DecodeSettings) -> Iterator[Decoded]:
 
 
 class _Frames:
-    """The wanted source frames of a video in order, and how they were had."""
+    """The chosen source frames of a video in order, and the decoders that gave them."""
 
-    def __init__(self, path: str, scan: MediaScan, wanted: NDArray[np.int64]) -> None:
+    def __init__(self, path: str, scan: MediaScan, chosen: NDArray[np.int64]) -> None:
         self.path = path
         self.scan = scan
-        self.wanted = wanted
+        self.chosen = chosen
         self.decoders: list[str] = []
         self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[tuple[int, Frame]]:
         done = -1
         try:
-            for number, frame in decord_frames(self.path, self.scan, self.wanted):
+            for number, frame in decord_frames(self.path, self.scan, self.chosen):
                 self._used("decord")
                 yield number, frame
                 done = number
             return
         except DecordError as error:
             self.notes.append(f"decord {error}; PyAV decoded {'the rest' if self.decoders else 'it'}")
-        missing = self.wanted[self.wanted > done]
+        missing = self.chosen[self.chosen > done]
         pts = {int(self.scan.pts[number]): int(number) for number in missing}
         for number, frame in pyav_frames(self.path, pts, self.scan.orientation):
             self._used("pyav")

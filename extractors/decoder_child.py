@@ -57,7 +57,7 @@ def _messages(path: str, decode_video: Decode, settings: DecodeSettings) -> Iter
 def out_of_memory(path: str, settings: DecodeSettings) -> MediaError:
     """The error for a video that takes more than the settings allow."""
     limit = settings.memory_limit_bytes / 2**30
-    return MediaError("memory", f"{path}: decoding it takes more than the limit of {limit:.1f} GiB of memory")
+    return MediaError("memory", f"{path}: decoding it exceeds the memory limit of {limit:.1f} GiB")
 
 
 def _die_with_parent() -> None:

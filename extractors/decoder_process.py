@@ -147,7 +147,7 @@ class DecoderProcess:
         self.close()
         if any(sign in words for sign in _NO_MEMORY):
             return out_of_memory(self._path, self.settings)
-        return MediaError("crashed", f"{self._path}: the decoder process died of it ({words})")
+        return MediaError("crashed", f"{self._path}: the decoder process crashed on it ({words})")
 
 
 class _Child:

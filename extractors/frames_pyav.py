@@ -99,12 +99,12 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
             return
 
 
-def pyav_frames(path: str, wanted_pts: Mapping[int, int], turn: Orientation) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """For each frame whose time stamp is a key of `wanted_pts`: the value, and the frame as `displayed`.
+def pyav_frames(path: str, by_pts: Mapping[int, int], turn: Orientation) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """For each frame whose time stamp is a key of `by_pts`: the value, and the frame as `displayed`.
 
     Frames come in presentation order, one at a time; one that can't be decoded is left out.
     """
-    waiting = dict(wanted_pts)
+    waiting = dict(by_pts)
     with open_media(path) as container:
         stream = video_stream(container)
         if stream is None:

@@ -34,7 +34,7 @@ class Network:
     shifted by `pixel_mean` and divided by `pixel_deviation`. `last_norm` is the attribute under which each residual
     block keeps the batch norm that ends its branch. Tensors of a weights file whose name starts with one of `unused`
     don't enter the features. `fetch` gives the file of the weights that one of the names in `published` stands for.
-    Both raise WeightsError where a package or the file can't be had.
+    Both raise WeightsError when a package is missing or the file can't be downloaded.
     """
 
     name: str
@@ -73,7 +73,7 @@ def _resnet152_file(name: str) -> Path:
     except Exception as error:  # Network, disk, proxy and hash failures each have a type of their own.
         first_line = (str(error).splitlines() or [""])[0]
         raise WeightsError(
-            f"{name}: can't be had from {weights.url} ({type(error).__name__}: {first_line[:120]}); "
+            f"{name}: can't be downloaded from {weights.url} ({type(error).__name__}: {first_line[:120]}); "
             "fetch that file elsewhere and give its path, or choose random:SEED"
         ) from None
     finally:

@@ -86,14 +86,14 @@ def _reason(error: Exception) -> str:
     if not isinstance(error, pickle.UnpicklingError):
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not re.search("weights_only|Do it only if|file an issue", line)]
-    return said[0] if said else "no pickle of PyTorch's"
+    reasons = [line for line in lines if line and not re.search("weights_only|Do it only if|file an issue", line)]
+    return reasons[0] if reasons else "no pickle of PyTorch's"
 
 
 def _refused_name(path: Path, message: str) -> str | None:
     """The function or class that PyTorch's unpickler would not call; None where the file asks for none."""
-    if stated := re.search(r"GLOBAL (\S+)", message):
-        return stated[1]
+    if named := re.search(r"GLOBAL (\S+)", message):
+        return named[1]
     # Of pickles in another form than its own PyTorch says only that. To list their names runs nothing either.
     try:
         with open(path, "rb") as file:

@@ -122,7 +122,7 @@ def _check_fit(
         has = tuple(value.shape)
         if name not in expected:
             if not name.startswith(network.unused) and not name.endswith(_COUNTER):
-                problems.append(f"{name} of shape {has} has no place in it")
+                problems.append(f"{name} of shape {has} is not part of it")
         elif has != expected[name]:
             problems.append(f"{name} has shape {has}, expected {expected[name]}")
         elif not value.is_floating_point():

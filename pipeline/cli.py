@@ -72,7 +72,7 @@ def _check_beam_flags(name: str, given: Sequence[str], own_flags: Collection[str
     beam = importlib.util.find_spec("apache_beam")
     assert beam is not None and beam.origin is not None
     source = Path(beam.origin).with_name("options").joinpath("pipeline_options.py").read_text(encoding="utf-8")
-    known = {*re.findall(r"'(--\w+)'", source), *own_flags}
+    known = {*re.findall(r"""['"](--\w+)['"]""", source), *own_flags}
     flags = [given[0], *(word for word in given if word.startswith("--"))]
     for flag in (flag.split("=")[0] for flag in flags):
         if flag not in known and "dask" not in flag:  # Dask's are declared elsewhere

@@ -1,6 +1,6 @@
 """The stages of the `mcn` command: where each one's settings and work are, and what `--help` says.
 
-Names alone, so that everything may look a stage up: what they name is imported when it is asked for.
+Names alone, so that everything may look a stage up: what they name is imported when it is needed.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Command:
-    """One stage: where its settings and its `run` are, and what `--help` says. Imported only when asked for."""
+    """One stage: where its settings and its `run` are, and what `--help` says. Imported only when needed."""
 
     module: str
     """Its function `run` does the work."""
@@ -93,7 +93,7 @@ COMMANDS = {
     "verify": Command(
         "pipeline.tools.verify.verify",
         "pipeline.tools.settings.VerifySettings",
-        "read everything a data set holds and hold it against its digests; mend what is bad",
+        "read everything a data set holds and check it against its digests; repair what is bad",
         "mcn verify runs/demo/dataset --ids runs/demo/sample/HowTo100M_v1.csv",
         positional=("dataset",),
     ),

@@ -34,7 +34,7 @@ class RunSummary:
     complete: bool = True
     """Whether the work asked for is there: decides the exit status."""
     stopped: bool = False
-    """A signal asked to stop: what is done is saved; the same command resumes. The exit status is then 75."""
+    """A signal asked to stop: what is done is saved; rerun the same command to resume. The exit status is then 75."""
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic, repr=False)
 
@@ -57,7 +57,7 @@ class RunSummary:
             f"{self.failed.total()} failed{waiting} in {self.seconds:.1f} s{rate}"
         )
         reasons = [f"  failed, {reason}: {count}" for reason, count in sorted(self.failed.items())]
-        stopped = ["  stopped by a signal: progress is saved, rerun the same command to resume"] if self.stopped else []
+        stopped = ["  stopped by a signal: progress is saved; rerun the same command to resume"] if self.stopped else []
         return [head, *reasons, *(f"  note: {note}" for note in self.notes), *stopped]
 
     def publish(self, path: Path | None = None, stream: TextIO | None = None) -> None:

@@ -49,7 +49,7 @@ class FetchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadSettings(FetchSettings):
-    """What to download and how."""
+    """Settings of `mcn download`."""
 
     ids: Path
     """Csv with a column video_id, such as the published HowTo100M_v1.csv."""

@@ -43,7 +43,7 @@ def run_stages(
         if not stage.complete:
             report.failed[name] += 1
             report.complete = False
-            report.notes.append(f"stopped at {name}: see above; rerun to resume there")
+            report.notes.append(f"stopped at {name}: see above; rerun the same command to resume")
             break
         report.done += 1
     return stages

@@ -173,7 +173,7 @@ class StudySettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What `mcn report` can be told."""
+    """Settings of `mcn report`."""
 
     study: Path
     """Folder that `mcn compare` has filled: it holds compare.json and runs/."""

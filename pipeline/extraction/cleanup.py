@@ -1,4 +1,4 @@
-"""Media whose features lie in a verified shard: deleted on request, and told to the downloads' ledger."""
+"""Media whose features lie in a verified shard: deleted on request, and recorded in the downloads' ledger."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -60,12 +60,12 @@ def _refuse_unsound(dataset: Path, receipt: Receipt, checker: ShardChecker) -> N
 def delete_leftovers(media: Path, dataset: Path, receipts: Iterable[Receipt]) -> dict[str, str]:
     """Delete what a kill between closing a shard and deleting its media has left; returns shard -> why its are kept."""
     # One look at the folder: asked for one by one, a million deleted files take hours.
-    there = find_media(media).paths
+    paths = find_media(media).paths
     kept: dict[str, str] = {}
     with ShardChecker() as checker:
-        for receipt in receipts if there else ():
+        for receipt in receipts if paths else ():
             try:
-                _delete(media, dataset, receipt, there.get, checker)
+                _delete(media, dataset, receipt, paths.get, checker)
             except InputError as error:
                 kept[receipt.name] = str(error)
     return kept

@@ -33,7 +33,7 @@ from pipeline.extraction.settings import STAGE, ExtractSettings
 
 _OTHERS_EVERY_S = 2.0
 """Seconds between looks at what other processes have finished."""
-_SAID_EVERY_S = 300.0
+_REPORT_EVERY_S = 300.0
 _OLD_S = 24 * 3600.0
 
 
@@ -50,7 +50,7 @@ class ExtractionRounds:
         self._downloads = DownloadWatch(settings.media)
         self._idle: set[str] = set()
         self._report = RunSummary(STAGE)
-        self._said = 0.0
+        self._reported = 0.0
         self._offers = False
         self._kept: dict[str, str] = {}
         self._lock = self.folder / "leases" / "planning.json"
@@ -66,7 +66,7 @@ class ExtractionRounds:
 
     @cached_property
     def weight_files(self) -> dict[str, Path]:
-        """Network -> a file that `extractors.weights.load_weights` reads; InputError when it can't be had.
+        """Network -> a file that `extractors.weights.load_weights` reads; InputError when one can't be provided.
 
         Looked at once there is something to extract: that takes another process, PyTorch and seconds.
         """
@@ -127,7 +127,7 @@ class ExtractionRounds:
                 break
             else:
                 holder = read_lease(lease_path(self.folder, left[0]))
-                self._say(f"{len(left)} plans are worked on elsewhere, e.g. {left[0]} by {holder and holder[0]}")
+                self._say(f"{len(left)} plans are held by other processes, e.g. {left[0]} by {holder and holder[0]}")
 
     def _open_names(self) -> list[str]:
         closed = set(closed_names(self.folder))
@@ -156,9 +156,9 @@ class ExtractionRounds:
     def _remove_leftovers(self) -> None:
         """Files that dead processes were writing, a day old; media whose deletion was interrupted."""
         now = time.time()
-        for place in ("shards", "parts", "plans", "leases", "manifests"):
+        for folder in ("shards", "parts", "plans", "leases", "manifests"):
             # Unlike rglob, os.walk takes no harm from a folder that another process removes meanwhile.
-            for parent, _, names in os.walk(self.folder / place):
+            for parent, _, names in os.walk(self.folder / folder):
                 for path in (Path(parent, name) for name in names if name.startswith(".") and name.endswith(ASIDE)):
                     # A file that another process is writing has its final name a moment later.
                     with suppress(FileNotFoundError):
@@ -171,8 +171,8 @@ class ExtractionRounds:
         return reasons_of(self.folder / "ledger", STAGE)
 
     def _say(self, text: str) -> None:
-        if time.monotonic() - self._said > _SAID_EVERY_S or not self._said:
-            self._said = time.monotonic()
+        if time.monotonic() - self._reported > _REPORT_EVERY_S or not self._reported:
+            self._reported = time.monotonic()
             print(f"extract: waiting: {text}", file=sys.stderr, flush=True)
 
     def report(self) -> RunSummary:
@@ -237,4 +237,4 @@ class ExtractionRounds:
         if noted:
             report.notes.append(f"{noted} videos have a remark of the decoder: see {self.folder / 'ledger'}")
         if not self.settings.media.exists():
-            raise InputError(f"{self.settings.media}: went away during the run; mount it and run again")
+            raise InputError(f"{self.settings.media}: disappeared during the run; mount it and rerun to resume")

@@ -30,16 +30,16 @@ class IdSet(Container[str]):
 
     def __init__(self, groups: Iterable[Sequence[str]], but: Container[str] = ()) -> None:
         """`groups`: ids by the hundred or so, in ASCII; `but`: ids that don't count."""
-        found = [np.array([video_id.encode() for video_id in group], "S") for group in groups if group]
-        self._ids = np.unique(np.concatenate(found)) if found else np.zeros(0, "S1")
+        groups_of_ids = [np.array([video_id.encode() for video_id in group], "S") for group in groups if group]
+        self._ids = np.unique(np.concatenate(groups_of_ids)) if groups_of_ids else np.zeros(0, "S1")
         self._but = but
 
     def __contains__(self, video_id: object) -> bool:
         if not isinstance(video_id, str) or not video_id.isascii():
             return False
-        wanted = video_id.encode()
-        place = int(self._ids.searchsorted(wanted))
-        return place < len(self._ids) and self._ids[place] == wanted and video_id not in self._but
+        encoded = video_id.encode()
+        index = int(self._ids.searchsorted(encoded))
+        return index < len(self._ids) and self._ids[index] == encoded and video_id not in self._but
 
 
 @dataclass
@@ -76,7 +76,7 @@ def planned_ids(dataset: Path, ask_again: Collection[str] = ()) -> IdSet:
 def check_inputs(settings: ExtractSettings) -> None:
     """InputError when list or media can't be used."""
     if not settings.media.exists():
-        raise InputError(f"{settings.media}: no such folder; --media wants the folder of downloaded videos")
+        raise InputError(f"{settings.media}: no such folder; --media expects the folder of downloaded videos")
     if settings.ids is not None:
         for _ in each_video_id(settings.ids):
             pass
@@ -87,40 +87,40 @@ def check_inputs(settings: ExtractSettings) -> None:
 def take_stock(settings: ExtractSettings) -> Stock:
     """Compare list, media and plans. Of a million planned videos nothing but their ids is held."""
     planned = planned_ids(settings.out, settings.ask_again)
-    gone = forgotten(settings.out)
-    found = find_media(settings.media, passed_over=planned)
-    asked = found.paths if settings.ids is None else each_video_id(settings.ids)
-    open_ids = dict.fromkeys(video_id for video_id in asked if video_id not in planned)
-    kept_out = [video_id for video_id in open_ids if is_forgotten(video_id, gone)]
+    tombstones = forgotten(settings.out)
+    media = find_media(settings.media, passed_over=planned)
+    listed = media.paths if settings.ids is None else each_video_id(settings.ids)
+    open_ids = dict.fromkeys(video_id for video_id in listed if video_id not in planned)
+    kept_out = [video_id for video_id in open_ids if is_forgotten(video_id, tombstones)]
     for video_id in kept_out:
         del open_ids[video_id]
-    absent = {video_id for video_id in open_ids if video_id not in found.paths}
+    absent = {video_id for video_id in open_ids if video_id not in media.paths}
     downloads = settings.media / "ledger"
-    stated = _durations(downloads, open_ids.keys() - absent)
-    new = {i: stated.get(i) or stated_seconds(found.paths[i]) for i in open_ids if i not in absent}
+    measured = _durations(downloads, open_ids.keys() - absent)
+    new = {i: measured.get(i) or stated_seconds(media.paths[i]) for i in open_ids if i not in absent}
     states = latest_states(downloads, "download", wanted=absent) if absent else {}
     # By the defaults of `mcn download`: how the one that fills the folder was started isn't known here.
     attempts, recheck_h = DownloadSettings.attempts, DownloadSettings.recheck_h
     unsettled = sum(not settled(states.get(video_id), attempts, recheck_h, ()) for video_id in absent)
     notes = []
-    if found.misnamed:
+    if media.misnamed:
         notes.append(
-            f"{len(found.misnamed)} media files are left out, their names can't be ids (letters, digits, - and _), "
-            f"e.g. {found.misnamed[0].name}"
+            f"{len(media.misnamed)} media files are left out, their names can't be ids (letters, digits, - and _), "
+            f"e.g. {media.misnamed[0].name}"
         )
-    if found.duplicates:
-        twice = next(iter(found.duplicates))
-        notes.append(f"{len(found.duplicates)} videos are there twice, e.g. {twice}: the first is used")
+    if media.duplicates:
+        example = next(iter(media.duplicates))
+        notes.append(f"{len(media.duplicates)} videos have several media files, e.g. {example}: the first is used")
     if kept_out:
         notes.append(f"{len(kept_out)} videos were forgotten and stay out")
     return Stock(new, len(absent), unsettled, notes)
 
 
-def _durations(ledger: Path, wanted: Collection[str]) -> dict[str, float]:
+def _durations(ledger: Path, video_ids: Collection[str]) -> dict[str, float]:
     """Seconds of video that downloads have measured."""
-    if not wanted:
+    if not video_ids:
         return {}
-    outcomes = read_ledger(ledger, "download", wanted=wanted)
+    outcomes = read_ledger(ledger, "download", wanted=video_ids)
     # An attempt that failed has measured nothing, and takes nothing from one that didn't.
     return {o.video_id: float(seconds) for o in outcomes if (seconds := o.detail.get("duration"))}
 

@@ -35,7 +35,7 @@ class Networks:
 
 
 def prepare_weights(settings: ExtractSettings) -> dict[str, Path]:
-    """Fetch, make or find each network's weights; InputError says which can't be had."""
+    """Fetch, make or find each network's weights; InputError says which can't be provided."""
     try:
         return _weight_files(weight_specs(settings), settings.out / "weights")
     except (WeightsError, ValueError) as error:
@@ -45,7 +45,7 @@ def prepare_weights(settings: ExtractSettings) -> dict[str, Path]:
 def prepare_networks(settings: ExtractSettings, precision: str) -> Networks:
     """Weights and their digests, and what `precision` (bf16, fp32 or auto) is here; all of it by another process.
 
-    InputError says what can't be had.
+    InputError says what can't be provided.
     """
     # What holds a weights file goes back to the system with it; glibc would keep 100 MB to 200 MB for the next.
     variables = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
@@ -92,8 +92,8 @@ class Prepared:
     """What the workers need, and what is to be announced."""
 
     weight_files: dict[str, Path]
-    """Network -> a file that `extractors.weights.load_weights` reads; empty where names alone say that the weights are
-    those of the data set."""
+    """Network -> a file that `extractors.weights.load_weights` reads; empty where the settings' names
+    show that the weights are those of the data set."""
     description: dict[str, Any]
     """dataset.json."""
     notes: list[str]
@@ -105,37 +105,35 @@ def prepare(settings: ExtractSettings) -> Prepared:
     InputError names each field of the Identity that differs, and both values. Not to be run by two processes at once.
     """
     notes = announcements(settings)
-    made = (settings.out / "dataset.json").exists()
+    exists = (settings.out / "dataset.json").exists()
     captions = caption_identity(settings.captions, settings.drop_overlaps)
-    before = read_description(settings.out) if made else {}
-    there = before.get("identity", {"captions": captions})
-    # What is given is read before weights are fetched; of other captions than the data set's, nothing is stored.
-    store = _captions(settings, captions, notes) if there.get("captions") == captions else None
-    precision = _precision(settings, there.get("streams", {}))
-    if _names_say_enough(settings, before):
-        digests = {stream: there["streams"][stream]["weights"] for stream in settings.streams}
-        networks = Networks({}, digests | {"davenet": there["audio"]["weights"]}, precision)
+    stored = read_description(settings.out) if exists else {}
+    frozen = stored.get("identity", {"captions": captions})
+    # The inputs are read before weights are fetched; of other captions than the data set's, nothing is stored.
+    store = _captions(settings, captions, notes) if frozen.get("captions") == captions else None
+    precision = _precision(settings, frozen.get("streams", {}))
+    if _same_networks(settings, stored.get("settings", {})):
+        digests = {stream: frozen["streams"][stream]["weights"] for stream in settings.streams}
+        networks = Networks({}, digests | {"davenet": frozen["audio"]["weights"]}, precision)
     else:
         networks = prepare_networks(settings, precision)
     description: dict[str, Any] = {"identity": identity(settings, networks.digests, networks.precision, captions)}
-    if made:
-        description = settle(settings.out, description)
-        if settings.word_vectors is not None:
-            check_given(settings.word_vectors, description["words"], settings.out)
-    if not made:
+    if not exists:
         digest, announcement = freeze_words(settings.out / "words.kv", store, settings.word_vectors, settings.split)
         notes += [announcement] if announcement else []
         description |= {"words": digest, "settings": as_plain(settings), "announcements": notes}
-        description = settle(settings.out, description)
+    description = settle(settings.out, description)
+    if exists and settings.word_vectors is not None:
+        check_given(settings.word_vectors, description["words"], settings.out)
     return Prepared(networks.files, description, notes)
 
 
-def _names_say_enough(settings: ExtractSettings, description: dict[str, Any]) -> bool:
-    """Whether a data set has the networks that are asked for, told without a look at them.
+def _same_networks(settings: ExtractSettings, recorded: dict[str, Any]) -> bool:
+    """Whether the `recorded` settings of a data set name the same networks, so that nobody need look at the weights.
 
     A published name or a seed stands for the same weights always, a file for what it holds today.
     """
-    asked, recorded = as_plain(settings), description.get("settings", {})
+    asked = as_plain(settings)
     same = all(recorded.get(name) == asked[name] for name in ("streams", "weights", "davenet_weights", "device"))
     return same and not any(Path(spec).exists() for spec in weight_specs(settings).values())
 

@@ -17,7 +17,7 @@ STAGE = "extract"
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """What `mcn extract` can be told. Raises ValueError on a combination that makes no sense."""
+    """Settings of `mcn extract`. Raises ValueError for values that can't be used together."""
 
     media: Path
     """Folder of video files named by their ids (nested or flat), or one video file."""
@@ -81,11 +81,11 @@ class ExtractSettings:
         if min(self.shard_size, self.time_limit, self.poll) <= 0 or self.workers < 0:
             raise ValueError("shard_size, time_limit and poll must be above 0, workers at least 0")
         if self.follow and self.ids is None:
-            raise ValueError("follow needs ids: without a list there is no knowing when all are there")
+            raise ValueError("follow needs ids: without a list it never knows that every video has arrived")
         self.decoding()
 
     def decoding(self) -> DecodeSettings:
-        """What the decoder is told."""
+        """The settings of the decoder."""
         return DecodeSettings(feature_fps=self.feature_fps, frame_size=self.frame_size, time_limit_s=self.time_limit)
 
     def bytes_per_second(self) -> float:

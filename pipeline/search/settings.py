@@ -12,7 +12,7 @@ _UNITS = {"B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """What `mcn embed` can be told."""
+    """Settings of `mcn embed`."""
 
     checkpoint: Path
     """Trained model: a checkpoint file or the folder it lies in."""
@@ -39,7 +39,7 @@ class EmbedSettings:
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What `mcn index` can be told."""
+    """Settings of `mcn index`."""
 
     embeddings: Path
     """File of `mcn embed`."""
@@ -71,7 +71,7 @@ def memory_bytes(text: str) -> int:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What `mcn search` can be told."""
+    """Settings of `mcn search`."""
 
     index: Path
     """Folder of `mcn index`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class DoctorSettings:
-    """What `mcn doctor` can be told."""
+    """Settings of `mcn doctor`."""
 
     path: Path | None = None
     """A folder for data sets or media, such as a mounted NAS: it is checked too, and left as it was."""
@@ -16,7 +16,7 @@ class DoctorSettings:
 
 @dataclass(frozen=True)
 class EstimateSettings:
-    """What `mcn estimate` can be told."""
+    """Settings of `mcn estimate`."""
 
     study: Path
     """The experiment's YAML file, as for mcn run; its lists need not be there yet."""

@@ -1,4 +1,4 @@
-"""What `mcn train` can be told, its presets, and what each part of training is told of it."""
+"""Settings of `mcn train` and `mcn export`, and the presets of training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ CHANGEABLE_ON_RESUME = frozenset(
         "log_every"
     ).split()
 )
-"""Settings that a run which goes on may be given anew: training doesn't depend on them, or compares what they name."""
+"""Settings that may differ when a run is resumed: training doesn't depend on them, or compares what they name."""
 
 _ICCV21: dict[str, Any] = {
     "streams": ("resnet152", "resnext101"),
@@ -70,7 +70,7 @@ _DAVENET: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What `mcn train` can be told."""
+    """Settings of `mcn train`. Raises ValueError for values that can't be used."""
 
     PRESETS: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
         "preset": {"default": {}, "mcn-iccv21": _ICCV21, "sample": _SAMPLE},
@@ -80,7 +80,7 @@ class TrainSettings:
     manifest: Path
     """Manifest made by `mcn freeze`, DATASET/manifests/NAME.json: its split `train` is trained on."""
     out: Path
-    """Folder for the checkpoint, metrics and settings; training goes on from a checkpoint there."""
+    """Folder for the checkpoint, metrics and settings; training resumes from a checkpoint there."""
     preset: Literal["default", "mcn-iccv21", "sample"] = "default"
     """Starting point: the owner's settings, the published run's (Chen et al., 2021), or the sample's."""
     model: Literal["mcn", "davenet"] = "mcn"
@@ -106,13 +106,13 @@ class TrainSettings:
     epochs: int = 30
     """Passes over the training videos."""
     learning_rate: float = 0.0001
-    """Adam's."""
+    """Adam's learning rate."""
     schedule: Literal["constant", "warm-up-cosine"] = "constant"
     """warm-up-cosine, as published: linear from 0 over `warm_up_steps`, then half a cosine to 0 at the last step."""
     warm_up_steps: int = 5000
-    """Steps of the warm-up; smaller batches want as many clips, so more steps."""
+    """Steps of the warm-up; smaller batches need as many clips, so more steps."""
     seed: int = 1
-    """Of the initial weights, the order of videos, the draws of clips and k-means."""
+    """Seed of the initial weights, the order of videos, the draws of clips and k-means."""
     shuffle_shards: int = 64
     """Videos are shuffled within so many shards at a time, the shards in an order of their own: see docs."""
     heldout_clips: int = 1000
@@ -125,7 +125,7 @@ class TrainSettings:
     devices: int = 1
     """Processes on this machine, a GPU each; under torchrun or srun, what those have started."""
     nodes: int = 1
-    """Machines; more than one wants torchrun or srun."""
+    """Machines; more than one needs torchrun or srun."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: autocast; the losses stay in fp32 always. auto: bf16 on a GPU that has it, else fp32."""
     workers: int = 2
@@ -190,7 +190,7 @@ def find_scheme(name: str) -> Scheme:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Which model goes where."""
+    """Settings of `mcn export`."""
 
     model: Path
     """Folder of `mcn train`, or its checkpoint."""

@@ -46,7 +46,7 @@ def run(settings: TrainSettings) -> RunSummary:
     except ProcessExitedException as error:
         raise InputError(
             f"mcn train: one of {settings.devices} processes has died ({error}): memory may be too small; the last "
-            "checkpoint is whole, rerun to resume"
+            "checkpoint is whole; rerun the same command to resume"
         ) from None
 
 

@@ -88,7 +88,7 @@ def test_a_run_stops_at_the_first_stage_whose_work_is_not_there(
     assert [path.name for path in asked] == ["shared-seed3", "disjoint-seed3"]
     report = json.loads((tmp_path / "out" / "run.json").read_text())
     assert report["failed"] == {"train": 1} and report["done"] == 2 and not report["complete"]
-    assert "stopped at train: see above; rerun to resume there" in capsys.readouterr().out
+    assert "stopped at train: see above; rerun the same command to resume" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["stages"]) == 3
     assert not (tmp_path / "out" / "index.html").exists()
 

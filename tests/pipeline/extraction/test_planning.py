@@ -156,7 +156,7 @@ def test_odd_files_are_told_of(settings: ExtractSettings) -> None:
     write_plans(settings.out / "plans", [IDS[:2]])
     first, second = take_stock(settings).notes
     assert first.startswith("2 media files are left out, their names can't be ids")
-    assert second == f"1 videos are there twice, e.g. {IDS[3]}: the first is used"
+    assert second == f"1 videos have several media files, e.g. {IDS[3]}: the first is used"
 
 
 def test_what_can_not_be_used_is_refused_before_anything_is_made(tmp_path: Path) -> None:

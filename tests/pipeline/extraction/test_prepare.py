@@ -3,18 +3,20 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from extractors.weights import load_weights
 from pipeline.core.child import environment
 from pipeline.core.errors import InputError
-from pipeline.extraction.prepare import prepare_networks, prepare_weights
+from pipeline.extraction import prepare as prepare_module
+from pipeline.extraction.prepare import Networks, prepare, prepare_networks, prepare_weights
 from pipeline.extraction.settings import ExtractSettings
 
 
-def settings(folder: Path, **changes: str) -> ExtractSettings:
-    return ExtractSettings(folder / "media", folder / "dataset", streams=("efficientnet-lite0",), **changes)  # type: ignore[arg-type]
+def settings(folder: Path, **changes: Any) -> ExtractSettings:
+    return ExtractSettings(folder / "media", folder / "dataset", streams=("efficientnet-lite0",), **changes)
 
 
 def test_another_process_finds_what_this_one_does(tmp_path: Path) -> None:
@@ -38,6 +40,29 @@ def test_a_process_that_dies_is_told_of(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InputError, match="ended with status -9; .* memory"):
         prepare_networks(settings(tmp_path), "fp32")
+
+
+def test_weights_are_looked_at_once_unless_others_may_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "davenet.pt"
+    file.touch()
+    asked = []
+
+    def look(settings: ExtractSettings, precision: str) -> Networks:
+        asked.append(settings)
+        return Networks({"davenet": file}, {"efficientnet-lite0": "aa", "davenet": "bb"}, "fp32")
+
+    monkeypatch.setattr(prepare_module, "prepare_networks", look)
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions" / "a-video-id0.csv").write_text("start,end,text\n0,1,pour the milk\n")
+    captions = {"captions": tmp_path / "captions"}
+    first, again = (prepare(settings(tmp_path, **captions)) for _ in range(2))
+    assert (first.weight_files, again.weight_files, len(asked)) == ({"davenet": file}, {}, 1)
+    assert again.description == first.description
+    with pytest.raises(InputError, match="feature_fps is 1 there, 2 here"):
+        prepare(settings(tmp_path, **captions, feature_fps=2))
+    for other in ({"davenet_weights": "random:1"}, {"davenet_weights": str(file)}, {"device": "cpu"}):
+        assert prepare(settings(tmp_path, **captions, **other)).weight_files == {"davenet": file}
+    assert len(asked) == 4
 
 
 def test_who_drives_an_extraction_loads_no_networks() -> None:
