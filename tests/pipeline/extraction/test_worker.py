@@ -1,0 +1,44 @@
+"""A worker's plan, with networks that give nothing: which videos are tried again."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extractors.errors import MediaError
+from pipeline.core.ledger import read_ledger
+from pipeline.dataset.folder import settle
+from pipeline.dataset.shard_plans import read_receipt, write_plans
+from pipeline.extraction import worker
+from pipeline.extraction.settings import ExtractSettings
+
+
+class NoSound:
+    """In place of the networks: of every video the sound takes too long, which shows once all were decoded."""
+
+    provenance: dict[str, Any] = {}
+
+    def __init__(self, *given: object) -> None: ...
+
+    def extract(self, videos: Iterable[tuple[str, Path]], captions_of: object) -> Iterator[tuple[str, MediaError]]:
+        for video_id, path in list(videos):
+            yield video_id, MediaError("timeout", f"{path}: its sound was not decoded within 60 s")
+
+    def close(self) -> None: ...
+
+
+def test_a_video_that_fails_last_of_all_is_tried_twice(
+    tmp_path: Path, make_identity: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "FeatureExtractor", NoSound)
+    settings = ExtractSettings(tmp_path, tmp_path / "dataset")
+    settle(settings.out, {"identity": make_identity({"resnet152": 2048}) | {"captions": {"format": ""}}})
+    (name,) = write_plans(settings.out / "plans", [["first-video", "last--video"]])
+    for video_id in ("first-video", "last--video"):
+        (tmp_path / f"{video_id}.mp4").write_bytes(b"x")
+    with worker.ShardWorker(settings, {}) as own:
+        assert own.extract(name) == {"failed timeout": 2}
+    receipt = read_receipt(settings.out, name)
+    assert receipt is not None and receipt.left_out == {"first-video": "timeout", "last--video": "timeout"}
+    assert [outcome.attempt for outcome in read_ledger(settings.out / "ledger", "extract")] == [1, 1, 2, 2]
