@@ -6,7 +6,7 @@ anew.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,11 @@ def read_plan(folder: Path, name: str) -> ShardPlan:
     if digest is None or digest != digest_of_json(content):
         raise InputError(f"{path}: its digest doesn't match: the plan was changed; restore it from a copy")
     return ShardPlan(name, tuple(content["video_ids"]), digest)
+
+
+def read_plans(folder: Path) -> Iterator[ShardPlan]:
+    """The plans in `folder`, in order, one at a time; InputError as for `read_plan`."""
+    return (read_plan(folder, name) for name in plan_names(folder))
 
 
 SCHEMA = 1
@@ -174,6 +179,11 @@ def read_receipt(dataset: Path, name: str) -> Receipt | None:
         return Receipt(**content | {"video_ids": tuple(content["video_ids"])})
     except (InputError, KeyError, TypeError, AttributeError, ValueError):
         return None
+
+
+def whole_receipts(dataset: Path, names: Iterable[str]) -> list[Receipt]:
+    """The receipts of these shards, those that are missing or broken passed over; nothing is written."""
+    return [receipt for name in names if (receipt := read_receipt(dataset, name)) is not None]
 
 
 def receipts(

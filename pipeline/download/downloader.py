@@ -14,7 +14,7 @@ from pipeline.core.ledger import LedgerWriter, VideoState
 from pipeline.core.records import EXTRACTED, STAGE, Outcome
 from pipeline.core.video_ids import is_video_id
 from pipeline.download.budget import SCRATCH, MediaBudget
-from pipeline.download.failures import FAILURE_CLASSES, FailureClass
+from pipeline.download.failures import FAILURE_CLASSES, UNKNOWN, FailureClass
 from pipeline.download.fetcher import Fetched, Fetcher, FetchError
 from pipeline.download.media import fetched_path, media_path
 from pipeline.download.settings import FetchSettings
@@ -106,7 +106,7 @@ class Downloader(Closeable):
             self._forbidden = 0
         except FetchError as error:
             failure, message = self._escalate(error.failure), str(error)
-            state, reason = ("waiting" if failure.stops_session else "failed"), failure.name
+            state, reason = ("waiting" if failure.action == "stop" else "failed"), failure.name
         except OSError as error:
             failure, message = FAILURE_CLASSES["no-room"], f"{self.job.media}: {error.strerror}"
             state, reason = "waiting", failure.name
@@ -149,7 +149,7 @@ def settled(state: VideoState | None, attempts: int, recheck_h: float, ask_again
         return False
     if state.latest.outcome != "failed":
         return state.latest.reason == EXTRACTED
-    action = FAILURE_CLASSES.get(state.latest.reason, FAILURE_CLASSES["unknown"]).action
+    action = FAILURE_CLASSES.get(state.latest.reason, UNKNOWN).action
     if action == "later":
         return time.time() - state.latest.time < recheck_h * 3600
     return action == "permanent" or (action == "retry" and state.failures >= attempts)

@@ -17,22 +17,13 @@ class FailureClass:
 
     name: str
     action: Action
-    """`stop`: the fault is the session's and every video would meet it; `permanent`: the video is not asked for again;
-    `later`: it is asked for again after some time; `retry`: it is tried again at once, a limited number of times."""
+    """`stop`: the fault is the session's and every video would meet it: no other is asked for now, and the video is not
+    charged; `permanent`: the video is not asked for again; `later`: it is asked for again after some time; `retry`: it
+    is tried again at once, a limited number of times."""
     patterns: tuple[str, ...] = ()
     """Regular expressions, tried in any case; `'` stands for the typographic apostrophe too."""
     advice: str = ""
     """What the user can do; the session's faults have one."""
-
-    @property
-    def permanent(self) -> bool:
-        """Whether the video is never asked for again."""
-        return self.action == "permanent"
-
-    @property
-    def stops_session(self) -> bool:
-        """Whether no other video should be asked for now; it is not charged to the video."""
-        return self.action == "stop"
 
 
 _TABLE = (
@@ -141,12 +132,13 @@ _TABLE = (
 
 FAILURE_CLASSES = {failure.name: failure for failure in _TABLE}
 """Name -> class, in the order in which they are tried."""
+UNKNOWN = FAILURE_CLASSES["unknown"]
 
 
 def classify(message: str, warnings: str = "") -> FailureClass:
     """The class of yt-dlp's error message. Its warnings tell a video that has no usable format from a tool too old."""
     failure = _match(message)
-    if failure.name in ("unknown", "no-format", "forbidden") and _match(warnings).stops_session:
+    if failure.name in ("unknown", "no-format", "forbidden") and _match(warnings).action == "stop":
         return _match(warnings)
     return failure
 
@@ -156,4 +148,4 @@ def _match(text: str) -> FailureClass:
     for failure in _TABLE:
         if any(re.search(pattern, text, re.IGNORECASE) for pattern in failure.patterns):
             return failure
-    return FAILURE_CLASSES["unknown"]
+    return UNKNOWN

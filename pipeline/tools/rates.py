@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from pipeline.core.errors import InputError
 from pipeline.core.files import read_json
 from pipeline.core.ledger import latest_states
-from pipeline.dataset.shard_plans import closed_names, read_receipt
-from pipeline.download.failures import FAILURE_CLASSES
+from pipeline.dataset.shard_plans import closed_names, whole_receipts
+from pipeline.download.failures import FAILURE_CLASSES, UNKNOWN
 
 WINDOWS_H = (1.0, 6.0, 24.0, 7 * 24.0)
 """Recent pasts, in hours: the shortest that holds ENOUGH is measured."""
 ENOUGH = 20
+"""Events below which a pace says little."""
 _SHORTEST_H = 1 / 3600
 
 
@@ -57,8 +58,6 @@ def hours_left(left: float, rate: Rate | None) -> float | None:
 
 _PAUSE_S = 600.0
 """A longer time between two videos is a pause of the download, not its pace."""
-_ENOUGH = 20
-"""Videos below which a pace says little."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def downloads_so_far(media: Path) -> DownloadsSoFar | None:
             alive += 1
             sizes += [latest.detail["bytes"]] if latest.detail.get("bytes") else []
             durations += [latest.detail["duration"]] if latest.detail.get("duration") else []
-        elif latest.outcome == "failed" and _is_gone(latest.reason):
+        elif latest.outcome == "failed" and FAILURE_CLASSES.get(latest.reason, UNKNOWN).action == "permanent":
             gone += 1
         else:
             continue
@@ -94,13 +93,8 @@ def downloads_so_far(media: Path) -> DownloadsSoFar | None:
         return None
     times.sort()
     gaps = [after - before for before, after in zip(times, times[1:], strict=False) if after - before < _PAUSE_S]
-    hourly = 3600 * len(gaps) / sum(gaps) if len(gaps) >= _ENOUGH and sum(gaps) > 0 else None
+    hourly = 3600 * len(gaps) / sum(gaps) if len(gaps) >= ENOUGH and sum(gaps) > 0 else None
     return DownloadsSoFar(alive, gone, _mean(sizes), _mean(durations), hourly)
-
-
-def _is_gone(reason: str) -> bool:
-    failure = FAILURE_CLASSES.get(reason)
-    return failure is not None and failure.permanent
 
 
 def _mean(values: list[float]) -> float | None:
@@ -119,16 +113,12 @@ class ShardsSoFar:
 
 def shards_so_far(dataset: Path) -> ShardsSoFar | None:
     """None without a closed shard. Nothing is written: a shard without a receipt is passed over."""
-    receipts = [receipt for name in closed_names(dataset) if (receipt := read_receipt(dataset, name))]
+    receipts = whole_receipts(dataset, closed_names(dataset))
     seconds = sum(receipt.seconds for receipt in receipts)
     if not seconds:
         return None
-    return ShardsSoFar(
-        len(receipts),
-        sum(len(receipt.video_ids) for receipt in receipts),
-        seconds,
-        sum(receipt.bytes for receipt in receipts),
-    )
+    videos = sum(len(receipt.video_ids) for receipt in receipts)
+    return ShardsSoFar(len(receipts), videos, seconds, sum(receipt.bytes for receipt in receipts))
 
 
 def report_so_far(path: Path) -> dict[str, Any] | None:

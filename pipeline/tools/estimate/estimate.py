@@ -17,17 +17,8 @@ from pipeline.download.video_list import read_video_ids
 from pipeline.experiment.stages import RunSettings
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.extraction.speed import ExtractionRates, probe_extraction
+from pipeline.tools.estimate import stages
 from pipeline.tools.estimate.quantities import Figure, Figures
-from pipeline.tools.estimate.stages import (
-    LIST_SOURCE,
-    LISTED,
-    Videos,
-    count_videos,
-    download_stage,
-    evaluate_stage,
-    extract_stage,
-    train_stage,
-)
 from pipeline.tools.rates import downloads_so_far, report_so_far, shards_so_far
 from pipeline.tools.settings import EstimateSettings
 from pipeline.training.settings import TrainSettings
@@ -62,12 +53,12 @@ class _Estimate:
         self.settings = settings
         self.study = RunSettings.load(settings.study)
         self.plan = self.study.plan()
-        stages = dict(self.plan)
-        self.download = stages.get("download")
+        planned = dict(self.plan)
+        self.download = planned.get("download")
         self.extract: ExtractSettings | None = None
-        if "extract" in stages:
-            self.extract = _of_stage("extract", stages["extract"])
-        self.freeze = stages.get("freeze")
+        if "extract" in planned:
+            self.extract = _of_stage("extract", planned["extract"])
+        self.freeze = planned.get("freeze")
         self.trains: list[TrainSettings] = [_of_stage(name, values) for name, values in self.plan if name == "train"]
 
     def figures(self) -> Figures:
@@ -76,18 +67,18 @@ class _Estimate:
         media = Path(self.download["out"]) if self.download else self.extract.media if self.extract else None
         downloads = downloads_so_far(media) if media is not None and media.is_dir() else None
         shards = shards_so_far(self.extract.out) if self.extract else None
-        videos = count_videos(figures.of("videos"), self._listed(figures), downloads, shards)
+        videos = stages.count_videos(figures.of("videos"), self._listed(figures), downloads, shards)
         days: list[Figure] = []
         sizes: list[Figure] = []
         beside: list[Figure] = []
         if self.download is not None:
-            downloaded, size = download_stage(
+            downloaded, size = stages.download_stage(
                 figures.of("download"), videos, self._sleeps(), self.settings.addresses, downloads
             )
             beside.append(downloaded)
             sizes.append(size)
         if self.extract is not None:
-            extracted, size = extract_stage(
+            extracted, size = stages.extract_stage(
                 figures.of("extract"), videos, self.extract, self._extraction_rates(), self._machine(), shards
             )
             beside.append(extracted)
@@ -110,7 +101,7 @@ class _Estimate:
                 "listed", _of_stage("sample", sample).videos, "given", "the sample's settings"
             )
         missing = f"; {path} isn't here" if path is not None else ""
-        return figures.of("videos").add("listed", LISTED, "cited", f"{LIST_SOURCE}{missing}")
+        return figures.of("videos").add("listed", stages.LISTED, "cited", f"{stages.LIST_SOURCE}{missing}")
 
     def _sleeps(self) -> tuple[float, float]:
         chosen = _of_stage("download", self.download or {})
@@ -136,7 +127,7 @@ class _Estimate:
         share = 1 - _EXTRACTION_SHARE if self.extract else 1.0
         return _probed(lambda: probe_training(shapes, share * self.settings.probe_seconds))
 
-    def _models(self, figures: Figures, videos: Videos) -> list[tuple[str, Figure, Figure]]:
+    def _models(self, figures: Figures, videos: stages.Videos) -> list[tuple[str, Figure, Figure]]:
         costs = []
         evaluations = [values for name, values in self.plan if name == "evaluate retrieval"]
         training = self._training_videos(figures, videos) if self.trains else videos.alive
@@ -150,7 +141,7 @@ class _Estimate:
             done = report_so_far(settings.out / "train.json")
             done = done if done and _same_cost(done["detail"].get("settings", {}), settings) else None
             model = settings.out.name
-            days, size = train_stage(figures.of(f"train {model}"), training, own, shape, done)
+            days, size = stages.train_stage(figures.of(f"train {model}"), training, own, shape, done)
             costs.append(("train", days, size))
         schemes = {str(settings.out): settings.scheme for settings in self.trains}
         for values in evaluations:
@@ -158,11 +149,11 @@ class _Estimate:
             own = rates if isinstance(rates, str) else rates[scheme] if scheme else _NO_PROBE
             done = report_so_far(Path(values["out"]) / "retrieval.json")
             stage = f"evaluate {Path(values['checkpoint']).name}"
-            days = evaluate_stage(figures.of(stage), clips, own, done)
+            days = stages.evaluate_stage(figures.of(stage), clips, own, done)
             costs.append(("evaluate", days, days))
         return costs
 
-    def _training_videos(self, figures: Figures, videos: Videos) -> Figure:
+    def _training_videos(self, figures: Figures, videos: stages.Videos) -> Figure:
         path = self.trains[0].manifest
         if path.is_file():
             number = len(read_manifest(path).ids(TRAIN))

@@ -17,6 +17,7 @@ from pipeline.core.lease import locked
 from pipeline.core.ledger import decode_line, read_ledger
 from pipeline.core.reporting import RunSummary
 from pipeline.core.video_ids import check_media_name
+from pipeline.dataset import shard_plans
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.caption_store import CaptionStore, remove_from_store
 from pipeline.dataset.folder import (
@@ -30,17 +31,6 @@ from pipeline.dataset.folder import (
 )
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.manifest import Manifest, read_manifest
-from pipeline.dataset.shard_plans import (
-    Receipt,
-    lease_path,
-    make_receipt,
-    plan_names,
-    read_plan,
-    read_receipt,
-    receipt_path,
-    shard_path,
-    write_plans,
-)
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.dataset.shard_writer import Origin, write_shard
 from pipeline.download.budget import SCRATCH, download_lock
@@ -155,15 +145,14 @@ def _given(dataset: Path) -> dict[str, Path]:
 
 def _affected(dataset: Path, ids: Collection[str]) -> list[str]:
     """Names of the plans that name one of the ids."""
-    plans = dataset / "plans"
-    return [name for name in plan_names(plans) if not set(ids).isdisjoint(read_plan(plans, name).video_ids)]
+    return [p.name for p in shard_plans.read_plans(dataset / "plans") if not set(ids).isdisjoint(p.video_ids)]
 
 
 def _known(ids: Collection[str], dataset: Path, media: Path | None, folder: Path | None) -> set[str]:
     """Ids that something names or that were forgotten before; all of `ids` of which that is so are among them."""
     known: set[str] = set()
-    for name in plan_names(dataset / "plans"):
-        known.update(set(ids).intersection(read_plan(dataset / "plans", name).video_ids))
+    for plan in shard_plans.read_plans(dataset / "plans"):
+        known.update(set(ids).intersection(plan.video_ids))
     for path in sorted((dataset / "manifests").glob("*.json")):
         manifest = read_manifest(path)
         for lists in (manifest.splits, manifest.left_out, manifest.missing):
@@ -204,9 +193,9 @@ def _refuse_damage(dataset: Path, names: Collection[str]) -> None:
 
 def _locks(dataset: Path, media: Path | None, affected: Collection[str]) -> Iterator[tuple[Path, str]]:
     """Everything, planning apart, that a process at work on these folders holds or may come to hold."""
-    for name in plan_names(dataset / "plans"):
-        if name in affected or lease_path(dataset, name).exists():
-            yield lease_path(dataset, name), f"extracting shard {name}"
+    for name in shard_plans.plan_names(dataset / "plans"):
+        if name in affected or shard_plans.lease_path(dataset, name).exists():
+            yield shard_plans.lease_path(dataset, name), f"extracting shard {name}"
     if media is not None:
         yield download_lock(media, "1/1"), f"downloading to {media}"
         for path in sorted((media / SCRATCH).glob("*.json")):
@@ -234,17 +223,18 @@ def _forget_shards(dataset: Path, ids: Collection[str]) -> dict[str, str]:
     replaced: dict[str, str] = {}
     plans = dataset / "plans"
     for name in _affected(dataset, ids):
-        kept = tuple(video_id for video_id in read_plan(plans, name).video_ids if video_id not in ids)
+        kept = tuple(video_id for video_id in shard_plans.read_plan(plans, name).video_ids if video_id not in ids)
         # An earlier call that was killed may have written the plan in its place already.
-        new = next((n for n in plan_names(plans) if n != name and read_plan(plans, n).video_ids == kept), None)
+        new = next((p.name for p in shard_plans.read_plans(plans) if p.name != name and p.video_ids == kept), None)
         replaced[name] = ""
         if kept:
-            replaced[name] = new or write_plans(plans, [kept])[0]
+            replaced[name] = new or shard_plans.write_plans(plans, [kept])[0]
             _move_features(dataset, name, replaced[name], kept)
         # A repair that was killed leaves the damaged shard aside; a closing that was, one half written.
-        leftovers = sorted((dataset / "shards").glob(f".{name}.h5.*"))
+        shard = shard_plans.shard_path(dataset, name)
+        leftovers = sorted(shard.parent.glob(f".{shard.name}.*"))
         # The receipt first: one without its shard would stand for a shard that is lost.
-        for path in (*leftovers, receipt_path(dataset, name), shard_path(dataset, name), plans / f"{name}.json"):
+        for path in (*leftovers, shard_plans.receipt_path(dataset, name), shard, plans / f"{name}.json"):
             path.unlink(missing_ok=True)
             fsync_folder(path.parent if path.parent.is_dir() else dataset)
         shutil.rmtree(dataset / "parts" / name, ignore_errors=True)
@@ -253,22 +243,23 @@ def _forget_shards(dataset: Path, ids: Collection[str]) -> dict[str, str]:
 
 def _move_features(dataset: Path, name: str, new: str, kept: tuple[str, ...]) -> None:
     """What plan `name` has of the videos `kept`, as a closed shard or as parts of plan `new`."""
-    source, target, parts = shard_path(dataset, name), shard_path(dataset, new), dataset / "parts" / new
+    source, target = (shard_plans.shard_path(dataset, plan) for plan in (name, new))
+    parts = dataset / "parts" / new
     for part in (dataset / "parts" / name).glob("*.h5"):
         if part.stem in kept:
             parts.mkdir(parents=True, exist_ok=True)
             os.replace(part, parts / part.name)
     if not source.exists():
         return
-    receipt = read_receipt(dataset, name)
+    receipt = shard_plans.read_receipt(dataset, name)
     if not target.exists():
         with FeatureFile(source) as file:
-            plan = read_plan(dataset / "plans", new)
+            plan = shard_plans.read_plan(dataset / "plans", new)
             origin = Origin(new, file.identity, file.provenance, plan.digest)
             write_shard(target, [source], origin, without=set(file.video_ids) - set(kept))
-    if read_receipt(dataset, new) is None:
+    if shard_plans.read_receipt(dataset, new) is None:
         left_out = receipt.left_out if receipt is not None else reasons_of(dataset / "ledger", "extract")
-        make_receipt(dataset, new, left_out)
+        shard_plans.make_receipt(dataset, new, left_out)
     shutil.rmtree(parts, ignore_errors=True)
 
 
@@ -283,22 +274,18 @@ def _forget_captions(dataset: Path, ids: Collection[str]) -> bool:
 
 def _forget_in_manifests(dataset: Path, ids: Collection[str]) -> list[str]:
     """Take the ids from every manifest, and name the shards that hold its other videos now."""
-    homes = {
-        name: read_receipt(dataset, name)
-        for name in plan_names(dataset / "plans")
-        if receipt_path(dataset, name).exists()
-    }
+    receipts = shard_plans.whole_receipts(dataset, shard_plans.plan_names(dataset / "plans"))
     changed = []
     for path in sorted((dataset / "manifests").glob("*.json")):
         before = read_manifest(path)
-        after = _without(before, ids, [receipt for receipt in homes.values() if receipt is not None])
+        after = _without(before, ids, receipts)
         if after != before:
             write_json(path, after.as_json() | {"digest": after.digest})
             changed.append(before.name)
     return changed
 
 
-def _without(manifest: Manifest, ids: Collection[str], receipts: list[Receipt]) -> Manifest:
+def _without(manifest: Manifest, ids: Collection[str], receipts: list[shard_plans.Receipt]) -> Manifest:
     def cut(lists: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         return {name: tuple(i for i in members if i not in ids) for name, members in lists.items()}
 

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,11 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json, read_json
 from pipeline.core.lease import has_ended, read_lease
 from pipeline.core.ledger_scan import split_line
+from pipeline.dataset import shard_plans
 from pipeline.dataset.folder import FILE as TOMBSTONES
 from pipeline.dataset.folder import forgotten, read_description
 from pipeline.dataset.freeze import provenances_of
 from pipeline.dataset.manifest import read_manifest
-from pipeline.dataset.shard_plans import (
-    closed_names,
-    hash_order,
-    plan_names,
-    read_plan,
-    read_receipt,
-    receipt_names,
-    shard_path,
-)
 
 LARGEST_JSON = 1 << 29
 """Bytes; a manifest of a million ids has 16 MB."""
@@ -57,18 +48,18 @@ def inspect_json(path: Path) -> Inspected:
 
 
 def _plan(path: Path) -> Inspected:
-    plan = read_plan(path.parent, path.stem)
+    plan = shard_plans.read_plan(path.parent, path.stem)
     if not all(isinstance(video_id, str) for video_id in plan.video_ids):
         raise InputError(f"{path}: its video ids are no texts; restore it from a copy")
     dataset = path.parent.parent
-    receipt = read_receipt(dataset, plan.name)
+    receipt = shard_plans.read_receipt(dataset, plan.name)
     parts = dataset / "parts" / plan.name
     return "plan", {
         "name": plan.name,
         "digest": plan.digest,
         "videos": len(plan.video_ids),
-        "in the order of the ids' sha256": list(plan.video_ids) == sorted(plan.video_ids, key=hash_order),
-        "shard": "closed" if shard_path(dataset, plan.name).exists() else "open",
+        "in the order of the ids' sha256": list(plan.video_ids) == sorted(plan.video_ids, key=shard_plans.hash_order),
+        "shard": "closed" if shard_plans.shard_path(dataset, plan.name).exists() else "open",
         "stored in it": len(receipt.video_ids) if receipt is not None else None,
         "parts": len(list(parts.glob("[!.]*.h5"))) if parts.is_dir() else 0,
         "video ids": list(plan.video_ids),
@@ -76,7 +67,7 @@ def _plan(path: Path) -> Inspected:
 
 
 def _receipt(path: Path) -> Inspected:
-    receipt = read_receipt(path.parent.parent, path.stem)
+    receipt = shard_plans.read_receipt(path.parent.parent, path.stem)
     if receipt is None or path.parent.name != "shards":
         # Out of its place, too, its digest tells whether it is whole.
         content = read_json(path)
@@ -84,7 +75,7 @@ def _receipt(path: Path) -> Inspected:
         if digest != digest_of_json(content) or path.parent.name == "shards":
             raise InputError(f"{path}: its digest doesn't match: changed or cut; `mcn verify --repair` makes it anew")
         raise InputError(f"{path}: a receipt outside of DATASET/shards/; inspect it where it belongs")
-    shard = shard_path(path.parent.parent, receipt.name)
+    shard = shard_plans.shard_path(path.parent.parent, receipt.name)
     size = shard.stat().st_size if shard.exists() else None
     return "receipt", {
         "name": receipt.name,
@@ -107,9 +98,9 @@ def _manifest(path: Path) -> dict[str, Any]:
         "name": manifest.name,
         "digest": manifest.digest,
         "videos": len(manifest.video_ids),
-        "splits": _lengths(manifest.splits.items()),
-        "left out": _lengths(manifest.left_out.items()),
-        "missing": _lengths(manifest.missing.items()),
+        "splits": _lengths(manifest.splits),
+        "left out": _lengths(manifest.left_out),
+        "missing": _lengths(manifest.missing),
         "list": manifest.listed,
         "shards": len(manifest.shards),
         "identity": manifest.identity,
@@ -119,8 +110,8 @@ def _manifest(path: Path) -> dict[str, Any]:
     }
 
 
-def _lengths(groups: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, int]:
-    return {name: len(ids) for name, ids in groups}
+def _lengths(groups: dict[str, tuple[str, ...]]) -> dict[str, int]:
+    return {name: len(ids) for name, ids in groups.items()}
 
 
 def _report(path: Path, content: dict[str, Any]) -> Inspected:
@@ -132,22 +123,21 @@ def _report(path: Path, content: dict[str, Any]) -> Inspected:
 def dataset_facts(dataset: Path) -> dict[str, Any]:
     """What a data set is made of. InputError when its description is missing or broken."""
     description = read_description(dataset)
-    receipts = [receipt for name in receipt_names(dataset) if (receipt := read_receipt(dataset, name)) is not None]
-    closed = set(closed_names(dataset))
+    receipts = shard_plans.whole_receipts(dataset, shard_plans.receipt_names(dataset))
+    closed = set(shard_plans.closed_names(dataset))
     held = [receipt for receipt in receipts if receipt.name in closed]
     left_out = Counter(reason for receipt in receipts for reason in receipt.left_out.values())
-    manifests = sorted(path.stem for path in (dataset / "manifests").glob("*.json"))
     return {
         "videos in closed shards": sum(len(receipt.video_ids) for receipt in held),
         "seconds in closed shards": round(sum(receipt.seconds for receipt in held), 3),
         "bytes of closed shards": sum(receipt.bytes for receipt in held),
         "left out": dict(left_out.most_common()),
-        "plans": len(plan_names(dataset / "plans")),
+        "plans": len(shard_plans.plan_names(dataset / "plans")),
         "closed shards": len(closed),
         "shards without a receipt": len(closed - {receipt.name for receipt in receipts}),
         "receipts without a shard": len({receipt.name for receipt in receipts} - closed),
         "parts": sum(1 for _ in (dataset / "parts").glob("*/[!.]*.h5")),
-        "manifests": manifests,
+        "manifests": sorted(path.stem for path in (dataset / "manifests").glob("*.json")),
         "forgotten videos": len(forgotten(dataset)),
         "identity": description["identity"],
         "identity's digest": digest_of_json(description["identity"]),

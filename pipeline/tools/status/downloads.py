@@ -15,7 +15,7 @@ from pipeline.core.ledger_scan import LedgerScan, VideoNumbers
 from pipeline.core.records import EXTRACTED, STAGE, Outcome
 from pipeline.core.video_ids import is_media_name
 from pipeline.dataset.folder import forgotten
-from pipeline.download.failures import FAILURE_CLASSES
+from pipeline.download.failures import FAILURE_CLASSES, UNKNOWN
 from pipeline.download.media import MEDIA_SUFFIXES
 from pipeline.download.video_list import each_video_id
 from pipeline.tools.rates import Rate, hours_left, recent_rate
@@ -191,7 +191,7 @@ def _standing_of(outcome: str, reason: str) -> int:
         return _ALIVE
     if outcome != "failed":
         return _WAITING
-    action = FAILURE_CLASSES.get(reason, FAILURE_CLASSES["unknown"]).action
+    action = FAILURE_CLASSES.get(reason, UNKNOWN).action
     return {"permanent": _GONE, "retry": _GIVEN_UP}.get(action, _WAITING)
 
 

@@ -14,22 +14,13 @@ from pipeline.core.ledger import read_ledger
 from pipeline.core.provenance import usable_cores
 from pipeline.core.records import ShardPlan
 from pipeline.core.reporting import Progress
+from pipeline.dataset import shard_plans
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.caption_store import CaptionStore
 from pipeline.dataset.folder import read_description
 from pipeline.dataset.freeze import provenances_of
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_check import ShardChecker
-from pipeline.dataset.shard_plans import (
-    Receipt,
-    closed_names,
-    plan_names,
-    read_plan,
-    read_receipt,
-    receipt_names,
-    receipt_path,
-    shard_path,
-)
 from pipeline.dataset.shard_reader import FeatureFile
 
 SHOWN = 3
@@ -46,7 +37,7 @@ class Findings:
     """Shard -> its first problem."""
     bad_parts: list[Path] = field(default_factory=list)
     bad_receipts: list[str] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
+    receipts: list[shard_plans.Receipt] = field(default_factory=list)
     """Of the sound shards."""
     notes: list[str] = field(default_factory=list)
 
@@ -60,7 +51,7 @@ def examine(dataset: Path, workers: int) -> Findings:
     """Read all of a data set. InputError when there is none."""
     findings = Findings()
     plans = _plans(dataset, findings)
-    names = sorted({*closed_names(dataset), *receipt_names(dataset)})
+    names = sorted({*shard_plans.closed_names(dataset), *shard_plans.receipt_names(dataset)})
     _check_files(dataset, names, sorted((dataset / "parts").glob("*/*.h5")), plans, findings, workers)
     _duplicates(findings)
     _beside(dataset, findings)
@@ -71,8 +62,8 @@ def examine(dataset: Path, workers: int) -> Findings:
 def check_shards(dataset: Path, names: Collection[str], parts: Collection[Path] = ()) -> Findings:
     """What is wrong with these shards, with their receipts and with these parts."""
     findings = Findings()
-    plans = {name: read_plan(dataset / "plans", name) for name in names}
-    closed = {*closed_names(dataset), *receipt_names(dataset)}
+    plans = {name: shard_plans.read_plan(dataset / "plans", name) for name in names}
+    closed = {*shard_plans.closed_names(dataset), *shard_plans.receipt_names(dataset)}
     existing = [part for part in parts if part.exists()]
     _check_files(dataset, [name for name in names if name in closed], existing, plans, findings, usable_cores())
     return findings
@@ -88,7 +79,7 @@ def _check_files(
 ) -> None:
     """Note what is wrong with each file in itself, and with a shard as that of its plan and receipt."""
     identity = read_description(dataset)["identity"]
-    checked = _checked([*(shard_path(dataset, name) for name in names), *parts], workers)
+    checked = _checked([*(shard_plans.shard_path(dataset, name) for name in names), *parts], workers)
     for name in names:
         problems = next(checked)
         for problem in problems[:SHOWN]:
@@ -121,9 +112,9 @@ def _checked(paths: list[Path], workers: int) -> Iterator[list[str]]:
 
 def _plans(dataset: Path, findings: Findings) -> dict[str, ShardPlan]:
     plans: dict[str, ShardPlan] = {}
-    for name in plan_names(dataset / "plans"):
+    for name in shard_plans.plan_names(dataset / "plans"):
         try:
-            plans[name] = read_plan(dataset / "plans", name)
+            plans[name] = shard_plans.read_plan(dataset / "plans", name)
         except InputError as error:
             findings.problems.append(("plan", str(error)))
     return plans
@@ -131,7 +122,7 @@ def _plans(dataset: Path, findings: Findings) -> dict[str, ShardPlan]:
 
 def _shard(dataset: Path, name: str, plan: ShardPlan | None, identity: dict[str, Any], findings: Findings) -> None:
     """Whether a shard that is sound in itself is the one that belongs here."""
-    path = shard_path(dataset, name)
+    path = shard_plans.shard_path(dataset, name)
     with FeatureFile(path) as file:
         if file.identity != identity:
             return findings.shard(name, f"{path}: its Identity isn't the data set's")
@@ -144,9 +135,9 @@ def _shard(dataset: Path, name: str, plan: ShardPlan | None, identity: dict[str,
     positions = [position.get(video_id, -1) for video_id in ids]
     if -1 in positions or positions != sorted(positions):
         return findings.shard(name, f"{path}: its videos aren't those of plan {name}, in that order")
-    receipt = read_receipt(dataset, name)
+    receipt = shard_plans.read_receipt(dataset, name)
     if receipt is None or receipt.plan != plan.digest:
-        findings.problems.append(("receipt", f"{receipt_path(dataset, name)}: missing or changed"))
+        findings.problems.append(("receipt", f"{shard_plans.receipt_path(dataset, name)}: missing or changed"))
         findings.bad_receipts.append(name)
     elif (receipt.content, receipt.video_ids) != (content, tuple(ids)):
         findings.shard(name, f"{path}: its content isn't what its receipt says: another file is in its place")

@@ -9,18 +9,9 @@ from pipeline.core.child import Child, ChildError
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_text
 from pipeline.core.lease import locked
+from pipeline.dataset import shard_plans
 from pipeline.dataset.folder import half_forgotten, is_forgotten, kept_out, read_description
 from pipeline.dataset.freeze import reasons_of
-from pipeline.dataset.shard_plans import (
-    closed_names,
-    make_receipt,
-    plan_names,
-    read_plan,
-    read_receipt,
-    receipt_names,
-    shard_path,
-    write_receipt,
-)
 from pipeline.dataset.shard_reader import FeatureFile, digests_of
 from pipeline.dataset.shard_writer import Origin, write_part
 from pipeline.download.media import MediaFinder
@@ -39,13 +30,13 @@ def repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
     again. Another repair or extraction that is planning is waited for, and what is bad then is checked again.
     """
     with locked(dataset / "leases" / "planning.json", f"repairing {dataset}", patient=True):
-        closed = {*closed_names(dataset), *receipt_names(dataset)}
+        closed = {*shard_plans.closed_names(dataset), *shard_plans.receipt_names(dataset)}
         suspected = closed.intersection([*findings.bad_shards, *findings.bad_receipts])
-        planned = suspected.intersection(plan_names(dataset / "plans"))
+        planned = suspected.intersection(shard_plans.plan_names(dataset / "plans"))
         for name in sorted(suspected - planned):
             raise InputError(
-                f"{shard_path(dataset, name)}: its plan {dataset / 'plans' / name}.json is gone; restore it from a "
-                "copy, or remove the shard and its receipt"
+                f"{shard_plans.shard_path(dataset, name)}: its plan {dataset / 'plans' / name}.json is gone; restore "
+                "it from a copy, or remove the shard and its receipt"
             )
         notes = _repair(dataset, check_shards(dataset, sorted(planned), findings.bad_parts), media)
         if half_forgotten(dataset):
@@ -60,7 +51,7 @@ def _repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
     if findings.bad_parts:
         notes.append(f"{len(findings.bad_parts)} bad parts are removed; `mcn extract` computes them anew")
     for name in findings.bad_receipts:
-        make_receipt(dataset, name, reasons_of(dataset / "ledger", "extract"))
+        shard_plans.make_receipt(dataset, name, reasons_of(dataset / "ledger", "extract"))
     if not findings.bad_shards:
         return notes
     settings = settings_of(dataset, media)
@@ -80,7 +71,7 @@ def _repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
     counts = {"done": 0, "skipped": 0}
     with ShardWorker(settings, prepare_weights(settings)) as worker:
         for name in ready:
-            shard = shard_path(dataset, name)
+            shard = shard_plans.shard_path(dataset, name)
             bad = shard.with_name(f".{shard.name}.bad")
             if shard.exists():
                 shard.replace(bad)
@@ -101,9 +92,9 @@ def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -
     without: dict[str, list[str]] = {}
     reasons, gone = reasons_of(dataset / "ledger", "extract"), kept_out(dataset)
     for name in names:
-        plan = read_plan(dataset / "plans", name)
+        plan = shard_plans.read_plan(dataset / "plans", name)
         _save_sound_videos(dataset, name)
-        receipt = read_receipt(dataset, name)
+        receipt = shard_plans.read_receipt(dataset, name)
         left_out = dict(receipt.left_out) if receipt is not None and receipt.plan == plan.digest else None
         if left_out is None:
             # The receipt is lost too: what the ledger calls failed was left out. It says so to the worker.
@@ -111,7 +102,7 @@ def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -
         hidden = {video_id: "forgotten" for video_id in plan.video_ids if is_forgotten(video_id, gone)}
         if receipt is None or left_out | hidden != receipt.left_out or receipt.plan != plan.digest:
             left_out |= hidden
-            write_receipt(dataset, name, plan.digest, left_out)
+            shard_plans.write_receipt(dataset, name, plan.digest, left_out)
         expected = [video_id for video_id in plan.video_ids if video_id not in left_out]
         lacking = [i for i in expected if not (dataset / "parts" / name / f"{i}.h5").exists()]
         without[name] = [i for i in lacking if finder is None or finder.find(i) is None]
@@ -119,7 +110,7 @@ def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -
 
 
 def _save_sound_videos(dataset: Path, name: str) -> None:
-    if shard_path(dataset, name).exists():
+    if shard_plans.shard_path(dataset, name).exists():
         # HDF5 may crash on such a file. What is saved until then stays saved.
         with suppress(ChildError, InputError), Child("pipeline.tools.verify.repair:save_sound_videos") as child:
             child.call(dataset, name, limit_s=3600)
@@ -129,9 +120,9 @@ def save_sound_videos(dataset: Path, name: str) -> int:
     """Write a part of every video of a damaged shard whose own digests match; returns how many."""
     identity = read_description(dataset)["identity"]
     gone = kept_out(dataset)
-    planned = {i for i in read_plan(dataset / "plans", name).video_ids if not is_forgotten(i, gone)}
+    planned = {i for i in shard_plans.read_plan(dataset / "plans", name).video_ids if not is_forgotten(i, gone)}
     saved = 0
-    with FeatureFile(shard_path(dataset, name)) as file:
+    with FeatureFile(shard_plans.shard_path(dataset, name)) as file:
         provenance = file.provenance if file.is_sealed() else {}
         for index, video_id in enumerate(file.video_ids):
             part = dataset / "parts" / name / f"{video_id}.h5"

@@ -9,7 +9,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary
 from pipeline.dataset.freeze import reasons_of
-from pipeline.dataset.shard_plans import Receipt, plan_names, read_plan
+from pipeline.dataset.shard_plans import Receipt, read_plans
 from pipeline.download.video_list import read_video_ids
 from pipeline.tools.settings import VerifySettings
 from pipeline.tools.verify.findings import SHOWN, Findings, examine
@@ -70,7 +70,7 @@ def _coverage(dataset: Path, ids: Path, receipts: Collection[Receipt]) -> dict[s
     reasons = {video_id: reason for receipt in receipts for video_id, reason in receipt.left_out.items()}
     absent = {video_id for video_id in read_video_ids(ids) if video_id not in stored}
     reasons |= reasons_of(dataset / "ledger", "extract", absent - reasons.keys())
-    planned = {i for name in plan_names(dataset / "plans") for i in read_plan(dataset / "plans", name).video_ids}
+    planned = {video_id for plan in read_plans(dataset / "plans") for video_id in plan.video_ids}
     counts: Counter[str] = Counter(stored=len(set(read_video_ids(ids)) & stored))
     for video_id in absent:
         counts[reasons.get(video_id) or ("in an open plan" if video_id in planned else "never planned")] += 1

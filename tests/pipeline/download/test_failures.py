@@ -68,7 +68,6 @@ def test_warnings_tell_a_tool_too_old_from_a_video_without_formats() -> None:
 
 def test_the_sessions_faults_say_what_to_do_and_the_videos_own_are_not_the_sessions() -> None:
     for failure in FAILURE_CLASSES.values():
-        assert failure.stops_session == bool(failure.advice)
-        assert not (failure.permanent and failure.stops_session)
+        assert (failure.action == "stop") == bool(failure.advice)
     gone = {"private", "removed", "terminated", "age", "geo", "members", "drm"}
-    assert {failure.name for failure in FAILURE_CLASSES.values() if failure.permanent} == gone
+    assert {failure.name for failure in FAILURE_CLASSES.values() if failure.action == "permanent"} == gone
