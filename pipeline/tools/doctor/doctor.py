@@ -18,22 +18,22 @@ def run(settings: DoctorSettings) -> RunSummary:
     InputError when the folder is missing or can't be written to.
     """
     report = RunSummary("doctor", unit="check")
-    findings: list[Finding] = []
+    findings: dict[str, Finding] = {}
     with ExitStack() as stack:
         checks = machine_checks() | software_checks()
         if settings.path is not None:
             checks |= shared_folder_checks(stack.enter_context(trial_folder(settings.path)))
         for name, check in checks.items():
-            findings.append(examine(name, check))
-            print(findings[-1].line(), flush=True)
-    report.failed = Counter(finding.check for finding in findings if finding.state == "problem")
+            findings[name] = examine(check)
+            print(findings[name].line(name), flush=True)
+    report.failed = Counter(name for name, finding in findings.items() if finding.state == "problem")
     report.done = len(findings) - report.failed.total()
     report.complete = not report.failed
-    warnings = sum(finding.state == "warning" for finding in findings)
+    warnings = sum(finding.state == "warning" for finding in findings.values())
     report.detail = {
         "path": str(settings.path) if settings.path is not None else None,
         "warnings": warnings,
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [{"check": name} | asdict(finding) for name, finding in findings.items()],
     }
     report.notes = [f"{warnings} of them with a warning"] if warnings else []
     report.finish().publish(settings.out)

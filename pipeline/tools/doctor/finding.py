@@ -11,8 +11,6 @@ State = Literal["ok", "warning", "problem"]
 class Finding:
     """The result of one check."""
 
-    check: str
-    """What was looked at, in a word or two."""
     state: State
     """`warning`: works, but slowly or not for long. `problem`: a stage will fail or lose something."""
     text: str
@@ -20,24 +18,24 @@ class Finding:
     mend: str = ""
     """What to do; empty where nothing is wrong."""
 
-    def line(self) -> str:
-        """The finding in one line."""
+    def line(self, check: str) -> str:
+        """The finding in one line; `check`: what was looked at, in a word or two."""
         mend = f"; {self.mend}" if self.mend else ""
-        return f"{self.state:<8} {self.check:<16} {' '.join((self.text + mend).split())}"
+        return f"{self.state:<8} {check:<16} {' '.join((self.text + mend).split())}"
 
 
 Check = Callable[[], Finding]
 
 
-def examine(check: str, look: Check) -> Finding:
-    """The finding of `look`; whatever it raises is a problem of that check, and no other check suffers."""
+def examine(check: Check) -> Finding:
+    """The finding of `check`; whatever it raises is a problem of that check, and no other check suffers."""
     try:
-        return look()
+        return check()
     except Exception as error:  # any fault of any library here is what is being looked for
         lines = str(error).splitlines()
         text = f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
         if isinstance(error, ImportError):
-            return Finding(check, "problem", text, "install this project's requirements again: pip install -e .")
+            return Finding("problem", text, "install this project's requirements again: pip install -e .")
         if isinstance(error, OSError):
-            return Finding(check, "problem", text, "see whether the disk and its rights allow that")
-        return Finding(check, "problem", text, "unexpected: the check itself failed; report it with this line")
+            return Finding("problem", text, "see whether the disk and its rights allow that")
+        return Finding("problem", text, "unexpected: the check itself failed; report it with this line")

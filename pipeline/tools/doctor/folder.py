@@ -16,8 +16,8 @@ import psutil
 from pipeline.core.errors import InputError
 from pipeline.core.files import fsync_folder, write_aside, write_text
 from pipeline.tools.doctor.finding import Check, Finding
+from pipeline.tools.doctor.machine import GIB
 
-GIB = 2**30
 LEAST_ROOM = 2 * GIB
 """Two shards: one being written beside its parts."""
 LONGEST_NAME = 143
@@ -96,14 +96,13 @@ def check_file_system(trial: Path) -> Finding:
         if path.is_relative_to(mount.mountpoint) and mount.mountpoint.startswith("/")
     ]
     if not mounts:
-        return Finding("file system", "ok", "not in the mount table")
+        return Finding("ok", "not in the mount table")
     # Of two mounts on one point the later one is on top.
     mount = max(enumerate(mounts), key=lambda item: (len(item[1].mountpoint), item[0]))[1]
     text = f"{mount.fstype}, {mount.device} on {mount.mountpoint}"
     if mount.fstype in _GONE_WITH_THE_MACHINE:
-        mend = "nothing there outlives the machine or container: mount a disk"
-        return Finding("file system", "warning", text, mend)
-    return Finding("file system", "ok", text)
+        return Finding("warning", text, "nothing there outlives the machine or container: mount a disk")
+    return Finding("ok", text)
 
 
 def check_room(trial: Path) -> Finding:
@@ -112,10 +111,10 @@ def check_room(trial: Path) -> Finding:
     counted = os.statvfs(trial)
     text = f"{free / GIB:,.1f} GiB free"
     if free < LEAST_ROOM:
-        return Finding("room", "warning", text, "make room: a shard alone is about 1 GiB")
+        return Finding("warning", text, "make room: a shard alone is about 1 GiB")
     if counted.f_files and counted.f_favail < 10_000:
-        return Finding("room", "warning", f"{text}, but only {counted.f_favail} further files", "delete small files")
-    return Finding("room", "ok", text)
+        return Finding("warning", f"{text}, but only {counted.f_favail} further files", "delete small files")
+    return Finding("ok", text)
 
 
 def check_write(trial: Path) -> Finding:
@@ -125,8 +124,8 @@ def check_write(trial: Path) -> Finding:
     with open(path, "ab") as file:
         file.write(content[1000:])
     if path.read_bytes() != content:
-        return Finding("write", "problem", "a file holds other bytes than were written", _MOVE)
-    return Finding("write", "ok", "written, appended to, read again")
+        return Finding("problem", "a file holds other bytes than were written", _MOVE)
+    return Finding("ok", "written, appended to, read again")
 
 
 def check_fsync(trial: Path) -> Finding:
@@ -138,8 +137,8 @@ def check_fsync(trial: Path) -> Finding:
         fsync_folder(trial)
     except OSError as error:
         text = f"of a file works, of a folder doesn't ({error.strerror})"
-        return Finding("fsync", "problem", text, f"every write would fail; {_MOVE}")
-    return Finding("fsync", "ok", "of a file and of a folder")
+        return Finding("problem", text, f"every write would fail; {_MOVE}")
+    return Finding("ok", "of a file and of a folder")
 
 
 def check_exclusive(trial: Path) -> Finding:
@@ -149,9 +148,9 @@ def check_exclusive(trial: Path) -> Finding:
     try:
         os.close(os.open(path, flags))
     except FileExistsError:
-        return Finding("exclusive", "ok", "a second creation of one name is refused")
+        return Finding("ok", "a second creation of one name is refused")
     text = "a second exclusive creation of one name is let through: two jobs would both think they own it"
-    return Finding("exclusive", "problem", text, _MOVE)
+    return Finding("problem", text, _MOVE)
 
 
 def check_link(trial: Path) -> Finding:
@@ -163,14 +162,13 @@ def check_link(trial: Path) -> Finding:
         os.link(first, name)
     except OSError as error:
         text = f"hard links don't work ({error.strerror}): a shard or lease can't get its name without replacing"
-        return Finding("link", "problem", text, _MOVE)
+        return Finding("problem", text, _MOVE)
     try:
         os.link(second, name)
     except FileExistsError:
         if name.read_text() == "1":
-            return Finding("link", "ok", "a link to a taken name is refused")
-    text = "a link to a taken name replaces it: two jobs could close one shard"
-    return Finding("link", "problem", text, _MOVE)
+            return Finding("ok", "a link to a taken name is refused")
+    return Finding("problem", "a link to a taken name replaces it: two jobs could close one shard", _MOVE)
 
 
 def check_rename(trial: Path) -> Finding:
@@ -182,8 +180,8 @@ def check_rename(trial: Path) -> Finding:
         before = reader.read()
     left = [name for name in os.listdir(trial) if name.endswith(".aside")]
     if path.read_text() != "new" or before != "old" or left:
-        return Finding("rename", "problem", "a rename doesn't replace a file whole", _MOVE)
-    return Finding("rename", "ok", "replaces a file whole; a reader keeps the old one")
+        return Finding("problem", "a rename doesn't replace a file whole", _MOVE)
+    return Finding("ok", "replaces a file whole; a reader keeps the old one")
 
 
 def check_other_process(trial: Path) -> Finding:
@@ -211,13 +209,12 @@ def check_other_process(trial: Path) -> Finding:
         child.wait()
         child.stdout.close()
     if answers != ["missing", "holds here"]:
-        return Finding("other process", "problem", "a new file isn't seen by another process at once", mend)
+        return Finding("problem", "a new file isn't seen by another process at once", mend)
     try:
         os.close(os.open(trial / "seen.own", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
-        text = "sees a new file at once, and its own is kept; run this on the other machines too"
-        return Finding("other process", "ok", text)
-    return Finding("other process", "problem", "a name made by another process is given a second time", mend)
+        return Finding("ok", "sees a new file at once, and its own is kept; run this on the other machines too")
+    return Finding("problem", "a name made by another process is given a second time", mend)
 
 
 def check_long_names(trial: Path) -> Finding:
@@ -227,8 +224,8 @@ def check_long_names(trial: Path) -> Finding:
         path.touch()
     except OSError as error:
         mend = f"{_MOVE}; an encrypted home folder is short of names"
-        return Finding("long names", "problem", f"{LONGEST_NAME} characters don't work ({error.strerror})", mend)
-    return Finding("long names", "ok", f"{LONGEST_NAME} characters work")
+        return Finding("problem", f"{LONGEST_NAME} characters don't work ({error.strerror})", mend)
+    return Finding("ok", f"{LONGEST_NAME} characters work")
 
 
 def check_letter_case(trial: Path) -> Finding:
@@ -237,8 +234,8 @@ def check_letter_case(trial: Path) -> Finding:
     (trial / "DQW4W9WGXCQ").write_text("upper")
     if (trial / "dQw4w9WgXcQ").read_text() != "lower":
         text = "names that differ by case alone are one file: videos would overwrite each other, as ids differ so"
-        return Finding("letter case", "problem", text, _MOVE)
-    return Finding("letter case", "ok", "names that differ by case alone are two files")
+        return Finding("problem", text, _MOVE)
+    return Finding("ok", "names that differ by case alone are two files")
 
 
 def check_hdf5(trial: Path) -> Finding:
@@ -252,8 +249,8 @@ def check_hdf5(trial: Path) -> Finding:
     with h5py.File(trial / "values.h5", "r", locking=False) as file:
         same = bool((file["values"][:] == values).all())
     if not same:
-        return Finding("hdf5", "problem", "an HDF5 file holds other values than were written", _MOVE)
-    return Finding("hdf5", "ok", "a file is written and read")
+        return Finding("problem", "an HDF5 file holds other values than were written", _MOVE)
+    return Finding("ok", "a file is written and read")
 
 
 def check_clock(trial: Path) -> Finding:
@@ -262,9 +259,9 @@ def check_clock(trial: Path) -> Finding:
     (trial / "clock").touch()
     away = (trial / "clock").stat().st_mtime - (before + time.time()) / 2
     if abs(away) < 1:
-        return Finding("folder's clock", "ok", "is ours")
+        return Finding("ok", "is ours")
     relation = "ahead of" if away > 0 else "behind"
-    return Finding("folder's clock", "ok", f"is {abs(away):,.0f} s {relation} ours, which does no harm here")
+    return Finding("ok", f"is {abs(away):,.0f} s {relation} ours, which does no harm here")
 
 
 def check_rate(trial: Path) -> Finding:
@@ -276,5 +273,5 @@ def check_rate(trial: Path) -> Finding:
     rate = files / seconds
     if rate < SLOW_FILES:
         text = f"{rate:.1f} a second, each flushed"
-        return Finding("small files", "warning", text, "workers will wait for the folder: give them larger shares")
-    return Finding("small files", "ok", f"{rate:,.0f} a second, each flushed")
+        return Finding("warning", text, "workers will wait for the folder: give them larger shares")
+    return Finding("ok", f"{rate:,.0f} a second, each flushed")

@@ -47,7 +47,7 @@ def check_processor() -> Finding:
         speed = "bf16 pays: precision auto is bf16 here"
     else:
         speed = "bf16 arithmetic is there and doesn't pay: precision auto is fp32 here"
-    return Finding("processor", "ok", f"{processor()}; {speed}")
+    return Finding("ok", f"{processor()}; {speed}")
 
 
 def _cgroup_files(controller: str, name: str) -> Iterator[Path]:
@@ -98,10 +98,8 @@ def check_cores() -> Finding:
     text = f"{cores} of {os.cpu_count()} are usable"
     if quota is not None and quota < cores:
         text += f", but the control group grants the time of {quota:g}"
-        return Finding(
-            "cores", "warning", text, f"give --workers {max(1, int(quota))}: more would slow each other down"
-        )
-    return Finding("cores", "ok", text)
+        return Finding("warning", text, f"give --workers {max(1, int(quota))}: more would slow each other down")
+    return Finding("ok", text)
 
 
 def check_memory() -> Finding:
@@ -110,8 +108,8 @@ def check_memory() -> Finding:
     text = f"{limit / GIB:.1f} GiB may be used, {psutil.virtual_memory().available / GIB:.1f} GiB are free"
     if limit < cores * WORKER_BYTES:
         workers = max(1, int(limit / WORKER_BYTES))
-        return Finding("memory", "warning", text, f"{cores} workers may not fit: extract with --workers {workers}")
-    return Finding("memory", "ok", text)
+        return Finding("warning", text, f"{cores} workers may not fit: extract with --workers {workers}")
+    return Finding("ok", text)
 
 
 def check_gpu() -> Finding:
@@ -121,17 +119,17 @@ def check_gpu() -> Finding:
     if not torch.cuda.is_available():
         if NVIDIA_DRIVER.exists():
             mend = "install a torch that suits the driver, and see CUDA_VISIBLE_DEVICES"
-            return Finding("gpu", "warning", f"a driver is here, yet torch {torch.__version__} sees no GPU", mend)
-        return Finding("gpu", "ok", "none: all stages run on the processor")
+            return Finding("warning", f"a driver is here, yet torch {torch.__version__} sees no GPU", mend)
+        return Finding("ok", "none: all stages run on the processor")
     seen = []
     for index in range(torch.cuda.device_count()):
         one = torch.ones(64, 64, device=f"cuda:{index}")
         if float((one @ one).sum()) != 64.0**3:
             mend = "don't use it: CUDA_VISIBLE_DEVICES leaves it out"
-            return Finding("gpu", "problem", f"GPU {index} multiplies wrongly", mend)
+            return Finding("problem", f"GPU {index} multiplies wrongly", mend)
         free, total = torch.cuda.mem_get_info(index)
         seen.append(f"{torch.cuda.get_device_name(index)} ({free / GIB:.0f} of {total / GIB:.0f} GiB free)")
-    return Finding("gpu", "ok", ", ".join(seen))
+    return Finding("ok", ", ".join(seen))
 
 
 def check_temporary_folder() -> Finding:
@@ -143,8 +141,8 @@ def check_temporary_folder() -> Finding:
     free = shutil.disk_usage(folder).free
     text = f"{folder} has {free / GIB:.1f} GiB free"
     if free < LEAST_SCRATCH:
-        return Finding("temporary folder", "warning", text, "set TMPDIR to a folder with more room")
-    return Finding("temporary folder", "ok", text)
+        return Finding("warning", text, "set TMPDIR to a folder with more room")
+    return Finding("ok", text)
 
 
 def check_clock() -> Finding:
@@ -154,5 +152,5 @@ def check_clock() -> Finding:
     if now < installed - _DAY_S:
         date = time.strftime("%Y-%m-%d", time.gmtime(installed))
         mend = "set it: secure connections and the ages of files depend on it"
-        return Finding("clock", "problem", f"it says {shown}, yet this program's files are of {date}", mend)
-    return Finding("clock", "ok", shown)
+        return Finding("problem", f"it says {shown}, yet this program's files are of {date}", mend)
+    return Finding("ok", shown)

@@ -81,8 +81,8 @@ def check_packages() -> Finding:
     if foreign:
         listed = ", ".join(f"{name} is {directory}" for name, directory in foreign.items())
         mend = f"work in another folder, or rename it or take it off the path; ours are in {ROOT}"
-        return Finding("packages", "problem", f"not this project's own: {listed}", mend)
-    return Finding("packages", "ok", f"{', '.join(OURS)} are those in {ROOT}")
+        return Finding("problem", f"not this project's own: {listed}", mend)
+    return Finding("ok", f"{', '.join(OURS)} are those in {ROOT}")
 
 
 def unmet_requirements() -> list[str]:
@@ -123,14 +123,10 @@ def check_libraries() -> Finding:
     try:
         unmet = unmet_requirements()
     except metadata.PackageNotFoundError:
-        return Finding(
-            "libraries", "ok", f"{versions} (run from the source: no list of required versions to compare with)"
-        )
+        return Finding("ok", f"{versions} (run from the source: no list of required versions to compare with)")
     if unmet:
-        return Finding(
-            "libraries", "problem", f"required: {', '.join(unmet)}", "pip install -e . installs what is required"
-        )
-    return Finding("libraries", "ok", versions)
+        return Finding("problem", f"required: {', '.join(unmet)}", "pip install -e . installs what is required")
+    return Finding("ok", versions)
 
 
 def check_ffmpeg() -> Finding:
@@ -144,8 +140,8 @@ def check_ffmpeg() -> Finding:
     version = re.match(rb"ffmpeg version (\S+)", result.stdout)
     if result.returncode or version is None:
         mend = "pip install --force-reinstall imageio-ffmpeg, and unset IMAGEIO_FFMPEG_EXE"
-        return Finding("ffmpeg", "problem", f"{program} ended with status {result.returncode}", mend)
-    return Finding("ffmpeg", "ok", f"{version[1].decode()} ({program})")
+        return Finding("problem", f"{program} ended with status {result.returncode}", mend)
+    return Finding("ok", f"{version[1].decode()} ({program})")
 
 
 def check_decord() -> Finding:
@@ -163,11 +159,11 @@ def check_decord() -> Finding:
             summary = decoder.summary
     if frames != _CLIP_S or (info.width, info.height) != (454, 256):
         text = f"{frames} rows of {info.width}x{info.height} from a made video of {_CLIP_S} s at 454x256"
-        return Finding("decord", "problem", text, "install decord 0.6.0 again (macOS: eva-decord)")
+        return Finding("problem", text, "install decord 0.6.0 again (macOS: eva-decord)")
     if summary.decoder != "decord":
         mend = "install decord 0.6.0 again (macOS: eva-decord), or continue: PyAV gives the same rows, more slowly"
-        return Finding("decord", "warning", "; ".join(summary.notes) or f"{summary.decoder} decoded in its place", mend)
-    return Finding("decord", "ok", "decodes a made video of H.264")
+        return Finding("warning", "; ".join(summary.notes) or f"{summary.decoder} decoded in its place", mend)
+    return Finding("ok", "decodes a made video of H.264")
 
 
 def check_pyav() -> Finding:
@@ -186,24 +182,23 @@ def check_pyav() -> Finding:
         heard = track.duration if track is not None else 0.0
     if frames != _CLIP_S * FRAME_RATE or abs(heard - _CLIP_S) > 0.1:
         text = f"{frames} frames and {heard:.2f} s of sound from a made video of {_CLIP_S * FRAME_RATE} and {_CLIP_S} s"
-        return Finding("pyav", "problem", text, "install av and imageio-ffmpeg again")
-    return Finding("pyav", "ok", f"PyAV {av.__version__} and FFmpeg read picture and sound of a made video")
+        return Finding("problem", text, "install av and imageio-ffmpeg again")
+    return Finding("ok", f"PyAV {av.__version__} and FFmpeg read picture and sound of a made video")
 
 
 def check_yt_dlp() -> Finding:
     """yt-dlp's version, which is a date, and its age."""
     from yt_dlp.version import __version__
 
-    text = f"{__version__}"
     dated = re.match(r"(\d{4})\.(\d{1,2})\.(\d{1,2})", __version__)
     if dated is None:
-        return Finding("yt-dlp", "warning", f"{text}: no date in its version, so its age is unknown", UPGRADE)
+        return Finding("warning", f"{__version__}: no date in its version, so its age is unknown", UPGRADE)
     released = time.mktime((int(dated[1]), int(dated[2]), int(dated[3]), 0, 0, 0, 0, 0, -1))
     days = round((time.time() - released) / 86_400)
     text = f"{__version__}, {days} days old"
     if days > OLD_YT_DLP_DAYS:
-        return Finding("yt-dlp", "warning", text, f"{UPGRADE}: sites refuse old ones")
-    return Finding("yt-dlp", "ok", text)
+        return Finding("warning", text, f"{UPGRADE}: sites refuse old ones")
+    return Finding("ok", text)
 
 
 def check_javascript() -> Finding:
@@ -212,12 +207,12 @@ def check_javascript() -> Finding:
 
     mend = f"{UPGRADE}: without it mcn download finds few or no formats on YouTube"
     if importlib.util.find_spec("yt_dlp_ejs") is None:
-        return Finding("javascript", "problem", "yt_dlp_ejs, yt-dlp's scripts for YouTube, is missing", mend)
+        return Finding("problem", "yt_dlp_ejs, yt-dlp's scripts for YouTube, is missing", mend)
     deno = DenoJsRuntime().info
     if deno is None:
         others = [name for name in ("node", "bun") if shutil.which(name)]
         unused = f" ({' and '.join(others)} would need a flag that mcn download doesn't give)" if others else ""
-        return Finding("javascript", "problem", f"no deno beside Python or on PATH{unused}", mend)
+        return Finding("problem", f"no deno beside Python or on PATH{unused}", mend)
     if not deno.supported:
-        return Finding("javascript", "problem", f"deno {deno.version} is too old for yt-dlp", mend)
-    return Finding("javascript", "ok", f"deno {deno.version}, with yt-dlp's scripts")
+        return Finding("problem", f"deno {deno.version} is too old for yt-dlp", mend)
+    return Finding("ok", f"deno {deno.version}, with yt-dlp's scripts")

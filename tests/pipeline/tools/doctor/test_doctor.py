@@ -37,7 +37,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def look(name: str, folder: Path) -> Finding:
     with trial_folder(folder) as trial:
-        return examine(name, shared_folder_checks(trial)[name])
+        return examine(shared_folder_checks(trial)[name])
 
 
 # The folder
@@ -139,8 +139,8 @@ def test_a_planted_fault_is_found(
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
         finding = look(name, tmp_path)
-    assert (finding.check, finding.state) == (name, state), finding
-    assert words in finding.text and finding.mend and "\n" not in finding.line()
+    assert finding.state == state, finding
+    assert words in finding.text and finding.mend and "\n" not in finding.line(name)
     assert os.listdir(tmp_path) == []
 
 
@@ -182,9 +182,9 @@ def test_a_raising_check_is_a_finding_and_no_crash() -> None:
     def torn() -> Finding:
         raise RuntimeError("first line\nsecond line")
 
-    finding = examine("torn", torn)
-    assert (finding.check, finding.state) == ("torn", "problem")
-    assert "RuntimeError: first line" in finding.text and "second" not in finding.line()
+    finding = examine(torn)
+    assert finding.state == "problem"
+    assert "RuntimeError: first line" in finding.text and "second" not in finding.line("torn")
 
 
 @pytest.mark.parametrize("version", [2, 1])
@@ -254,7 +254,7 @@ def test_our_packages_are_ours() -> None:
 def test_a_file_in_the_working_directory_that_shadows_ours_is_found(shadow: str, tmp_path: Path) -> None:
     (tmp_path / shadow).parent.mkdir(exist_ok=True)
     (tmp_path / shadow).touch()
-    look_there = "from pipeline.tools.doctor.software import check_packages; print(check_packages().line())"
+    look_there = "from pipeline.tools.doctor.software import check_packages; print(check_packages().line('packages'))"
     for options in (["-c"], ["-P", "-c"]):  # shadowed in the process itself; in those alone that it starts
         done = subprocess.run(
             [sys.executable, *options, look_there],
@@ -340,26 +340,25 @@ def test_libraries_of_other_versions_are_found(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_library_that_cannot_be_imported_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    finding = examine("ffmpeg", software_check.check_ffmpeg)
+    finding = examine(software_check.check_ffmpeg)
     assert finding.state == "problem" and "pip install" in finding.mend
 
 
 # The command
 
 
-def _few(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
-    monkeypatch.setattr(
-        "pipeline.tools.doctor.doctor.machine_checks", lambda: {f.check: lambda f=f: f for f in findings}
-    )
+def _few(monkeypatch: pytest.MonkeyPatch, **findings: Finding) -> None:
+    checks = {name: lambda finding=finding: finding for name, finding in findings.items()}
+    monkeypatch.setattr("pipeline.tools.doctor.doctor.machine_checks", lambda: checks)
     monkeypatch.setattr("pipeline.tools.doctor.doctor.software_checks", dict)
 
 
 def test_a_problem_means_exit_1_and_a_warning_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _few(monkeypatch, Finding("one", "ok", "fine"), Finding("two", "warning", "old", "renew"))
+    _few(monkeypatch, one=Finding("ok", "fine"), two=Finding("warning", "old", "renew"))
     assert main(["doctor"]) == 0
-    _few(monkeypatch, Finding("one", "ok", "fine"), Finding("two", "problem", "broken", "mend it"))
+    _few(monkeypatch, one=Finding("ok", "fine"), two=Finding("problem", "broken", "mend it"))
     out = tmp_path / "doctor.json"
     capsys.readouterr()
     assert main(["doctor", "--out", str(out)]) == 1
@@ -371,7 +370,7 @@ def test_a_problem_means_exit_1_and_a_warning_does_not(
 
 
 def test_the_folder_is_checked_with_the_rest_and_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _few(monkeypatch, Finding("one", "ok", "fine"))
+    _few(monkeypatch, one=Finding("ok", "fine"))
     report = run(DoctorSettings(tmp_path))
     assert report.complete and report.done == 1 + len(FOLDER_CHECKS)
     assert os.listdir(tmp_path) == []
