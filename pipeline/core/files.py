@@ -104,6 +104,16 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def weight_of(folder: Path) -> int:
+    """Bytes of all files under `folder`; those that vanish meanwhile count nothing."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
+    return total
+
+
 def write_text(path: Path, text: str, exclusive: bool = False) -> None:
     """Write `text` as UTF-8 so that `path` is whole or unchanged; see `write_aside`."""
     with write_aside(path, exclusive) as aside:

@@ -1,7 +1,7 @@
 """Text for a terminal: nothing in it moves the cursor or can't be shown, numbers read well, and long facts are cut."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -35,6 +35,18 @@ def duration(seconds: float) -> str:
         if seconds < most:
             return f"{count(round(seconds / length, 1) if unit == 'hours' else round(seconds / length))} {unit}"
     return f"{count(round(seconds / 86400, 1))} days"
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
+    """Rows of cells as lines whose columns begin, or for those numbered in `right` end, below one another."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 _ITEMS_SHOWN, _LINES_SHOWN = 6, 60

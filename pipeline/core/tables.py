@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.files import write_text
+from pipeline.core.formatting import aligned
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -42,9 +43,7 @@ class Table:
 
     def text(self) -> str:
         """Aligned columns for a terminal."""
-        lines = [self.columns, *self.rows]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(self.columns))]
-        shown = [_aligned(line, widths) for line in lines]
+        shown = aligned([self.columns, *self.rows], range(1, len(self.columns)))
         return "\n".join([self.title, *("  " + line for line in shown), *("  " + note for note in self.notes)])
 
     def markdown(self) -> str:
@@ -104,14 +103,6 @@ def signed_percent(difference: Mapping[str, float]) -> tuple[str, str]:
     # The sum makes of a rounded -0.0 a 0.0.
     value, low, high = (f"{round(100 * difference[name], 1) + 0.0:+.1f}" for name in ("value", "low", "high"))
     return value, f"{low} to {high}"
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (
-        cell.rjust(width) if index else cell.ljust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join([first, *others]).rstrip()
 
 
 def _latex(text: str) -> str:

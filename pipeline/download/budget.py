@@ -6,7 +6,6 @@ download waits or has ended, and says so when nothing of what fills the budget i
 other by leases in the media folder.
 """
 
-import os
 import sys
 import time
 import uuid
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.core.files import weight_of
 from pipeline.core.lease import LeaseWatch, locked
 
 SCRATCH = ".part"
@@ -62,7 +62,7 @@ class DownloadWatch:
         except (OSError, ValueError):
             self._last_weight = -1
             return False
-        before, self._last_weight = self._last_weight, _weight(self._media)
+        before, self._last_weight = self._last_weight, weight_of(self._media)
         return before == self._last_weight >= budget
 
 
@@ -82,7 +82,7 @@ class MediaBudget:
         now = time.monotonic()
         if self._full or now - self._measured >= _MEASURE_EVERY_S:
             self._measured = now
-            self._full = _weight(self._media) >= self._budget
+            self._full = weight_of(self._media) >= self._budget
         return not self._full
 
     def wait_for_room(self, wait: Callable[[float], bool]) -> bool:
@@ -94,7 +94,7 @@ class MediaBudget:
         mark = self._media / SCRATCH / FULL
         try:
             while not self.has_room():
-                if not self._somebody_frees():
+                if all(self._watch.is_dead(path) for path in mark.parent.glob("freeing-*.json")):
                     return False
                 # A disk that is full to the last byte costs the mark, not the wait.
                 with suppress(OSError):
@@ -109,17 +109,3 @@ class MediaBudget:
             return True
         finally:
             mark.unlink(missing_ok=True)
-
-    def _somebody_frees(self) -> bool:
-        folder = self._media / SCRATCH
-        return any(not self._watch.is_dead(path) for path in folder.glob("freeing-*.json"))
-
-
-def _weight(folder: Path) -> int:
-    """Bytes of all files under `folder`; those that vanish meanwhile count nothing."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.stat(os.path.join(parent, name)).st_size
-    return total

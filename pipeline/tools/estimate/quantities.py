@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.core.formatting import aligned, count
+
 Origin = Literal["measured", "cited", "given", "arithmetic", "unknown"]
 
 
@@ -48,20 +50,9 @@ class Figures:
     def table(self) -> str:
         """All figures as lines of text."""
         rows = [("stage", "figure", "value", "origin", "from")]
-        rows += [(f.stage, f.name, number(f.value), str(f.origin), f.source) for f in self.all]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines, stage = [], ""
-        for row in rows:
-            shown = row[0] if row[0] != stage else ""
-            stage = row[0]
-            lines.append(
-                f"{shown:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}"
-            )
-        return "\n".join(lines)
-
-
-def number(value: float | None) -> str:
-    """For people: three digits that count, or all of those before the point."""
-    if value is None:
-        return "?"
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+        stage = ""
+        for f in self.all:
+            value = "?" if f.value is None else count(f.value)
+            rows.append((f.stage if f.stage != stage else "", f.name, value, f.origin, f.source))
+            stage = f.stage
+        return "\n".join(aligned(rows, right=(2,)))

@@ -15,7 +15,7 @@ from models.mcn import MCN
 from models.pairing import FEATURE, Scheme
 from models.settings import ModelSettings
 from pipeline.core.errors import InputError
-from pipeline.core.formatting import count
+from pipeline.core.formatting import aligned, count
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,13 @@ def scheme_lines(scheme: SchemeDescription, encoding: str = "utf-8") -> list[str
     for space in scheme.spaces:
         contrasted = ", ".join("-".join(pair) for pair in space.pairs)
         shown += [f"space {space.name}, width {count(space.width)}, contrasts {contrasted}", *_drawn(space), ""]
-    shown += [*_table(scheme), f"parameters: {count(scheme.parameters)}{_davenet(scheme)}"]
+    davenet = f", of which DaveNet {count(scheme.davenet_parameters)}" if scheme.davenet_parameters else ""
+    shown += [*_table(scheme), f"parameters: {count(scheme.parameters)}{davenet}"]
     try:
         "".join(shown).encode(encoding)
     except UnicodeError:
         shown = [line.translate(_ASCII) for line in shown]
     return shown
-
-
-def _davenet(scheme: SchemeDescription) -> str:
-    return f", of which DaveNet {count(scheme.davenet_parameters)}" if scheme.davenet_parameters else ""
 
 
 def _drawn(space: SpaceDescription) -> list[str]:
@@ -213,12 +210,4 @@ def _table(scheme: SchemeDescription) -> list[str]:
                     count(vector.decoder_parameters) if vector.decoder else "-",
                 )
             )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    right = (2, 3, 5)
-    return [
-        "  ".join(
-            f"{cell:>{width}}" if column in right else f"{cell:<{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return aligned(rows, right=(2, 3, 5))

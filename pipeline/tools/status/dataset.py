@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import weight_of
 from pipeline.core.ledger_scan import LedgerScan, VideoNumbers
-from pipeline.core.records import Outcome
 from pipeline.dataset.shard_plans import closed_names, plan_names, read_plan, read_receipt, receipt_names, receipt_path
 from pipeline.tools.rates import Rate, recent_rate
 
@@ -192,17 +192,13 @@ class DatasetScan:
                 failed=dict(failed.most_common()),
                 waiting=int(count[_WAITING]),
                 seconds=round(sum(self._receipts[name].seconds for name in closed & self._receipts.keys()), 3),
-                bytes=_weight(self.dataset),
+                bytes=weight_of(self.dataset),
                 extracted=recent_rate(self.ledger.done_times(), now),
                 torn_lines=self.ledger.torn_lines(),
                 notes=shown,
             ),
             standing == _UNPLANNED,
         )
-
-    def last_error(self) -> Outcome | None:
-        """The latest attempt that failed."""
-        return self.ledger.last_error()
 
 
 def _listed(names: Callable[[Path], list[str]], folder: Path) -> list[str]:
@@ -211,13 +207,3 @@ def _listed(names: Callable[[Path], list[str]], folder: Path) -> list[str]:
         return names(folder)
     except OSError:
         return []
-
-
-def _weight(folder: Path) -> int:
-    """Bytes of all files under `folder`; those that vanish meanwhile count nothing."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total

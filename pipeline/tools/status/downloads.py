@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.ledger_scan import LedgerScan, VideoNumbers
-from pipeline.core.records import EXTRACTED, STAGE, Outcome
+from pipeline.core.records import EXTRACTED, STAGE
 from pipeline.core.video_ids import is_media_name
 from pipeline.dataset.folder import forgotten
 from pipeline.download.failures import FAILURE_CLASSES, UNKNOWN
@@ -177,10 +177,6 @@ class DownloadScan:
             return []
         listed = zip(range(self.listed), self._numbers, strict=False)
         return [number for number, video_id in listed if hashlib.sha256(video_id).hexdigest() in hashes]
-
-    def last_error(self) -> Outcome | None:
-        """The latest attempt that failed or was put off."""
-        return self.ledger.last_error()
 
 
 def _standing_of(outcome: str, reason: str) -> int:

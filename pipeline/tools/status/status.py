@@ -23,11 +23,6 @@ _LABEL = 12
 _CLEAR = "\x1b[H\x1b[J"
 
 
-def draw(status: Status, clear: bool = False) -> None:
-    """Print it; with `clear` in place of what the terminal shows."""
-    print((_CLEAR if clear else "") + "\n".join(lines(status)), flush=True)
-
-
 def lines(status: Status) -> list[str]:
     """The lines, each with its subject in front."""
     shown = [f"{status.kind} {plain(status.path)}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.time))}"]
@@ -44,7 +39,8 @@ def _labelled(status: Status) -> Iterator[tuple[str, str]]:
         yield from (("ids", text) for text in _ids(downloads))
     if shards is not None:
         yield from (("videos", text) for text in _videos(shards, status.unplanned))
-        yield "shards", f"{count(shards.closed)} closed, {count(shards.open)} open, {_in_work(status)} in work"
+        in_work = sum(worker.alive and worker.what.startswith("shard ") for worker in status.workers)
+        yield "shards", f"{count(shards.closed)} closed, {count(shards.open)} open, {count(in_work)} in work"
     yield from (("at work", text) for text in _workers(status))
     if downloads is not None and (downloads.settled or downloads.waiting):
         fetched = f", {_rate(downloads.fetched, 'videos')}" if downloads.fetched else ""
@@ -93,10 +89,6 @@ def _reasons(group: Mapping[str, int]) -> str:
     shown = [f"{plain(reason, 60)} {count(number)}" for reason, number in list(group.items())[:_REASONS_SHOWN]]
     rest = list(group.values())[_REASONS_SHOWN:]
     return ", ".join(shown + ([f"{len(rest)} other reasons {count(sum(rest))}"] if rest else []))
-
-
-def _in_work(status: Status) -> str:
-    return count(len([one for one in status.workers if one.alive and one.what.startswith("shard ")]))
 
 
 def _workers(status: Status) -> Iterator[str]:
@@ -158,7 +150,8 @@ def run(settings: StatusSettings) -> RunSummary:
             if settings.json:
                 print(json.dumps(report.detail, indent=None if settings.watch else 2), flush=True)
             else:
-                draw(status, clear=settings.watch and sys.stdout.isatty())
+                clear = _CLEAR if settings.watch and sys.stdout.isatty() else ""
+                print(clear + "\n".join(lines(status)), flush=True)
             report.done += 1
             if not settings.watch:
                 break

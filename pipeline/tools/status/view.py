@@ -116,7 +116,7 @@ class StatusView:
         leases = dataset_leases(self.dataset) if self.dataset is not None else {}
         leases |= media_leases(self.media) if self.media is not None else {}
         scans = (self._downloads, self._shards)
-        errors = [error for scan in scans if scan is not None and (error := scan.last_error()) is not None]
+        errors = [error for scan in scans if scan is not None and (error := scan.ledger.last_error()) is not None]
         return Status(
             path=str(self.path),
             kind=self.kind,

@@ -5,7 +5,7 @@ import io
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import read_json
@@ -109,28 +109,22 @@ def model_states(models: Path, now: float) -> list[ModelState]:
         folders = sorted(path for path in models.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError:
         return []
-    return [_state(folder, now) for folder in folders]
-
-
-def _state(folder: Path, now: float) -> ModelState:
-    last = last_row(folder / "metrics.csv")
-    epochs = _settings(folder).get("epochs")
-    trainers = workers({folder.name: folder / "lock.json"}, now)
-    return ModelState(
-        folder.name,
-        int(last.pop("epoch", 0)),
-        epochs if isinstance(epochs, int) else None,
-        {name: value for name, value in last.items() if name != "step"},
-        trainers[0] if trainers else None,
-    )
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    with suppress(InputError):
-        content = read_json(folder / "settings.json")
-        if isinstance(content, dict):
-            return content
-    return {}
+    states = []
+    for folder in folders:
+        last, epochs = last_row(folder / "metrics.csv"), None
+        with suppress(InputError, KeyError, TypeError):
+            epochs = read_json(folder / "settings.json")["epochs"]
+        trainers = workers({folder.name: folder / "lock.json"}, now)
+        states.append(
+            ModelState(
+                folder.name,
+                int(last.pop("epoch", 0)),
+                epochs if isinstance(epochs, int) else None,
+                {name: value for name, value in last.items() if name != "step"},
+                trainers[0] if trainers else None,
+            )
+        )
+    return states
 
 
 def last_row(path: Path) -> dict[str, float]:

@@ -15,12 +15,13 @@ from models.settings import ClusterSettings
 from pipeline.cli import main, parse
 from pipeline.core.config import as_plain, from_mapping
 from pipeline.core.files import digest_of_json, write_json
+from pipeline.core.formatting import count
 from pipeline.core.ledger import LedgerWriter
 from pipeline.core.records import Outcome
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.extraction.speed import ExtractionRates, probe_extraction
 from pipeline.tools.estimate.estimate import run
-from pipeline.tools.estimate.quantities import Figures, number
+from pipeline.tools.estimate.quantities import Figures
 from pipeline.tools.settings import EstimateSettings
 from pipeline.training import speed
 from pipeline.training.settings import TrainSettings
@@ -360,9 +361,15 @@ def test_a_sum_with_an_unknown_part_is_unknown() -> None:
     assert lacking.origin == "unknown" and len(figures.table().splitlines()) == 5
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "?"), (0.00171, "0.00171"), (211.8, "212"), (1e6, "1,000,000")])
-def test_numbers_for_people(value: float | None, text: str) -> None:
-    assert number(value) == text
+@pytest.mark.parametrize(("value", "text"), [(0.00171, "0.00171"), (211.8, "212"), (1e6, "1,000,000")])
+def test_numbers_for_people(value: float, text: str) -> None:
+    assert count(value) == text
+
+
+def test_an_unknown_figure_is_shown_by_a_question_mark() -> None:
+    figures = Figures("download")
+    figures.add("days", None, "unknown", "none fetched so far")
+    assert figures.table().splitlines()[1].split()[:4] == ["download", "days", "?", "unknown"]
 
 
 def test_a_study_that_cannot_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
