@@ -7,8 +7,7 @@ from typing import Any
 
 from gensim.models import KeyedVectors
 
-from extractors.errors import WeightsError
-from extractors.text import load_vectors, vectors_digest
+from extractors.text import vectors_digest
 from pipeline.clips.cutting import is_finite
 from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
@@ -18,6 +17,7 @@ from pipeline.dataset.folder import read_description
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_plans import shard_path
 from pipeline.dataset.shard_reader import FeatureFile
+from pipeline.dataset.word_vectors import read_vectors
 
 KEPT_OPEN = 128
 """Shards whose file, words and captions' times a process holds at a time: some 5 MB each where a shard is 1 GiB."""
@@ -155,10 +155,7 @@ class FeatureDataset:
         path = self.folder / "words.kv"
         if not self.description.get("words"):
             raise InputError(f"{self.folder}: no word vectors; extract with --captions, or give --word-vectors")
-        try:
-            vectors = load_vectors(path)
-        except WeightsError as error:
-            raise InputError(str(error)) from None
+        vectors = read_vectors(path)
         if vectors_digest(vectors) != self.description["words"]:
             raise InputError(f"{path}: not the vectors this data set was made with; restore the file")
         return vectors

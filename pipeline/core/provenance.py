@@ -9,18 +9,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-LIBRARIES = (
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "decord",
-    "av",
-    "h5py",
-    "numpy",
-    "gensim",
-    "apache-beam",
-    "imageio-ffmpeg",
-)
+LIBRARIES = "torch torchvision torchaudio decord av h5py numpy gensim apache-beam imageio-ffmpeg".split()
 
 
 @cache

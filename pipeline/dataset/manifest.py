@@ -1,7 +1,6 @@
 """Manifests, `DATASET/manifests/NAME.json`: the videos of a study, frozen while the data set goes on growing."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def read_manifest(path: Path) -> Manifest:
             raise InputError(f"{path}: schema {schema}, this program reads {SCHEMA}")
         content["listed"] = content.pop("list")
         for key in ("splits", "left_out", "missing"):
-            content[key] = _tuples(content[key])
+            content[key] = {name: tuple(ids) for name, ids in content[key].items()}
         manifest = Manifest(**content | {"circumstances": tuple(content["circumstances"])})
         actual = manifest.digest
         named = all(name.isdigit() and isinstance(shard["content"], str) for name, shard in manifest.shards.items())
@@ -101,10 +100,6 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}: its digest doesn't match: the manifest was changed; restore it or freeze another name"
         )
     return manifest
-
-
-def _tuples(lists: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(ids) for name, ids in lists.items()}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from gensim.models import KeyedVectors
 
 
+def read_vectors(path: Path) -> KeyedVectors:
+    """The word vectors in a file; InputError when it is missing, broken or of no known form."""
+    try:
+        return load_vectors(path)
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+
+
 def read_split(path: Path) -> dict[str, str]:
     """Read a csv video_id,split; InputError names the file and line of what is wrong."""
     splits: dict[str, str] = {}
@@ -50,11 +58,8 @@ def freeze_words(path: Path, captions: Captions | None, given: Path | None, spli
     `given`: a file of vectors; else they are trained on all captions of the source, or of `split`'s training videos,
     whether these videos are at hand or not: a data set that grows needs no others later.
     """
-    try:
-        vectors = load_vectors(given) if given is not None else None
-    except WeightsError as error:
-        raise InputError(str(error)) from None
-    if vectors is not None:
+    if given is not None:
+        vectors = read_vectors(given)
         _save(vectors, path)
         return vectors_digest(vectors), ""
     chosen = None
@@ -77,9 +82,5 @@ def _save(vectors: KeyedVectors, path: Path) -> None:
 
 def check_given(given: Path, frozen: str, folder: Path) -> None:
     """InputError unless the vectors in `given` are those frozen with the data set (`frozen`: their digest)."""
-    try:
-        digest = vectors_digest(load_vectors(given))
-    except WeightsError as error:
-        raise InputError(str(error)) from None
-    if digest != frozen:
+    if vectors_digest(read_vectors(given)) != frozen:
         raise InputError(f"{given}: not the word vectors that {folder} was made with; leave out --word-vectors")

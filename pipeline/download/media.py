@@ -40,9 +40,6 @@ class MediaPaths(Mapping[str, Path]):
         folder, suffix = self._locations[video_id]
         return Path(folder, video_id + suffix)
 
-    def __contains__(self, video_id: object) -> bool:
-        return video_id in self._locations
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._locations)
 
@@ -73,9 +70,7 @@ def find_media(folder: Path, passed_over: Container[str] = ()) -> MediaFolder:
     result = MediaFolder({})
     for parent, name in _files(folder):
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() not in MEDIA_SUFFIXES:
-            continue
-        if stem in passed_over:
+        if suffix.lower() not in MEDIA_SUFFIXES or stem in passed_over:
             continue
         if not is_media_name(stem):
             result.misnamed.append(Path(parent, name))

@@ -1,6 +1,7 @@
 """The one place that speaks to yt-dlp; loaded by the process that `download.fetcher` starts and may kill."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,14 @@ def fetch(video_id: str, folder: Path, settings: FetchSettings) -> tuple[Any, ..
 
 def _accepted(path: Path, info: dict[str, Any]) -> tuple[Any, ...]:
     stated = info.get("duration")
-    facts = check_media(path, stated)
-    return (
-        "done",
-        str(path),
-        {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of_file(path),
-            "duration": facts.duration,
-            "stated_duration": stated,
-            "width": facts.width,
-            "height": facts.height,
-            "video_codec": facts.video_codec,
-            "audio_codec": facts.audio_codec,
-            "format": info.get("format_id"),
-            "yt_dlp": __version__,
-        },
-    )
+    detail = asdict(check_media(path, stated)) | {
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of_file(path),
+        "stated_duration": stated,
+        "format": info.get("format_id"),
+        "yt_dlp": __version__,
+    }
+    return "done", str(path), detail
 
 
 def _parameters(folder: Path, settings: FetchSettings, messages: "_Messages") -> dict[str, Any]:

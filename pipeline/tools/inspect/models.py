@@ -4,13 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from extractors.errors import WeightsError
-from extractors.text import load_vectors, vectors_digest
+from extractors.text import vectors_digest
 from models.pairing import BUILTIN_SCHEMES, Scheme, SchemeError, scheme_from_dict
 from pipeline.core.config import load_yaml
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json
 from pipeline.dataset.folder import read_description
+from pipeline.dataset.word_vectors import read_vectors
 from pipeline.tools.inspect.scheme import SchemeDescription, describe
 from pipeline.training.checkpoint import load_checkpoint
 
@@ -97,10 +97,7 @@ def _vectors(path: Path) -> dict[str, Any]:
             f"{path}: {size / 2**30:.1f} GiB of word vectors aren't read whole just to look; inspect the words.kv of a "
             "data set made with them"
         )
-    try:
-        vectors = load_vectors(path)
-    except WeightsError as error:
-        raise InputError(str(error)) from None
+    vectors = read_vectors(path)
     digest = vectors_digest(vectors)
     facts = {
         "words": len(vectors),

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extractors.errors import WeightsError
-from extractors.text import load_vectors, vectors_digest
+from extractors.text import vectors_digest
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import read_ledger
 from pipeline.core.provenance import usable_cores
@@ -22,6 +21,7 @@ from pipeline.dataset.freeze import provenances_of
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_check import ShardChecker
 from pipeline.dataset.shard_reader import FeatureFile
+from pipeline.dataset.word_vectors import read_vectors
 
 SHOWN = 3
 """Problems of a kind that are printed; all are in the report's file."""
@@ -161,11 +161,11 @@ def _beside(dataset: Path, findings: Findings) -> None:
     expected = read_description(dataset).get("words")
     if expected:
         try:
-            if vectors_digest(load_vectors(dataset / "words.kv")) != expected:
+            if vectors_digest(read_vectors(dataset / "words.kv")) != expected:
                 findings.problems.append(
                     ("words", f"{dataset / 'words.kv'}: not the vectors this data set was made with")
                 )
-        except WeightsError as error:
+        except InputError as error:
             findings.problems.append(("words", str(error)))
     if (dataset / CAPTIONS).exists():
         try:

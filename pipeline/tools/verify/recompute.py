@@ -37,7 +37,8 @@ def compare(dataset: Path, chosen: Sequence[tuple[str, str]], media: Path | None
             if not isinstance(result, Extracted):
                 problems.append(f"video {video_id}: stored, but can't be computed anew: {result}")
                 continue
-            stored = _stored(shard_path(dataset, shard_of[video_id]), video_id)
+            with FeatureFile(shard_path(dataset, shard_of[video_id])) as file:
+                stored = file.video(file.video_ids.index(video_id))
             differing, cosine = _differences(stored, result.features)
             equal += not differing and cosine == 1.0
             least = min(least, cosine)
@@ -50,11 +51,6 @@ def compare(dataset: Path, chosen: Sequence[tuple[str, str]], media: Path | None
     if len(videos) < len(chosen):
         notes.append(f"{len(chosen) - len(videos)} videos chosen for comparison have no media")
     return problems, notes
-
-
-def _stored(path: Path, video_id: str) -> VideoFeatures:
-    with FeatureFile(path) as file:
-        return file.video(file.video_ids.index(video_id))
 
 
 def _differences(stored: VideoFeatures, anew: VideoFeatures) -> tuple[list[str], float]:
