@@ -93,11 +93,11 @@ class MediaFinder:
 
     def find(self, video_id: str) -> Path | None:
         """The video's file, or None. InputError if the folder is missing or can't be read."""
-        path = fetched_path(self._folder, video_id)
-        if path is None and self._scanned is None:
+        if path := fetched_path(self._folder, video_id):
+            return path
+        if self._scanned is None:
             self._scanned = find_media(self._folder).paths
-        if path is None and self._scanned is not None and video_id in self._scanned:
-            path = self._scanned[video_id]
+        path = self._scanned.get(video_id)
         return path if path is not None and path.is_file() else None
 
 

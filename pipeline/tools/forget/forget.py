@@ -100,20 +100,14 @@ def _forget(
     embeddings, indices = _embedded(settings.run, dataset, ids) if settings.run else ([], [])
     removed, left = _forget_reports(settings.run, dataset, media, ids)
     (dataset / FORGETTING).unlink()
-    report.detail |= {
-        "reports": [str(path) for path in removed],
-        "checkpoints": [str(path) for path in checkpoints],
-        "embeddings": [str(path) for path in embeddings],
-        "indices": [str(path) for path in indices],
-        "files left": len(left),
-    }
-    report.notes += [
-        f"{path} was trained on some of them: train anew to be rid of what it learnt" for path in checkpoints
-    ]
-    report.notes += [f"{path} holds their clips: delete it, and embed anew" for path in embeddings]
-    report.notes += [
-        f"{path} is an index of such a file, or of one that is gone: delete it, and index anew" for path in indices
-    ]
+    report.detail |= {"reports": [str(path) for path in removed], "files left": len(left)}
+    for what, paths, note in (
+        ("checkpoints", checkpoints, "was trained on some of them: train anew to be rid of what it learnt"),
+        ("embeddings", embeddings, "holds their clips: delete it, and embed anew"),
+        ("indices", indices, "is an index of such a file, or of one that is gone: delete it, and index anew"),
+    ):
+        report.detail[what] = [str(path) for path in paths]
+        report.notes += [f"{path} {note}" for path in paths]
     if media is None:
         report.notes.append("media were not looked for: give --media FOLDER")
     if settings.run is None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 
 from pipeline.core.figures import is_of_a_report
@@ -24,7 +25,8 @@ def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collec
         for path in top.rglob("*"):
             if not path.is_file() or any(path.is_relative_to(excluded) for excluded in but):
                 continue
-            if pattern.search(path.name.encode()) or _content_names(path, pattern):
+            content = () if path.suffix.lower() in MEDIA_SUFFIXES else _text_blocks(path)
+            if any(pattern.search(text) for text in chain([path.name.encode()], content)):
                 naming.add(path)
     return sorted(naming)
 
@@ -61,12 +63,6 @@ def _pattern(video_ids: Collection[str]) -> re.Pattern[bytes]:
         return f"{before}{re.escape(video_id)}{after}"
 
     return re.compile("|".join(map(alone, sorted(video_ids))).encode())
-
-
-def _content_names(path: Path, pattern: re.Pattern[bytes]) -> bool:
-    if path.suffix.lower() in MEDIA_SUFFIXES:
-        return False
-    return any(pattern.search(block) for block in _text_blocks(path))
 
 
 def _text_blocks(path: Path) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 """What a shard, a part, a caption store or a file of embeddings holds."""
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,18 +52,14 @@ def describe(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _captions(path: Path) -> dict[str, Any]:
-    store = CaptionStore(path)
-    with h5py.File(path, "r", locking=False) as file:
-        captions, text = len(file["captions/text_bytes"]), len(file["captions/text"])
-    facts = {
-        "source": store.identity,
-        "videos": len(store),
-        "captions": captions,
-        "bytes of text": text,
-        "left out": store.left_out,
-    }
-    store.close()
-    return facts
+    with closing(CaptionStore(path)) as store, h5py.File(path, "r", locking=False) as file:
+        return {
+            "source": store.identity,
+            "videos": len(store),
+            "captions": len(file["captions/text_bytes"]),
+            "bytes of text": len(file["captions/text"]),
+            "left out": store.left_out,
+        }
 
 
 def _embeddings(path: Path) -> dict[str, Any]:

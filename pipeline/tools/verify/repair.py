@@ -93,7 +93,10 @@ def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -
     reasons, gone = reasons_of(dataset / "ledger", "extract"), kept_out(dataset)
     for name in names:
         plan = shard_plans.read_plan(dataset / "plans", name)
-        _save_sound_videos(dataset, name)
+        if shard_plans.shard_path(dataset, name).exists():
+            # HDF5 may crash on such a file. What is saved until then stays saved.
+            with suppress(ChildError, InputError), Child("pipeline.tools.verify.repair:save_sound_videos") as child:
+                child.call(dataset, name, limit_s=3600)
         receipt = shard_plans.read_receipt(dataset, name)
         left_out = dict(receipt.left_out) if receipt is not None and receipt.plan == plan.digest else None
         if left_out is None:
@@ -107,13 +110,6 @@ def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -
         lacking = [i for i in expected if not (dataset / "parts" / name / f"{i}.h5").exists()]
         without[name] = [i for i in lacking if finder is None or finder.find(i) is None]
     return without
-
-
-def _save_sound_videos(dataset: Path, name: str) -> None:
-    if shard_plans.shard_path(dataset, name).exists():
-        # HDF5 may crash on such a file. What is saved until then stays saved.
-        with suppress(ChildError, InputError), Child("pipeline.tools.verify.repair:save_sound_videos") as child:
-            child.call(dataset, name, limit_s=3600)
 
 
 def save_sound_videos(dataset: Path, name: str) -> int:
