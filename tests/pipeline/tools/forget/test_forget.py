@@ -22,6 +22,7 @@ from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Outcome
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table
+from pipeline.dataset import shard_plans
 from pipeline.dataset.caption_store import CaptionStore, build_caption_store
 from pipeline.dataset.folder import forgotten, is_forgotten
 from pipeline.dataset.freeze import run as freeze
@@ -163,7 +164,8 @@ STEPS += ["make_receipt", "_move_features", "write_plans"]
 @pytest.mark.parametrize("step", STEPS)
 def test_interrupted_anywhere_it_goes_on(whole: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str) -> None:
     before = rows(whole / "dataset" / "manifests" / "study.json")
-    real: Callable[..., Any] = getattr(forget, step)
+    home = forget if hasattr(forget, step) else shard_plans
+    real: Callable[..., Any] = getattr(home, step)
 
     def dies(*arguments: Any, **named: Any) -> Any:
         if when == "after":
@@ -171,7 +173,7 @@ def test_interrupted_anywhere_it_goes_on(whole: Path, monkeypatch: pytest.Monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(forget, step, dies)
+        patch.setattr(home, step, dies)
         with pytest.raises(KeyboardInterrupt):
             forget.run(ForgetSettings(ids=(GONE,), run=whole))
     with pytest.raises(InputError, match="a `mcn forget` was interrupted; finish it first"):
