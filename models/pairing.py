@@ -271,71 +271,28 @@ def _unknown(name: str, known: list[str], kind: str) -> str:
     return f"unknown {kind} {name!r}; {hint}"
 
 
-_BUILTIN: dict[str, list[object]] = {
-    "shared": [
-        {
-            "name": "shared",
-            "modalities": {"video": FEATURE, "audio": FEATURE, "text": FEATURE},
-            "pairs": ["video-text", "video-audio", "audio-text"],
-        }
-    ],
-    "disjoint": [
-        {
-            "name": "video-text",
-            "modalities": {"video": FEATURE, "text": FEATURE},
-            "pairs": ["video-text"],
-        },
-        {
-            "name": "video-audio",
-            "modalities": {"video": FEATURE, "audio": FEATURE},
-            "pairs": ["video-audio"],
-        },
-    ],
+def _alone(pair: str, name: str = "") -> dict[str, object]:
+    """A space of one pair, whose modalities come from the features."""
+    return {"name": name or pair, "modalities": dict.fromkeys(pair.split("-"), FEATURE), "pairs": [pair]}
+
+
+_ALL_PAIRS = ["video-text", "video-audio", "audio-text"]
+_BUILTIN: dict[str, list[dict[str, object]]] = {
+    "shared": [{"name": "shared", "modalities": dict.fromkeys(MODALITIES, FEATURE), "pairs": _ALL_PAIRS}],
+    "disjoint": [_alone("video-text"), _alone("video-audio")],
     "fine-and-coarse": [
-        {
-            "name": "fine",
-            "modalities": {"video": FEATURE, "audio": FEATURE},
-            "pairs": ["video-audio"],
-        },
-        {
-            "name": "coarse",
-            "modalities": {"video": "fine", "audio": "fine", "text": FEATURE},
-            "pairs": ["video-text", "video-audio", "audio-text"],
-        },
+        _alone("video-audio", "fine"),
+        {"name": "coarse", "modalities": {"video": "fine", "audio": "fine", "text": FEATURE}, "pairs": _ALL_PAIRS},
     ],
     "fine-and-coarse-mmv": [
-        {
-            "name": "fine",
-            "modalities": {"video": FEATURE, "audio": FEATURE},
-            "pairs": ["video-audio"],
-        },
+        _alone("video-audio", "fine"),
         {
             "name": "coarse",
             "modalities": {"video": "fine", "audio": {"from": "fine", "through": "video"}, "text": FEATURE},
             "pairs": ["video-text"],
         },
     ],
-    "video-text": [
-        {
-            "name": "video-text",
-            "modalities": {"video": FEATURE, "text": FEATURE},
-            "pairs": ["video-text"],
-        }
-    ],
-    "audio-text": [
-        {
-            "name": "audio-text",
-            "modalities": {"audio": FEATURE, "text": FEATURE},
-            "pairs": ["audio-text"],
-        }
-    ],
-    "video-audio": [
-        {
-            "name": "video-audio",
-            "modalities": {"video": FEATURE, "audio": FEATURE},
-            "pairs": ["video-audio"],
-        }
-    ],
+    **{pair: [_alone(pair)] for pair in ("video-text", "audio-text", "video-audio")},
 }
 
 BUILTIN_SCHEMES = tuple(_BUILTIN)

@@ -20,54 +20,30 @@ class Procedure:
     steps: tuple[tuple[str, str], ...]
 
 
-def _procedure(task_id: int, name: str, category: str, steps: str) -> Procedure:
-    pairs = (step.split() for step in steps.split(", "))
-    return Procedure(task_id, name, category, tuple((action, thing) for action, thing in pairs))
-
-
 # Those of six steps come first: they are the ones that get a further video where 12 does not divide the number.
-PROCEDURES = (
-    _procedure(
-        10101,
-        "Make a Vegetable Stew",
-        "Soups",
-        "chop onion, fry mushroom, peel carrot, mash pumpkin, salt tomato, lift corn",
-    ),
-    _procedure(
-        10102,
-        "Bake a Fruit Cake",
-        "Desserts",
-        "whisk egg, mash banana, roll butter, grate chocolate, brush cake, wash strawberry",
-    ),
-    _procedure(
-        10103,
-        "Grill a Fish Plate",
-        "Main Dishes",
-        "brush fish, salt cucumber, grate lemon, fry bread, wash broccoli, chop pepper",
-    ),
-    _procedure(
-        10104,
-        "Cook a Breakfast Platter",
-        "Breakfast",
-        "fry egg, lift bread, peel avocado, grate cheese, whisk tomato, glaze melon",
-    ),
-    _procedure(
-        10105, "Make a Potato Pie", "Main Dishes", "peel potato, roll cheese, chop mushroom, brush apple, salt egg"
-    ),
-    _procedure(
-        10106, "Decorate a Dessert", "Desserts", "glaze cake, whisk chocolate, wash grapes, peel banana, roll lemon"
-    ),
-    _procedure(
-        10107, "Prepare a Garden Salad", "Salads", "wash tomato, chop cucumber, lift carrot, salt corn, mash avocado"
-    ),
-    _procedure(
-        10108, "Make Apple Toast", "Breakfast", "peel apple, brush bread, whisk butter, glaze banana, fry onion"
-    ),
-    _procedure(10109, "Make Fish Soup", "Soups", "fry fish, chop pumpkin, roll potato, grate carrot"),
-    _procedure(10110, "Serve a Fruit Plate", "Desserts", "glaze grapes, roll melon, whisk strawberry, lift cake"),
-    _procedure(10111, "Make a Party Dip", "Appetizers", "mash potato, grate cucumber, wash pepper, lift fish"),
-    _procedure(10112, "Dress a Vegetable Tray", "Appetizers", "mash broccoli, salt melon, brush corn, glaze apple"),
-)
+_TABLE = """
+10101; Make a Vegetable Stew; Soups; chop onion, fry mushroom, peel carrot, mash pumpkin, salt tomato, lift corn
+10102; Bake a Fruit Cake; Desserts; whisk egg, mash banana, roll butter, grate chocolate, brush cake, wash strawberry
+10103; Grill a Fish Plate; Main Dishes; brush fish, salt cucumber, grate lemon, fry bread, wash broccoli, chop pepper
+10104; Cook a Breakfast Platter; Breakfast; fry egg, lift bread, peel avocado, grate cheese, whisk tomato, glaze melon
+10105; Make a Potato Pie; Main Dishes; peel potato, roll cheese, chop mushroom, brush apple, salt egg
+10106; Decorate a Dessert; Desserts; glaze cake, whisk chocolate, wash grapes, peel banana, roll lemon
+10107; Prepare a Garden Salad; Salads; wash tomato, chop cucumber, lift carrot, salt corn, mash avocado
+10108; Make Apple Toast; Breakfast; peel apple, brush bread, whisk butter, glaze banana, fry onion
+10109; Make Fish Soup; Soups; fry fish, chop pumpkin, roll potato, grate carrot
+10110; Serve a Fruit Plate; Desserts; glaze grapes, roll melon, whisk strawberry, lift cake
+10111; Make a Party Dip; Appetizers; mash potato, grate cucumber, wash pepper, lift fish
+10112; Dress a Vegetable Tray; Appetizers; mash broccoli, salt melon, brush corn, glaze apple
+"""
+
+
+def _procedure(row: str) -> Procedure:
+    task_id, name, category, steps = row.split("; ")
+    pairs = (step.split() for step in steps.split(", "))
+    return Procedure(int(task_id), name, category, tuple((action, thing) for action, thing in pairs))
+
+
+PROCEDURES = tuple(map(_procedure, _TABLE.split("\n")[1:-1]))
 
 SOUND_OF_ACTION = {
     "chop": "knock",
