@@ -11,7 +11,7 @@ Processes that share a batch embed their own clips, and each computes the loss o
 Shapes: B clips of this process, N clips of all processes, D width of a space.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from models.clips import ClipInputs, Embeddings, concatenate
 from models.davenet import running_statistics_held
-from models.kmeans import ClusterQueue, Clusters, first_half_of_each_video
-from models.losses import cluster_terms, contrastive_terms, reconstruction_terms, term_weights
+from models.kmeans import ClusterQueue, Clusters, at_least_fp32, first_half_of_each_video
+from models.losses import cluster_terms, contrastive_terms, reconstruction_terms, term_weights, total_loss
 from models.mcn import MCN
 from models.settings import LossSettings
 
@@ -113,8 +113,8 @@ class BatchStep:
         clips.
         """
         self.model.zero_grad(set_to_none=True)
-        norms = _batch_norms(self.model)
-        before = [_statistics(norm) for norm in norms]
+        norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
         size = self.chunk_clips or len(clips)
         chunks = [clips[first : first + size] for first in range(0, len(clips), size)]
         embedded = self._embed(chunks)
@@ -152,7 +152,7 @@ class BatchStep:
     ) -> tuple[Embeddings, dict[str, Tensor], dict[str, Tensor]]:
         """Contrast and clusters of all clips: embeddings that hold their gradients, terms, gradient norms."""
         gather, settings = self.communicator.gather, self.settings
-        leaves = embedded.map_vectors(lambda v: gather(_precise(v.detach())).requires_grad_())
+        leaves = embedded.map_vectors(lambda v: gather(at_least_fp32(v.detach())).requires_grad_())
         leaves = Embeddings(leaves.vectors, {m: gather(mask) for m, mask in leaves.present.items()}, {})
         video_index = gather(video_index)
         found: dict[str, Tensor] = {}
@@ -185,9 +185,7 @@ class BatchStep:
             queue = self.queues[space.name]
             found = queue.step(*leaves.joint(space), generator, queued)
             # k-means is chaotic: a last bit that differs between two processors would part their centroids for good.
-            clusters[space.name] = Clusters(
-                self.communicator.first(found.centroids), self.communicator.first(found.labels)
-            )
+            clusters[space.name] = Clusters(*map(self.communicator.first, (found.centroids, found.labels)))
             queue.centroids.copy_(clusters[space.name].centroids)
         return clusters
 
@@ -207,7 +205,7 @@ class BatchStep:
             with self.autocast():
                 found = self.model.reconstruction_errors(cut)
             terms = reconstruction_terms(self.scheme, found, cut.present, counts)
-            torch.stack([self.weights[name] * term for name, term in terms.items()]).sum().backward()
+            total_loss(terms, self.weights).backward()
             for name, term in terms.items():
                 _, space, modality = name.split("/")
                 gradient = cut.vectors[space][modality].grad
@@ -223,10 +221,12 @@ class BatchStep:
                 if given:
                     roots.append(vector)
                     gradients.append(given[0] if len(given) == 1 else given[0] + given[1])
-        for target, copy in _pairs(embedded.targets, cut.targets):
-            if copy.grad is not None:
-                roots.append(target)
-                gradients.append(copy.grad)
+        for space, by_modality in embedded.targets.items():
+            for modality, target in by_modality.items():
+                gradient = cut.targets[space][modality].grad
+                if gradient is not None:
+                    roots.append(target)
+                    gradients.append(gradient)
         torch.autograd.backward(roots, gradients)
 
 
@@ -264,26 +264,6 @@ def _add_up(parameters: list[nn.Parameter], communicator: Communicator) -> None:
 def _cut(targets: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
     """The targets apart from their graph, with a gradient of their own where they have one there."""
     return {s: {m: t.detach().requires_grad_(t.requires_grad) for m, t in by_m.items()} for s, by_m in targets.items()}
-
-
-def _pairs(
-    first: dict[str, dict[str, Tensor]], second: dict[str, dict[str, Tensor]]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for space, by_modality in first.items():
-        for modality, tensor in by_modality.items():
-            yield tensor, second[space][modality]
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-
-
-def _statistics(norm: nn.BatchNorm2d) -> dict[str, Tensor]:
-    return {name: buffer.clone() for name, buffer in norm.named_buffers()}
 
 
 def _merge_statistics(norm: nn.BatchNorm2d, start: dict[str, Tensor], communicator: Communicator) -> None:

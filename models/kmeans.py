@@ -30,12 +30,17 @@ class Clusters:
     labels: Tensor
 
 
+def at_least_fp32(x: Tensor) -> Tensor:
+    """`x` in fp32 where its own type is less precise."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def assign(data: Tensor, centroids: Tensor) -> Tensor:
     """The number of the centroid nearest by cosine, `(N,)` int64; of equals, any. A zero row gets 0."""
     # Argmax over centroids doesn't change with a row's length, so only the centroids are normalised.
-    directions = functional.normalize(_precise(centroids), dim=1)
+    directions = functional.normalize(at_least_fp32(centroids), dim=1)
     with torch.autocast(data.device.type, enabled=False):
-        blocks = [(_precise(block) @ directions.T).argmax(dim=1) for block in data.split(_BLOCK)]
+        blocks = [(at_least_fp32(block) @ directions.T).argmax(dim=1) for block in data.split(_BLOCK)]
     return torch.cat(blocks)
 
 
@@ -52,7 +57,7 @@ def cosine_kmeans(
 
     Without a start, raises TooFewClipsError when fewer than K rows have a direction (are not zero).
     """
-    data = _precise(data)
+    data = at_least_fp32(data)
     if start is None:
         rows = _draw_rows(data, settings.clusters, _SAMPLE if settings.spread_start else 1, generator)
         centroids = _spread(rows, settings.clusters, generator) if settings.spread_start else rows
@@ -240,7 +245,3 @@ def _reseeded(data: Tensor, labels: Tensor, centroids: Tensor, sizes: Tensor, se
             likeness = torch.maximum(likeness, data @ direction / lengths)
             likeness[lengths == 0] = torch.inf
     return centroids
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from models.clips import Embeddings
-from models.kmeans import Clusters
+from models.kmeans import Clusters, at_least_fp32
 from models.pairing import Scheme, builtin_scheme
 from models.settings import LossSettings
 
@@ -45,7 +45,7 @@ def mms_loss(
     `mask_same_video` (ValueError): equal numbers are clips of one video.
     """
     settings = settings or LossSettings()
-    first, second = _precise(first), _precise(second)
+    first, second = at_least_fp32(first), at_least_fp32(second)
     if settings.mask_same_video and video_index is None:
         raise ValueError("mask_same_video needs video_index, which says what video each clip is from")
     if present is not None and not present.all():
@@ -100,7 +100,7 @@ def cluster_loss(vectors: Tensor, clusters: Clusters, margin: float, present: Te
     """
     counted = clusters.labels >= 0
     counted = counted if present is None else counted & present
-    vectors, labels = _precise(vectors), clusters.labels
+    vectors, labels = at_least_fp32(vectors), clusters.labels
     if not counted.all():
         vectors, labels = vectors[counted], labels[counted]
     if len(vectors) == 0:
@@ -205,7 +205,3 @@ def _term_names(scheme: Scheme) -> dict[str, list[str]]:
         "cluster": [f"cluster/{name}" for name in trained],
         "reconstruction": [f"reconstruction/{name}" for name in trained],
     }
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

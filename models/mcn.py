@@ -80,7 +80,7 @@ class MCN(nn.Module):
             clips = _silenced(clips, present)
             present = {m: torch.ones_like(mask) for m, mask in present.items()}
         features = self._features(clips, present)
-        inputs = {m: self._standardised(m, feature) for m, feature in features.items()}
+        inputs = {m: self.standardisation[m](f) if m in self.standardisation else f for m, f in features.items()}
         vectors: dict[str, dict[str, Tensor]] = {space.name: {} for space in self.settings.scheme.spaces}
         targets: dict[str, dict[str, Tensor]] = {space.name: {} for space in self.settings.scheme.spaces}
         for space, source in self.settings.scheme.in_order():
@@ -109,8 +109,7 @@ class MCN(nn.Module):
                 output = self.decoders[f"{space.name}/{modality}"](embeddings.vectors[space.name][modality])
                 target = embeddings.targets[space.name][modality]
                 precise = torch.promote_types(output.dtype, torch.float32)
-                error = (output.to(precise) - target.to(precise)).square().mean(dim=1)
-                errors[space.name][modality] = error
+                errors[space.name][modality] = (output.to(precise) - target.to(precise)).square().mean(dim=1)
         return errors
 
     @torch.no_grad()
@@ -182,12 +181,6 @@ class MCN(nn.Module):
             counted = torch.arange(steps.shape[2], device=steps.device) < own
             means = (steps * counted.unsqueeze(1)).sum(dim=2) / own
         return pooled.masked_scatter(present.unsqueeze(1), means.to(dtype))
-
-    def _standardised(self, modality: str, feature: Tensor) -> Tensor:
-        if modality not in self.standardisation:
-            return feature
-        standardised: Tensor = self.standardisation[modality](feature)
-        return standardised
 
     def _counted_words(self, clips: ClipInputs) -> Tensor:
         assert clips.known_words is not None

@@ -3,6 +3,7 @@
 The authors' weights hold one space with a head and a decoder for each of video, audio and text, DaveNet inside.
 """
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -26,7 +27,7 @@ def load_published(model: MCN, state: Mapping[str, Tensor]) -> None:
     A model on frozen audio rows leaves the DaveNet part aside: `load_published_davenet` loads that into the extractor.
     Raises StateDictError for a model of another form or weights that don't fit it.
     """
-    state = _without_prefix(state, "module.")
+    state = _without_module(state)
     _check_form(model)
     names = published_names(model)
     if model.davenet is None or not model.settings.unused_batchnorm:
@@ -58,7 +59,10 @@ def load_published_davenet(davenet: ResDavenet, state: Mapping[str, Tensor]) -> 
 
     Raises StateDictError for weights that don't fit.
     """
-    state = _davenet_part(state)
+    state = _without_module(state)
+    if any(name.startswith(_AUDIO) for name in state):
+        part = {name.removeprefix(_AUDIO): tensor for name, tensor in state.items() if name.startswith(_AUDIO)}
+        state = _without_module(part)
     own = davenet.state_dict()
     if not any(name.startswith(_UNUSED) for name in own):
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_UNUSED)}
@@ -89,17 +93,6 @@ def published_names(model: MCN) -> dict[str, str]:
     }
 
 
-def _davenet_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """DaveNet's own names and tensors out of a state dict of MCN or AVLnet (`DAVEnet.`) or of DAVEnet alone.
-
-    `module.`, which DataParallel adds, may stand before any part of a name.
-    """
-    state = _without_prefix(state, "module.")
-    if any(name.startswith(_AUDIO) for name in state):
-        state = {name.removeprefix(_AUDIO): tensor for name, tensor in state.items() if name.startswith(_AUDIO)}
-    return _without_prefix(state, "module.")
-
-
 def _check_form(model: MCN) -> None:
     scheme = model.settings.scheme
     space = scheme.spaces[0]
@@ -122,10 +115,6 @@ def _check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Non
         raise StateDictError(f"the weights don't fit: {'; '.join(problems)}")
 
 
-def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    stripped: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        while name.startswith(prefix):
-            name = name.removeprefix(prefix)
-        stripped[name] = tensor
-    return stripped
+def _without_module(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without `module.`, which DataParallel adds and which may stand before any part of a name."""
+    return {re.sub(r"^(module\.)+", "", name): tensor for name, tensor in state.items()}
