@@ -1,6 +1,7 @@
 """One video file to rows of frames: decord first, PyAV for what decord can't open or breaks on."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import av
 import numpy as np
@@ -34,9 +35,11 @@ def decode_video(path: str, settings: DecodeSettings) -> Iterator[Decoded]:
 
     mask = np.zeros(rows, dtype=np.bool_)
     frames = _Frames(path, scan, np.unique(on_screen[on_screen >= 0]))
-    for batch in _batches(_rows(frames, on_screen, (width, height)), settings.frames_per_batch):
-        mask[batch.rows] = True
-        yield batch
+    resized = _rows(frames, on_screen, (width, height))
+    while batch := list(islice(resized, settings.frames_per_batch)):
+        numbers = np.array([row for row, _ in batch], dtype=np.int64)
+        mask[numbers] = True
+        yield FrameBatch(numbers, np.stack([frame for _, frame in batch]))
     if not mask.any():
         raise MediaError("undecodable", f"{path}: none of its {rows} rows has a frame that can be decoded")
     yield DecodeSummary(mask, "+".join(frames.decoders), (*frames.notes, *_mask_notes(mask, on_screen)))
@@ -81,21 +84,6 @@ def _rows(
         resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
         first, end = np.searchsorted(on_screen, [number, number + 1])
         yield from ((row, resized) for row in range(int(first), int(end)))
-
-
-def _batches(rows: Iterable[tuple[int, Frame]], size: int) -> Iterator[FrameBatch]:
-    batch: list[tuple[int, Frame]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield _batch(batch)
-            batch = []
-    if batch:
-        yield _batch(batch)
-
-
-def _batch(rows: list[tuple[int, Frame]]) -> FrameBatch:
-    return FrameBatch(np.array([row for row, _ in rows], dtype=np.int64), np.stack([frame for _, frame in rows]))
 
 
 def _mask_notes(mask: NDArray[np.bool_], on_screen: NDArray[np.int64]) -> Iterator[str]:

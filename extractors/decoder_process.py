@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from multiprocessing import Pipe
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 from extractors.decode import DecodeSettings, DecodeSummary, FrameBatch, MediaInfo, check_path
 from extractors.decoder_child import READY, out_of_memory
@@ -108,10 +108,10 @@ class DecoderProcess:
         self._child = None
         self._reading = False
 
-    def __enter__(self) -> "DecoderProcess":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _ready_child(self) -> "_Child":

@@ -83,16 +83,18 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
     while True:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError as error:
-            _raise_if_memory(error)
+        except MemoryError:  # PyAV's own is both
+            raise
+        except av.error.FFmpegError:
             packet = None
         try:
             # A file cut short ends without the empty packet that makes the decoder give up the frames it still holds.
             frames = stream.decode(packet)
         except av.error.EOFError:
             return
-        except av.error.FFmpegError as error:
-            _raise_if_memory(error)
+        except MemoryError:
+            raise
+        except av.error.FFmpegError:
             frames = []
         yield from (frame for frame in frames if frame.pts is not None and not frame.is_corrupt)
         if packet is None:
@@ -115,8 +117,3 @@ def pyav_frames(path: str, by_pts: Mapping[int, int], turn: Orientation) -> Iter
                 yield waiting.pop(frame.pts), displayed(frame, turn)
                 if not waiting:
                     return
-
-
-def _raise_if_memory(error: Exception) -> None:
-    if isinstance(error, MemoryError):
-        raise error

@@ -1,7 +1,7 @@
 """Which device computes, and in which precision: `auto` settings are resolved here, once, and then written down."""
 
 import logging
-import time
+import timeit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -91,9 +91,4 @@ def check_storable(network: str, weights_digest: str, rows: NDArray[np.float32])
 def _seconds(dtype: torch.dtype) -> float:
     """Least time of some products, so that other load on the machine doesn't decide."""
     matrix = torch.ones(768, 768, dtype=dtype)
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        matrix @ matrix
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(timeit.repeat(lambda: matrix @ matrix, repeat=6, number=1))

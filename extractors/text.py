@@ -34,15 +34,9 @@ def words(text: str) -> list[str]:
 
 
 def train_vectors(
-    sentences: Iterable[Sequence[str]],
-    *,
-    width: int = 300,
-    window: int = 5,
-    min_count: int = 1,
-    epochs: int = 20,
-    seed: int = 0,
+    sentences: Iterable[Sequence[str]], *, width: int = 300, min_count: int = 1, epochs: int = 20, seed: int = 0
 ) -> KeyedVectors:
-    """Word2vec (skip-gram, negative sampling) on sentences of words; `width`-d vectors, raw as trained.
+    """Word2vec (skip-gram over 5 words to either side, negative sampling) on sentences; `width`-d, raw as trained.
 
     `sentences` is gone through several times and never held, so it must be an iterable that can begin again. The same
     sentences in the same order give the same vectors, bit by bit, in any process of one machine: one worker trains.
@@ -52,17 +46,9 @@ def train_vectors(
         raise ValueError("word vectors need captions: no sentence has a word")
     from gensim.models import Word2Vec
 
-    model = Word2Vec(
-        sentences=sentences,
-        vector_size=width,
-        window=window,
-        min_count=min_count,
-        epochs=epochs,
-        seed=seed,
-        sg=1,
-        workers=1,
-    )
-    return model.wv
+    return Word2Vec(
+        sentences=sentences, vector_size=width, window=5, min_count=min_count, epochs=epochs, seed=seed, sg=1, workers=1
+    ).wv
 
 
 def load_vectors(path: Path) -> KeyedVectors:
