@@ -5,9 +5,11 @@ from pathlib import Path
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 FRAME_RATE = 30
 SOUND_RATE = 44_100
+"""Samples a second of all sound in a sample."""
 _SOUND_FRAME = 1024
 
 
@@ -33,11 +35,16 @@ def write_made_clip(path: Path, seconds: float, width: int = 640, height: int = 
         samples = round(frames / FRAME_RATE * SOUND_RATE)
         tone = np.sin(2 * np.pi * 440 / SOUND_RATE * np.arange(samples)) / 4 + random.normal(0, 0.05, samples)
         for first in range(0, samples, _SOUND_FRAME):
-            block = tone[None, first : first + _SOUND_FRAME].astype(np.float32)
-            sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout="mono")
-            sound.sample_rate, sound.pts, sound.time_base = SOUND_RATE, first, Fraction(1, SOUND_RATE)
-            container.mux(audio.encode(sound))
+            block = tone[first : first + _SOUND_FRAME].astype(np.float32)
+            container.mux(audio.encode(sound_frame(block, first)))
         container.mux(audio.encode(None))
+
+
+def sound_frame(samples: NDArray[np.float32], first: int) -> av.AudioFrame:
+    """Mono samples (n,) at `SOUND_RATE`, the first of them number `first` of the file."""
+    frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, first, Fraction(1, SOUND_RATE)
+    return frame
 
 
 def _scene(random: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw
 
 from pipeline.core.files import write_aside
 from pipeline.sample.canvas import HIGHER, WIDER, Colour, background
+from pipeline.sample.clip import SOUND_RATE, sound_frame
 from pipeline.sample.objects import object_sprite
 from pipeline.sample.procedures import ABSENT
-from pipeline.sample.sound import SOUND_RATE, Samples, Soundtrack
+from pipeline.sample.sound import Soundtrack
 from pipeline.sample.story import FRAME_RATE, Segment, VideoStory
 from pipeline.sample.tools import host_sprite, tool_sprite
 
@@ -236,12 +237,6 @@ def _frames(story: VideoStory) -> Iterator[tuple[av.VideoFrame, int]]:
         yield frame, time + duration
 
 
-def _sound(samples: Samples, first: int, stop: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(samples[None, first:stop], format="fltp", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, first, Fraction(1, SOUND_RATE)
-    return frame
-
-
 def write_film(story: VideoStory, soundtrack: Soundtrack, path: Path) -> None:
     """Draw and encode one video; `path` appears only when it is whole."""
     with write_aside(path) as aside, av.open(str(aside), "w", format="mp4") as container:
@@ -257,7 +252,7 @@ def write_film(story: VideoStory, soundtrack: Soundtrack, path: Path) -> None:
             container.mux(video.encode(frame))
             until = min(len(soundtrack.samples), end * SOUND_RATE // TICKS)
             if audio is not None and (until - heard >= SOUND_RATE // 2 or until == len(soundtrack.samples)):
-                container.mux(audio.encode(_sound(soundtrack.samples, heard, until)))
+                container.mux(audio.encode(sound_frame(soundtrack.samples[heard:until], heard)))
                 heard = until
         container.mux(video.encode(None))
         if audio is not None:

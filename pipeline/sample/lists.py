@@ -12,6 +12,7 @@ from pipeline.sample.sound import Utterance
 from pipeline.sample.story import FRAME_RATE, Segment, VideoStory
 
 LARGEST_DRIFT_S = 0.5
+_SILENCE = dict.fromkeys(("noise", "voice", "action_sound", "phrase", "named"), ABSENT) | {"words": ""}
 
 
 def make_captions(story: VideoStory, utterances: tuple[Utterance, ...]) -> list[Caption]:
@@ -76,7 +77,7 @@ def truth_rows(story: VideoStory, utterances: tuple[Utterance, ...]) -> Iterator
     """
     for second in range(ceil(story.frames / FRAME_RATE)):
         seen = next(s for s in story.segments if s.first <= second * FRAME_RATE < s.stop)
-        heard = _heard(story, utterances, second) if story.has_audio else _silence()
+        heard = _heard(story, utterances, second) if story.has_audio else _SILENCE
         yield {
             "video_id": story.video_id,
             "second": str(second),
@@ -87,10 +88,6 @@ def truth_rows(story: VideoStory, utterances: tuple[Utterance, ...]) -> Iterator
             "object": seen.object,
             "background": seen.background,
         } | heard
-
-
-def _silence() -> dict[str, str]:
-    return {"noise": ABSENT, "voice": ABSENT, "action_sound": ABSENT, "phrase": ABSENT, "named": ABSENT, "words": ""}
 
 
 def _heard(story: VideoStory, utterances: tuple[Utterance, ...], second: int) -> dict[str, str]:

@@ -30,8 +30,6 @@ FORMAT = 1
 SUMMARY = "sample.json"
 CATEGORY = "Food and Entertaining"
 
-OnProgress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class SampleSummary:
@@ -43,13 +41,8 @@ class SampleSummary:
     files: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class _Annotations:
-    """What is written about one video."""
-
-    video_id: str
-    captions: list[Caption]
-    truth: list[dict[str, str]]
+_Annotated = tuple[str, list[Caption], list[dict[str, str]]]
+"""A video's id, its captions, and the truth of each of its seconds."""
 
 
 def run(settings: SampleSettings) -> RunSummary:
@@ -63,7 +56,7 @@ def run(settings: SampleSettings) -> RunSummary:
     return report
 
 
-def make_sample(settings: SampleSettings, on_progress: OnProgress | None = None) -> SampleSummary:
+def make_sample(settings: SampleSettings, on_progress: Callable[[int, int], None] | None = None) -> SampleSummary:
     """Write the sample to `settings.out`; what an earlier, even a killed, run with the same settings wrote is kept.
 
     Raises InputError if the folder holds something else, can't be written to, or speech can't be made.
@@ -84,15 +77,16 @@ def make_sample(settings: SampleSettings, on_progress: OnProgress | None = None)
     for left_over in media.glob(f".*{ASIDE}"):
         left_over.unlink()
     kept = sum(_media_path(media, story).exists() for story in stories)
-    annotations: dict[str, _Annotations] = {}
-    for one in _results(stories, settings):
-        annotations[one.video_id] = one
+    captions: dict[str, list[Caption]] = {}
+    truths: dict[str, list[dict[str, str]]] = {}
+    for video_id, lines, rows in _results(stories, settings):
+        captions[video_id], truths[video_id] = lines, rows
         if on_progress is not None:
-            on_progress(len(annotations), len(stories))
-    captions = {story.video_id: annotations[story.video_id].captions for story in stories}
+            on_progress(len(truths), len(stories))
+    captions = {story.video_id: captions[story.video_id] for story in stories}
     if settings.uninformative == TEXT:
         captions = permuted_texts(captions, settings.seed)
-    truth = [row for story in stories for row in annotations[story.video_id].truth]
+    truth = [row for story in stories for row in truths[story.video_id]]
     names = _write_lists(settings.out, stories, captions, truth)
     files = [settings.out / name for name in names] + [_media_path(media, story) for story in stories]
     digests = {str(path.relative_to(settings.out).as_posix()): sha256_of_file(path) for path in files}
@@ -137,7 +131,7 @@ def _digests_of_earlier_run(out: Path, identity: dict[str, Any]) -> dict[str, st
     return dict(summary["sha256"]) if summary.get("complete") else {}
 
 
-def _make_video(story: VideoStory, settings: SampleSettings) -> _Annotations:
+def _make_video(story: VideoStory, settings: SampleSettings) -> _Annotated:
     """Make one video's file if it is not there, and what is written about it."""
     # Speech is made for noise too: captions and truth take their times from it.
     soundtrack = make_soundtrack(story)
@@ -145,14 +139,11 @@ def _make_video(story: VideoStory, settings: SampleSettings) -> _Annotations:
     if not path.exists():
         heard = white_noise_instead(story, soundtrack) if settings.uninformative == AUDIO else soundtrack
         write_film(story, heard, path)
-    return _Annotations(
-        story.video_id,
-        make_captions(story, soundtrack.utterances),
-        list(truth_rows(story, soundtrack.utterances)),
-    )
+    said = soundtrack.utterances
+    return story.video_id, make_captions(story, said), list(truth_rows(story, said))
 
 
-def _results(stories: list[VideoStory], settings: SampleSettings) -> Iterator[_Annotations]:
+def _results(stories: list[VideoStory], settings: SampleSettings) -> Iterator[_Annotated]:
     processes = settings.processes or usable_cores()
     if processes == 1:
         yield from (_make_video(story, settings) for story in stories)

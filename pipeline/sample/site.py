@@ -6,7 +6,7 @@ import re
 import socketserver
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -113,11 +113,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         body = json.dumps(about).encode()
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        self._begin(HTTPStatus.OK, {"Content-Type": "application/json", "Content-Length": len(body)})
         self.wfile.write(body)
+
+    def _begin(self, status: HTTPStatus, headers: Mapping[str, str | int]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, str(value))
+        self.end_headers()
 
     def _send_media(self, video_id: str, fault: str | None) -> None:
         path = self.site.media.get(video_id)
@@ -131,17 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
         first = int(byte_range[1]) if byte_range else 0
         last = min(int(byte_range[2]), len(data) - 1) if byte_range and byte_range[2] else len(data) - 1
         if first > last:
-            self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
-            self.send_header("Content-Range", f"bytes */{len(data)}")
-            self.end_headers()
+            self._begin(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {"Content-Range": f"bytes */{len(data)}"})
             return
-        self.send_response(HTTPStatus.PARTIAL_CONTENT if byte_range else HTTPStatus.OK)
-        if byte_range:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-        self.send_header("Content-Type", "video/mp4")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(last + 1 - first))
-        self.end_headers()
+        headers: dict[str, str | int] = {"Content-Range": f"bytes {first}-{last}/{len(data)}"} if byte_range else {}
+        headers |= {"Content-Type": "video/mp4", "Accept-Ranges": "bytes", "Content-Length": last + 1 - first}
+        self._begin(HTTPStatus.PARTIAL_CONTENT if byte_range else HTTPStatus.OK, headers)
         body = data[first : last + 1]
         self.wfile.write(body[: len(body) // 2] if fault in ("cut", "hang") else body)
         if fault == "hang":

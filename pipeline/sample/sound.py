@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, resample_poly, sosfilt
 
+from pipeline.sample.clip import SOUND_RATE
 from pipeline.sample.procedures import ABSENT
 from pipeline.sample.speech import Speaker, Speech
 from pipeline.sample.story import FRAME_RATE, VideoStory
-
-SOUND_RATE = 44_100
-"""Samples a second of all sound in a sample."""
 
 Samples = NDArray[np.float32]
 _Wave = NDArray[np.float64]

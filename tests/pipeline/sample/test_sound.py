@@ -9,8 +9,9 @@ import pytest
 from scipy.signal import welch
 
 from pipeline.core.errors import InputError
+from pipeline.sample.clip import SOUND_RATE
 from pipeline.sample.procedures import ACTION_SOUNDS, NOISES, VOICES
-from pipeline.sample.sound import SOUND_RATE, action_sound, noise
+from pipeline.sample.sound import action_sound, noise
 from pipeline.sample.speech import Speaker, check_speech
 
 

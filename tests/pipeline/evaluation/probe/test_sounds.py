@@ -12,7 +12,8 @@ from pipeline.evaluation.probe import sounds
 from pipeline.evaluation.probe.media_features import MediaFeatures
 from pipeline.evaluation.settings import Draws
 from pipeline.extraction.settings import ExtractSettings
-from pipeline.sample.sound import SOUND_RATE, action_sound
+from pipeline.sample.clip import SOUND_RATE
+from pipeline.sample.sound import action_sound
 from pipeline.training.checkpoint import open_trained
 
 CLASSES = ("knock", "sizzle", "rumble")
