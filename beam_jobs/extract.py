@@ -1,11 +1,10 @@
 """`mcn extract` as a Beam job: one element is a shard plan's name; no features travel through Beam."""
 
-import dataclasses
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ class ExtractShards(beam.PTransform[Any, Any]):
 
 def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """Extract everything in the plans that isn't in a closed shard yet. Videos that fail are counted, not fatal."""
-    settings = dataclasses.replace(
+    settings = replace(
         settings,
         out=settings.out.resolve(),
         media=settings.media.resolve(),
@@ -80,7 +79,7 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSum
     )
     options = beam_options(beam_arguments, local_workers=settings.workers or usable_cores())
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    rounds = ExtractionRounds(settings, f"{uuid.uuid4().hex}")
+    rounds = ExtractionRounds(settings, uuid.uuid4().hex)
     with rounds.stop_file() as stop:
         for names, videos in rounds:
             with ledger_progress(settings.out / "ledger", "extract", videos, "extract"):

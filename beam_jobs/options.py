@@ -4,12 +4,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from apache_beam.options.pipeline_options import (
-    DirectOptions,
-    PipelineOptions,
-    StandardOptions,
-    _BeamArgumentParser,
-)
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
 
 from pipeline.core.errors import InputError, suggest
 
@@ -76,15 +71,8 @@ def _known_options(arguments: str) -> _Parser:
 def _checked_runner(name: str | None) -> str:
     aliases = {known.lower(): known for known in StandardOptions.KNOWN_RUNNER_NAMES}
     aliases["daskrunner"] = "apache_beam.runners.dask.dask_runner.DaskRunner"
-    local = (
-        "direct",
-        "directrunner",
-        "switchingdirectrunner",
-        "fnapirunner",
-        _BEAMS_NAME.lower(),
-        LOCAL_RUNNER.lower(),
-    )
-    if name is None or name.lower() in local:
+    names = ("Direct", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner", _BEAMS_NAME, LOCAL_RUNNER)
+    if name is None or name.lower() in map(str.lower, names):
         return LOCAL_RUNNER
     alias = aliases.get(name.lower()) or aliases.get(name.lower() + "runner")
     if alias:

@@ -4,7 +4,6 @@ Frames of several videos share fixed-size batches, so a row doesn't depend on wh
 """
 
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +135,7 @@ class FeatureExtractor(Closeable):
                     yield finished(ready)
             for name, batcher in self.batchers.items():
                 self._keep(name, batcher.flush())
-            for video_id in deque(self._in_work):
+            for video_id in list(self._in_work):
                 yield finished(video_id)
 
     def _discard(self, video_id: str) -> None:

@@ -8,16 +8,8 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import latest_states, read_ledger
+from pipeline.dataset import shard_plans
 from pipeline.dataset.folder import forgotten, is_forgotten
-from pipeline.dataset.shard_plans import (
-    closed_names,
-    cut_into_shards,
-    hash_order,
-    plan_names,
-    read_plan,
-    read_receipt,
-    write_plans,
-)
 from pipeline.download.downloader import settled
 from pipeline.download.media import find_media, stated_seconds
 from pipeline.download.settings import DownloadSettings
@@ -58,15 +50,15 @@ class Stock:
 
 def planned_ids(dataset: Path, ask_again: Collection[str] = ()) -> IdSet:
     """Ids that are not to be planned (again): those in plans, save those left out of closed shards for `ask_again`."""
-    closed = set(closed_names(dataset)) if ask_again else set()
+    closed = set(shard_plans.closed_names(dataset)) if ask_again else set()
     again: set[str] = set()
 
     def plans() -> Iterator[tuple[str, ...]]:
-        for name in plan_names(dataset / "plans"):
-            ids = read_plan(dataset / "plans", name).video_ids
+        for name in shard_plans.plan_names(dataset / "plans"):
+            ids = shard_plans.read_plan(dataset / "plans", name).video_ids
             # A later plan may have taken up what an earlier shard left out.
             again.difference_update(ids)
-            if name in closed and (receipt := read_receipt(dataset, name)) is not None:
+            if name in closed and (receipt := shard_plans.read_receipt(dataset, name)) is not None:
                 again.update(video_id for video_id, reason in receipt.left_out.items() if reason in ask_again)
             yield ids
 
@@ -80,7 +72,7 @@ def check_inputs(settings: ExtractSettings) -> None:
     if settings.ids is not None:
         for _ in each_video_id(settings.ids):
             pass
-    elif not plan_names(settings.out / "plans") and not find_media(settings.media).paths:
+    elif not shard_plans.plan_names(settings.out / "plans") and not find_media(settings.media).paths:
         raise InputError(f"{settings.media}: holds no video file named by an id; see `mcn download`")
 
 
@@ -133,7 +125,7 @@ def plan_videos(settings: ExtractSettings, new: Mapping[str, float], full_only: 
     shard_seconds = settings.shard_size * 2**20 / settings.bytes_per_second()
     if full_only:
         new = _filling(new, shard_seconds)
-    return write_plans(settings.out / "plans", cut_into_shards(new, shard_seconds))
+    return shard_plans.write_plans(settings.out / "plans", shard_plans.cut_into_shards(new, shard_seconds))
 
 
 def _filling(new: Mapping[str, float], shard_seconds: float) -> dict[str, float]:
@@ -141,7 +133,7 @@ def _filling(new: Mapping[str, float], shard_seconds: float) -> dict[str, float]
     chosen: dict[str, float] = {}
     full: dict[str, float] = {}
     seconds = 0.0
-    for video_id in sorted(new, key=hash_order):
+    for video_id in sorted(new, key=shard_plans.hash_order):
         chosen[video_id] = new[video_id]
         seconds += new[video_id]
         if seconds >= shard_seconds:
