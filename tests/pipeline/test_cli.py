@@ -356,7 +356,7 @@ def test_a_broken_data_set_is_refused(
         (b"video_id,start,end,text\na,zero,1,b\n", "line 2"),
         (b"video_id,start,end,text\na,0,1\n", "line 2"),
         (b"video_id,start,end,text\n\xff,0,1,b\n", "not a text file in UTF-8"),
-        (b"video_id,start,end,text\nnowhere,0,1,b\n", "no clip of a video in split heldout of"),
+        (b"video_id,start,end,text\nnowhere,0,1,b\n", "no video in split heldout of"),
     ],
     ids=str,
 )

@@ -100,7 +100,7 @@ def test_splits_without_a_video_are_refused(
     split = tmp_path / "split.csv"
     everything = planted.folder / "manifests" / "all.json"
     asked = RetrievalSettings(checkpoint=model, clips=planted.clips, out=tmp_path / "out", bootstrap=5)
-    with pytest.raises(InputError, match=r"no clip of a video in split heldout of .*all\.json"):
+    with pytest.raises(InputError, match=r"no video in split heldout of .*all\.json"):
         evaluate.run(dataclasses.replace(asked, manifest=everything))
     with pytest.raises(InputError, match="no split 'test'; it has: "):
         evaluate.run(dataclasses.replace(asked, split="test"))

@@ -386,7 +386,7 @@ def test_a_report_that_fails_loses_no_comparison(
         raise OSError("no room\nand more")
 
     settings, _ = done
-    monkeypatch.setattr(compare, "write_report", fail)
+    monkeypatch.setattr("pipeline.experiment.report.report.run", fail)
     assert not compare.run(settings).complete
     assert json.loads((settings.out / "compare.json").read_text())["complete"]
     told = f"mcn compare: no report (no room); `mcn report {settings.out}` writes it\n"

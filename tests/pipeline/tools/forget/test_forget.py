@@ -82,7 +82,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     trained = {"name": "study", "digest": "0" * 64, "videos": 1}
     detail = {"metrics": metrics, "examples": [clip | {"found": [clip | {"right": True}]}], "trained on": trained}
     detail |= {"scheme": "shared", "space": "joint", "direction": "text -> video", "manifest": trained}
-    stage = RunSummary("evaluate retrieval", detail=detail).as_json() | {"asked": {"checkpoint": str(folder)}}
+    detail |= {"clips digest": "1" * 64}
+    stage = RunSummary("evaluate retrieval", detail=detail).as_json()
+    stage |= {"asked": {"checkpoint": str(folder)}, "wall_seconds": 1.0}
     write_page(folder / "index.html", {"source": "a.yaml", "stages": [stage]}, folder / "media")
     return (folder / "index.html").read_text()
 
