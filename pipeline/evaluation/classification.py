@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -179,5 +180,5 @@ def _metrics(
     names = [*hits, *(f"{name} by class" for name in hits)]
     videos = [clip.clip.video_id for clip in clips]
     intervals: list[Interval] = bootstrap(statistics, videos, settings.bootstrap, settings.seed)
-    scores: dict[str, Any] = {name: interval.as_json() for name, interval in zip(names, intervals, strict=True)}
+    scores: dict[str, Any] = {name: asdict(interval) for name, interval in zip(names, intervals, strict=True)}
     return scores | {"chance": {f"top-{k}": min(1.0, k / len(classes)) for k in CUTOFFS}}

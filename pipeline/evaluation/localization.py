@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def _measured(settings: LocalizationSettings, model: TrainedModel, report: RunSu
     detail = {
         "direction": DIRECTION,
         "space": scorer.space,
-        "metrics": metrics.as_json(),
+        "metrics": asdict(metrics),
         "steps digest": digest,
         "videos": [video.as_json() for video in videos],
         "missing": {
@@ -246,5 +246,5 @@ def _compared(
     return {
         "checkpoint": other["settings"]["checkpoint"],
         "checkpoint digest": other["inputs"]["checkpoint"],
-        "differences": {name: differences[name].as_json() for name in FIGURES},
+        "differences": {name: asdict(differences[name]) for name in FIGURES},
     }

@@ -1,6 +1,7 @@
 """`mcn evaluate retrieval`: find the held-out clip, or video, that a text, a sound or a picture belongs to."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def _scored(way: Direction, embedded: Embeddings, owners: Sequence[str], setting
         "space": way.space,
         "contrasted": way.contrasted,
         "headline": is_headline(way),
-        "metrics": metrics.as_json(),
+        "metrics": asdict(metrics),
         "videos": _by_video(where, owners),
         "missing": {"queries": int((~queries.present).sum()), "candidates": int((~candidates.present).sum())},
     }
@@ -191,9 +192,8 @@ def _full_video(
     ranks = full_video(way.queries(embedded), way.candidates(embedded), owners)
 
     def metrics(where: Positions, owners: Sequence[str]) -> dict[str, Any]:
-        return retrieval_metrics(
-            where, owners, settings.bootstrap, settings.seed, settings.published_ties, candidates=videos
-        ).as_json()
+        draws = (settings.bootstrap, settings.seed, settings.published_ties)
+        return asdict(retrieval_metrics(where, owners, *draws, candidates=videos))
 
     by_votes = {
         kind: {f"R@{k}": metrics(votes[k], ranks.video_ids)["recall"][f"R@{k}"] for k in CUTOFFS}

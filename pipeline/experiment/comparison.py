@@ -1,6 +1,7 @@
 """What the runs of a study say together: scores over seeds and differences from the reference, as tables."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,9 @@ def _table(study: StudySettings, models: Sequence[Model]) -> dict[str, Any]:
             own, reference = values[measure][name], values[measure][study.reference]
             if own is None:
                 continue
-            scores[measure] = crossed_mean(own).as_json()
+            scores[measure] = asdict(crossed_mean(own))
             if reference is not None and name != study.reference:
-                differences[measure] = crossed_mean(own - reference).as_json()
+                differences[measure] = asdict(crossed_mean(own - reference))
         medians = [one.retrieval["detail"]["metrics"]["median_rank"]["value"] for one in seeds if scores]
         table[name] = {
             "scheme": trained["settings"]["scheme"],

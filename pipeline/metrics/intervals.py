@@ -5,8 +5,7 @@ seed's model is measured on every video. S seeds, V videos.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +22,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The interval as JSON values."""
-        return asdict(self)
 
 
 def bootstrap(statistics: Statistics, owners: Sequence[str], draws: int, seed: int) -> list[Interval]:
@@ -60,10 +55,6 @@ class Estimate:
     p: float
     seeds_sd: float | None
     """Standard deviation of the seeds' means; None with one seed, whose interval knows nothing of other seeds."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The estimate as JSON values."""
-        return asdict(self)
 
 
 def crossed_mean(values: NDArray[np.floating]) -> Estimate:

@@ -20,8 +20,7 @@ program does so, MCN's takes the former.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,10 +162,6 @@ class LocalizationMetrics:
     figures: dict[str, Interval]
     """By the names in `FIGURES`."""
     chance: dict[str, float]
-
-    def as_json(self) -> dict[str, Any]:
-        """The metrics as JSON values."""
-        return asdict(self)
 
 
 def localization_metrics(

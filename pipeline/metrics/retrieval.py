@@ -6,8 +6,7 @@ orders, as everywhere.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,10 +35,6 @@ class RetrievalMetrics:
     median_rank: Interval
     mean_rank: Interval
     chance_median_rank: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The metrics as JSON values."""
-        return asdict(self)
 
 
 def retrieval_metrics(

@@ -4,7 +4,7 @@ Shapes: N clips, D width.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -153,11 +153,11 @@ def _figures(values: dict[str, NDArray[np.float64]], owners: list[str], draws: D
     intervals = bootstrap(statistics, owners, draws.bootstrap, draws.seed)
     figures: dict[str, Any] = {
         measure: {
-            "average precision": intervals[2 * index].as_json(),
+            "average precision": asdict(intervals[2 * index]),
             "chance": float(np.nanmean(values[f"{measure} chance"])),
-            "times chance": intervals[2 * index + 1].as_json(),
+            "times chance": asdict(intervals[2 * index + 1]),
             "queries": int(answerable[measure].sum()),
         }
         for index, measure in enumerate(measures)
     }
-    return figures | ({RATIO: intervals[-1].as_json()} if both else {})
+    return figures | ({RATIO: asdict(intervals[-1])} if both else {})

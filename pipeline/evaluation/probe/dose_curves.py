@@ -1,7 +1,7 @@
 """Dose curves: how far a clip's vector moves, and how much recall is lost, the more of another video is mixed in."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -227,7 +227,7 @@ def _intervals(
     intervals = bootstrap(
         lambda drawn: both[:, :, drawn].mean(axis=2).ravel().tolist(), videos, draws.bootstrap, draws.seed
     )
-    values = np.array([interval.as_json() for interval in intervals]).reshape(both.shape[:2])
+    values = np.array([asdict(interval) for interval in intervals]).reshape(both.shape[:2])
     doses = stacked.shape[1]
     return (
         {name: list(row[:doses]) for name, row in zip(measured, values, strict=True)},

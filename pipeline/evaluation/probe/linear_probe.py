@@ -77,10 +77,6 @@ class Standing:
     """1 / levels, and where the accuracy of probes that could learn nothing lies, 95 %."""
     rows: int
 
-    def as_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class ProbeScores:
@@ -96,8 +92,8 @@ class ProbeScores:
         """The scores as JSON values."""
         chance = self.overall.chance
         return {
-            **self.overall.as_json(),
-            "unseen": None if self.unseen is None else self.unseen.as_json(),
+            **asdict(self.overall),
+            "unseen": None if self.unseen is None else asdict(self.unseen),
             "permuted": list(self.permuted),
             "permuted within chance": sum(chance.low <= value <= chance.high for value in self.permuted),
         }
