@@ -18,19 +18,8 @@ from pipeline.evaluation.evaluate import digest_of, evaluate, read_detail, train
 from pipeline.evaluation.lists import StepList, read_step_lists, true_seconds, videos_of_split
 from pipeline.evaluation.settings import LocalizationSettings
 from pipeline.evaluation.step_scores import StepScorer, StepScores, whole_seconds
+from pipeline.metrics import localization
 from pipeline.metrics.intervals import Interval
-from pipeline.metrics.localization import (
-    FIGURES,
-    Alignment,
-    Found,
-    Scores,
-    VideoFigures,
-    find_steps,
-    gather,
-    localization_metrics,
-    paired_differences,
-    video_figures,
-)
 from pipeline.training.checkpoint import TrainedModel
 
 STAGE = "evaluate localization"
@@ -46,9 +35,9 @@ class _LocalizedVideo:
 
     steps: StepList
     scored: StepScores
-    found: Found
-    figures: VideoFigures
-    chance: VideoFigures
+    found: localization.Found
+    figures: localization.VideoFigures
+    chance: localization.VideoFigures
     cut: int
     """Segments of its annotation that reach past its end."""
 
@@ -100,9 +89,10 @@ def _measured(settings: LocalizationSettings, model: TrainedModel, report: RunSu
     videos = [_localize(steps, scorer, settings) for steps in lists]
     _announce(videos, report)
     owners, tasks = [one.video_id for one in lists], [one.task_id for one in lists]
-    scores = gather([video.figures for video in videos], tasks)
-    chance = [gather([video.chance for video in videos], tasks, draw) for draw in range(settings.chance_draws)]
-    metrics = localization_metrics(scores, chance, owners, settings.bootstrap, settings.seed)
+    scores = localization.gather([video.figures for video in videos], tasks)
+    by_chance = [video.chance for video in videos]
+    chance = [localization.gather(by_chance, tasks, draw) for draw in range(settings.chance_draws)]
+    metrics = localization.localization_metrics(scores, chance, owners, settings.bootstrap, settings.seed)
     report.done = len(videos)
     detail = {
         "direction": DIRECTION,
@@ -124,7 +114,9 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
     """The figures beside chance, and their differences from another model's where they were asked for."""
     metrics, settings = detail["metrics"], detail["settings"]
     head = f"Localization, {metrics['steps']} steps in {metrics['videos']} videos of {metrics['tasks']} tasks"
-    rows = [(name, *_interval(metrics["figures"][name]), percent(metrics["chance"][name])) for name in FIGURES]
+    rows = [
+        (name, *_interval(metrics["figures"][name]), percent(metrics["chance"][name])) for name in localization.FIGURES
+    ]
     notes = (
         f"by {settings['fusion']}, in percent; means over a task's videos, then over tasks; IoU and IoD by segments "
         f"with a mean of {settings['step_seconds']:g} s",
@@ -134,7 +126,7 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
     found = [Table(title, ("", "score", "95 % interval", "chance"), tuple(rows), notes)]
     if "against" in detail:
         against = detail["against"]
-        differences = tuple((name, *_interval(against["differences"][name])) for name in FIGURES)
+        differences = tuple((name, *_interval(against["differences"][name])) for name in localization.FIGURES)
         title = f"More than the model of {against['checkpoint']}, paired over the same videos; in percent"
         found.append(Table(title, ("", "difference", "95 % interval"), differences))
     return found
@@ -158,8 +150,8 @@ def _of_split(
 def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSettings) -> _LocalizedVideo:
     seconds = whole_seconds(scorer.duration(steps.video_id))
     scored, truth = scorer.score(steps), true_seconds(steps, seconds)
-    alignment = Alignment(settings.background, settings.step_seconds)
-    found = find_steps(scored.scores, alignment).without(scored.unknown)
+    alignment = localization.Alignment(settings.background, settings.step_seconds)
+    found = localization.find_steps(scored.scores, alignment).without(scored.unknown)
     # Random scores of one video don't depend on which others there are.
     generator = np.random.default_rng([settings.seed, *f"{steps.task_id} {steps.video_id}".encode()])
     random: NDArray[np.float64] = generator.standard_normal((settings.chance_draws, *truth.shape))
@@ -167,8 +159,8 @@ def _localize(steps: StepList, scorer: StepScorer, settings: LocalizationSetting
         steps,
         scored,
         found,
-        video_figures(found, truth, steps.present),
-        video_figures(find_steps(random, alignment), truth, steps.present),
+        localization.video_figures(found, truth, steps.present),
+        localization.video_figures(localization.find_steps(random, alignment), truth, steps.present),
         cut=sum(math.ceil(end) > seconds for step in steps.steps for _, end in step.segments),
     )
 
@@ -224,14 +216,14 @@ def _read_other(path: Path, digest: str, settings: LocalizationSettings) -> dict
 
 
 def _compared(
-    scores: Scores,
+    scores: localization.Scores,
     other: Mapping[str, Any],
     owners: Sequence[str],
     tasks: Sequence[str],
     settings: LocalizationSettings,
 ) -> dict[str, Any]:
     theirs = [
-        VideoFigures(
+        localization.VideoFigures(
             np.asarray(video["hits"]),
             video["present"],
             np.asarray(video["unordered recall"]),
@@ -240,11 +232,11 @@ def _compared(
         )
         for video in other["videos"]
     ]
-    differences: dict[str, Interval] = paired_differences(
-        scores, gather(theirs, tasks), owners, settings.bootstrap, settings.seed
+    differences: dict[str, Interval] = localization.paired_differences(
+        scores, localization.gather(theirs, tasks), owners, settings.bootstrap, settings.seed
     )
     return {
         "checkpoint": other["settings"]["checkpoint"],
         "checkpoint digest": other["inputs"]["checkpoint"],
-        "differences": {name: asdict(differences[name]) for name in FIGURES},
+        "differences": {name: asdict(differences[name]) for name in localization.FIGURES},
     }

@@ -16,21 +16,14 @@ from pipeline.core.reporting import RunSummary
 from pipeline.core.signals import STOPPED, asked_to_stop
 from pipeline.core.tables import write_tables
 from pipeline.dataset.manifest import TRAIN
+from pipeline.experiment import training_runs
 from pipeline.experiment.comparison import about_the_data, compare, comparison_tables, read_runs
 from pipeline.experiment.plan import plan_table
 from pipeline.experiment.report.results import Model
 from pipeline.experiment.run import run_stages
 from pipeline.experiment.settings import ReportSettings, StudySettings
 from pipeline.experiment.stages import stage_settings
-from pipeline.experiment.training_runs import (
-    ARRAY_FILE,
-    COMMANDS_FILE,
-    Pool,
-    Run,
-    processes_at_once,
-    runs_of,
-    write_commands,
-)
+from pipeline.experiment.training_runs import Run
 from pipeline.sample.make import SUMMARY
 
 FILE = "compare.json"
@@ -52,20 +45,19 @@ def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> RunSumma
             report.notes += stages.notes
             return report.finish()
     dataset = FeatureDataset(settings.experiment.manifest)
-    runs = runs_of(settings, dataset, dataset.word_vectors().vector_size)
+    runs = training_runs.runs_of(settings, dataset, dataset.word_vectors().vector_size)
     if settings.only:
         model = _named(settings, runs)
         model.write_settings()
         _train(settings, [model], report)
         report.finish().publish()
         return report
-    write_commands(settings, runs)
+    training_runs.write_commands(settings, runs)
     if settings.plan:
         videos = len(set(dataset.manifest.ids(TRAIN)) - dataset.without_captions())
         print(plan_table(settings, runs, videos, int(dataset.identity["feature_fps"])).text())
-        print(
-            f"  a command for each model: {settings.out / COMMANDS_FILE}; as a SLURM array: {settings.out / ARRAY_FILE}"
-        )
+        commands, array = settings.out / training_runs.COMMANDS_FILE, settings.out / training_runs.ARRAY_FILE
+        print(f"  a command for each model: {commands}; as a SLURM array: {array}")
         report.detail = {"runs": [{"run": run.name, "command": settings.command(run.name)} for run in runs]}
         report.waiting = len(runs)
         report.finish().publish()
@@ -104,7 +96,7 @@ def _refuse_absent(settings: StudySettings, runs: Sequence[Run]) -> None:
 
 def _train(settings: StudySettings, runs: Sequence[Run], report: RunSummary) -> None:
     _refuse_absent(settings, runs)
-    pool = Pool(min(processes_at_once(settings), len(runs)))
+    pool = training_runs.Pool(min(training_runs.processes_at_once(settings), len(runs)))
     print(f"== {len(runs)} models, {pool.at_once} at once", flush=True)
     began = time.monotonic()
     pool.work(runs)

@@ -17,19 +17,10 @@ from pipeline.core.errors import InputError, suggest
 from pipeline.core.files import ASIDE, read_json, write_json
 from pipeline.core.lease import locked
 from pipeline.core.reporting import RunSummary
+from pipeline.search import vector_index
 from pipeline.search.embeddings import EmbeddingsFile, VectorRows
 from pipeline.search.settings import IndexSettings, memory_bytes
-from pipeline.search.vector_index import (
-    AIM,
-    QUERIES,
-    RESERVE,
-    Floats,
-    IndexPlan,
-    Rows,
-    build_index,
-    plan_index,
-    tuned,
-)
+from pipeline.search.vector_index import Floats, Rows
 
 FILE = "index.json"
 VECTORS = "vectors.faiss"
@@ -78,7 +69,8 @@ def run(settings: IndexSettings) -> RunSummary:
         with locked(settings.out / "lock.json", f"indexing to {settings.out}"):
             for aside in settings.out.glob(f".*{ASIDE}"):
                 aside.unlink(missing_ok=True)
-            description = make_index(file, settings.out, space, settings.modality, memory, memory - RESERVE)
+            room = memory - vector_index.RESERVE
+            description = make_index(file, settings.out, space, settings.modality, memory, room)
     report.done, report.detail = description.count, asdict(description)
     return _published(report)
 
@@ -97,12 +89,12 @@ def make_index(
     if not len(rows):
         raise InputError(f"{file.path}: none of its {file.clips} clips has {modality}: there is nothing to search in")
     with closing(file.vectors(space, modality)) as vectors:
-        plan = plan_index(len(rows), vectors.width, room)
+        plan = vector_index.plan_index(len(rows), vectors.width, room)
         say(f"index: {len(rows):,} vectors of width {vectors.width}: {plan}")
         path = out / VECTORS
-        build_index(path, vectors, rows, plan)
+        vector_index.build_index(path, vectors, rows, plan)
         queries, of = _queries(file, space, modality, vectors, rows)
-        plan, recall = tuned(path, vectors, rows, queries, plan)
+        plan, recall = vector_index.tuned(path, vectors, rows, queries, plan)
         width = vectors.width
     relative = os.path.relpath(file.path.resolve(), out.resolve())
     made_of = file.made_of
@@ -140,7 +132,7 @@ def read_description(folder: Path) -> IndexDescription:
         if content["schema"] != SCHEMA:
             raise InputError(f"{folder / FILE}: schema {content['schema']}, this program reads {SCHEMA}")
         description = IndexDescription(**content)
-        IndexPlan(**description.plan)
+        vector_index.IndexPlan(**description.plan)
     except (KeyError, TypeError):
         raise InputError(f"{folder / FILE}: no index of this program; make one with `mcn index`") from None
     vectors = folder / VECTORS
@@ -178,10 +170,10 @@ def _queries(file: EmbeddingsFile, space: str, modality: str, vectors: VectorRow
     generator = np.random.default_rng(0)
     if modality != "text" and "text" in file.made_of.widths[space]:
         with_text = np.flatnonzero(file.present("text"))
-        if len(with_text) >= QUERIES:
+        if len(with_text) >= vector_index.QUERIES:
             with closing(file.vectors(space, "text")) as texts:
-                return texts.read(np.sort(generator.choice(with_text, QUERIES, replace=False))), "text"
-    return vectors.read(np.sort(generator.choice(rows, min(QUERIES, len(rows)), replace=False))), modality
+                return texts.read(np.sort(generator.choice(with_text, vector_index.QUERIES, replace=False))), "text"
+    return vectors.read(np.sort(generator.choice(rows, min(vector_index.QUERIES, len(rows)), replace=False))), modality
 
 
 def _named(index: IndexDescription) -> str:
@@ -197,7 +189,7 @@ def _published(report: RunSummary) -> RunSummary:
         report.notes.append(
             f"recall@10 against exact search is {recall['value']:.3f}, by {recall['queries']} queries ({recall['of']})"
         )
-        if recall["value"] < AIM:
+        if recall["value"] < vector_index.AIM:
             report.notes.append("that is less than aimed at: more --memory makes codes longer")
     report.finish().publish()
     return report

@@ -18,38 +18,11 @@ from pipeline.evaluation.retrieval import tables as retrieval_tables
 from pipeline.evaluation.timeline import COLUMNS, spread, timeline_figure, timeline_rows
 from pipeline.experiment.comparison import about_the_data, comparison_tables
 from pipeline.experiment.page import write_html
+from pipeline.experiment.report import score_figures, spaces, tables
 from pipeline.experiment.report.clusters import cluster_contents, cluster_table
 from pipeline.experiment.report.examples import ARMS, Frames, retrieval_examples
 from pipeline.experiment.report.methods import ShownNames, answers, methods_paragraph, question
 from pipeline.experiment.report.results import Model, Study, read_study
-from pipeline.experiment.report.score_figures import (
-    KINDS,
-    difference_figure,
-    has_scores,
-    kinds_of,
-    learning_curve_figure,
-    read_curves,
-    score_figure,
-)
-from pipeline.experiment.report.spaces import (
-    MOST_DRAWN,
-    EmbeddedClips,
-    Gap,
-    embed_evaluated,
-    gap_figure,
-    gap_table,
-    map_figure,
-    modality_gaps,
-    space_map,
-)
-from pipeline.experiment.report.tables import (
-    arms_table,
-    circumstance_table,
-    cost_table,
-    data_table,
-    manifest_of,
-    settings_table,
-)
 from pipeline.experiment.settings import ReportSettings
 
 TIMELINES = 2
@@ -112,7 +85,7 @@ class _Sections:
         self._study, self._settings, self._report = study, settings, report
         self._names, self._frames = ShownNames(settings.public), Frames(media)
         self._files = FigureFiles(settings.figures, settings.command())
-        self._manifest = manifest_of(study)
+        self._manifest = tables.manifest_of(study)
 
     def all(self) -> dict[str, Any]:
         """All that the template needs."""
@@ -127,11 +100,11 @@ class _Sections:
             "reference": study.detail["reference"],
             "comparison": [self._files.table(table.title, table) for table in comparison_tables(study.detail)],
             "scores": self._scores(),
-            "data": self._files.table("data", data_table(study, self._manifest)),
-            "arms": self._files.table("arms", arms_table(study)),
-            "settings": self._files.table("settings", settings_table(study)),
-            "costs": self._files.table("time and memory", cost_table(study)),
-            "circumstance": self._files.table("circumstance", circumstance_table(study, self._settings.public)),
+            "data": self._files.table("data", tables.data_table(study, self._manifest)),
+            "arms": self._files.table("arms", tables.arms_table(study)),
+            "settings": self._files.table("settings", tables.settings_table(study)),
+            "costs": self._files.table("time and memory", tables.cost_table(study)),
+            "circumstance": self._files.table("circumstance", tables.circumstance_table(study, self._settings.public)),
             "methods": methods_paragraph(study, self._manifest),
             "curves": [(arm, self._curves(arm)) for arm in study.arms],
             # Before the clusters' frames: what is found matters more.
@@ -139,7 +112,7 @@ class _Sections:
             "timelines": self._timelines(),
             "directions": [(model.arm, self._directions(model)) for model in study.examples()],
             "probe": self._probe(),
-            "drawn": MOST_DRAWN,
+            "drawn": spaces.MOST_DRAWN,
             "folder": self._settings.figures.name,
         }
         content |= self._spaces()
@@ -151,14 +124,14 @@ class _Sections:
         figures = []
         for equal, arms in self._study.detail["tables"].items():
             for measure, title in _MEASURES.items():
-                if not has_scores(self._study, equal, measure):
+                if not score_figures.has_scores(self._study, equal, measure):
                     continue
-                drawing = score_figure(self._study, equal, measure, title)
+                drawing = score_figures.score_figure(self._study, equal, measure, title)
                 figures.append(
                     self._files.figure(f"scores {measure} equal {equal}", f"{title}, equal {equal}", drawing)
                 )
                 if any(measure in arm["differences"] for arm in arms.values()):
-                    drawing = difference_figure(self._study, equal, measure, title)
+                    drawing = score_figures.difference_figure(self._study, equal, measure, title)
                     name = f"differences {measure} equal {equal}"
                     figures.append(self._files.figure(name, f"{title}: differences, equal {equal}", drawing))
         return figures
@@ -169,12 +142,14 @@ class _Sections:
         if lacking:
             self._lacks(f"learning curves of {arm}", f"{lacking[0]} is gone")
             return []
-        curves = read_curves(paths)
+        curves = score_figures.read_curves(paths)
         return [
             self._files.figure(
-                f"learning curve {arm} {kind}", f"{arm}: {kind}", learning_curve_figure(curves, {KINDS[kind]: terms})
+                f"learning curve {arm} {kind}",
+                f"{arm}: {kind}",
+                score_figures.learning_curve_figure(curves, {score_figures.KINDS[kind]: terms}),
             )
-            for kind, terms in kinds_of(curves).items()
+            for kind, terms in score_figures.kinds_of(curves).items()
         ]
 
     def _timelines(self) -> list[tuple[str, list[tuple[str, Shown]]]]:
@@ -192,44 +167,44 @@ class _Sections:
         return timelines
 
     def _directions(self, model: Model) -> list[Shown]:
-        tables = retrieval_tables(model.retrieval["detail"])
+        shown = retrieval_tables(model.retrieval["detail"])
         if model.localization is not None:
-            tables += localization.tables(model.localization["detail"])
-        return [self._files.table(f"all scores {model.arm}", table) for table in tables]
+            shown += localization.tables(model.localization["detail"])
+        return [self._files.table(f"all scores {model.arm}", table) for table in shown]
 
     def _spaces(self) -> dict[str, Any]:
         maps, clusters = [], []
-        gaps: list[Gap] = []
+        gaps: list[spaces.Gap] = []
         for model in self._study.examples():
             try:
-                clips = embed_evaluated(model, self._settings.seed)
+                clips = spaces.embed_evaluated(model, self._settings.seed)
             except InputError as error:
                 self._lacks(f"spaces of {model.arm}", str(error))
                 continue
             maps.append((model, clips, self._maps(model.arm, clips)))
-            gaps += modality_gaps(model.arm, clips)
+            gaps += spaces.modality_gaps(model.arm, clips)
             clusters.append((model.arm, self._clusters(model.arm, clips)))
         sections: dict[str, Any] = {"maps": maps, "clusters": clusters, "gap": [], "gap_table": None}
         if gaps:
-            sections["gap"] = [self._files.figure("modality gap", "Modality gap", gap_figure(gaps))]
-            sections["gap_table"] = self._files.table("modality gap table", gap_table(gaps))
+            sections["gap"] = [self._files.figure("modality gap", "Modality gap", spaces.gap_figure(gaps))]
+            sections["gap_table"] = self._files.table("modality gap table", spaces.gap_table(gaps))
         return sections
 
-    def _maps(self, arm: str, clips: EmbeddedClips) -> list[Shown]:
+    def _maps(self, arm: str, clips: spaces.EmbeddedClips) -> list[Shown]:
         maps = []
         classes = self._names.step_classes(clips.drawn_classes())
         for space in clips.spaces:
-            projection = space_map(space, clips.present, self._settings.seed)
+            projection = spaces.space_map(space, clips.present, self._settings.seed)
             if projection is None:
                 self._report.notes.append(f"{arm}, space {space.name}: too few vectors that differ for a map")
                 continue
             for by, names in (("modality", None), ("step", classes)):
                 title = f"{arm}, space {space.name}: clips by {by}"
-                drawing = map_figure(projection, clips, names)
+                drawing = spaces.map_figure(projection, clips, names)
                 maps.append(self._files.figure(f"map {arm} {space.name} {by}", title, drawing))
         return maps
 
-    def _clusters(self, arm: str, clips: EmbeddedClips) -> list[dict[str, Any]]:
+    def _clusters(self, arm: str, clips: spaces.EmbeddedClips) -> list[dict[str, Any]]:
         clusters: list[dict[str, Any]] = []
         for number, space in enumerate(clips.spaces):
             contents = cluster_contents(space, clips)

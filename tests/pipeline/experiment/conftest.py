@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main
-from pipeline.experiment import compare
-from pipeline.experiment.training_runs import Run
+from pipeline.experiment.training_runs import Pool, Run
 
 
 @pytest.fixture(scope="session")
-def train_here() -> Callable[[compare.Pool, Sequence[Run]], None]:
+def train_here() -> Callable[[Pool, Sequence[Run]], None]:
     """In place of `Pool.work`: a process for each model would spend its time on imports."""
 
     def work(pool: Any, runs: Sequence[Run]) -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from pipeline.core import figures as vector_drawing
 from pipeline.core.errors import InputError
-from pipeline.experiment import compare
+from pipeline.experiment import compare, training_runs
 from pipeline.experiment.report.results import read_study
 from pipeline.experiment.settings import StudySettings
 from pipeline.experiment.training_runs import parameters, width_for
@@ -56,14 +56,14 @@ def make_study(
     return make
 
 
-WHOLE_WORK, WHOLE_REPORT = compare.Pool.work, compare._write_report
+WHOLE_WORK, WHOLE_REPORT = training_runs.Pool.work, compare._write_report
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick(train_here: Callable[..., None]) -> Iterator[None]:
     """Models are trained in this process, and no report is written, each of which takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare.Pool, "work", train_here)
+        patch.setattr(training_runs.Pool, "work", train_here)
         patch.setattr(compare, "_write_report", lambda settings: True)
         yield
 
@@ -71,7 +71,7 @@ def _quick(train_here: Callable[..., None]) -> Iterator[None]:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each model is trained in a process of its own, as outside of tests."""
-    monkeypatch.setattr(compare.Pool, "work", WHOLE_WORK)
+    monkeypatch.setattr(training_runs.Pool, "work", WHOLE_WORK)
 
 
 @pytest.fixture

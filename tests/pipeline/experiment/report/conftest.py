@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipeline.core import figures
-from pipeline.experiment import compare
+from pipeline.experiment import compare, training_runs
 from pipeline.experiment.report.results import Study, read_study
 from pipeline.experiment.settings import StudySettings
 
@@ -81,7 +81,7 @@ def finished(
     with pytest.MonkeyPatch.context() as patch:
         # The tests write their own.
         patch.setattr(compare, "_write_report", lambda settings: True)
-        patch.setattr(compare.Pool, "work", train_here)
+        patch.setattr(training_runs.Pool, "work", train_here)
         assert compare.run(settings).complete
     return Finished(settings.out, folder / "media", frozenset(texts), frozenset(planted.videos))
 
