@@ -134,7 +134,20 @@ def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureData
             "training videos": retrieval["trained on"]["videos"],
             "streams": sorted(dataset.identity["streams"]),
         },
-        "runs": [_summary(run, model) for run, model in zip(runs, models, strict=True)],
+        "runs": [
+            {
+                "run": run.name,
+                "folder": str(run.folder),
+                "arm": run.arm.name,
+                "seed": run.seed,
+                "equal": list(run.equal),
+                "settings": as_plain(run.train),
+                "parameters": run.parameters,
+                "seconds": model.seconds,
+                "precision": model.training["detail"]["precision"],
+            }
+            for run, model in zip(runs, models, strict=True)
+        ],
         "circumstance": provenance("cpu"),
     }
     report.notes.append(about_the_data(report.detail))
@@ -167,17 +180,3 @@ def _chance(reference: Model, models: Sequence[Model]) -> dict[str, float]:
     chance = dict(metrics["chance"]) | {"median rank": metrics["chance_median_rank"]}
     localized = [model.localization for model in models if model.localization is not None]
     return chance | ({"recall": localized[0]["detail"]["metrics"]["chance"]["recall"]} if localized else {})
-
-
-def _summary(run: Run, model: Model) -> dict[str, Any]:
-    return {
-        "run": run.name,
-        "folder": str(run.folder),
-        "arm": run.arm.name,
-        "seed": run.seed,
-        "equal": list(run.equal),
-        "settings": as_plain(run.train),
-        "parameters": run.parameters,
-        "seconds": model.seconds,
-        "precision": model.training["detail"]["precision"],
-    }

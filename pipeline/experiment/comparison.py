@@ -134,7 +134,8 @@ def _scores(equal: str, arms: Mapping[str, Any], detail: Mapping[str, Any]) -> T
     chance = detail["chance"]
     middle, recall = f"{chance['median rank']:.1f}", percent(chance["recall"]) if "recall" in chance else _NONE
     rows.append(("chance", "", "", *(percent(chance[name]) for name in ("R@1", "R@5", "R@10")), middle, recall))
-    notes = (about_the_data(detail), f"Percent; mean ± standard deviation over seeds {_listed(detail['seeds'])}.")
+    seeds = ", ".join(map(str, detail["seeds"]))
+    notes = (about_the_data(detail), f"Percent; mean ± standard deviation over seeds {seeds}.")
     return Table(f"{TITLES[equal]}: text -> video (video alone), and steps in time", columns, tuple(rows), notes)
 
 
@@ -168,7 +169,3 @@ def _mean(score: Mapping[str, Any] | None) -> str:
 
 def _difference(score: Mapping[str, Any] | None) -> tuple[str, str]:
     return (_NONE, "") if score is None else signed_percent(score)
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))

@@ -44,22 +44,20 @@ def _pictured(clip: dict[str, Any], media: Mapping[str, Path]) -> dict[str, Any]
     return clip | {"picture": thumbnail(path, middle) if path else ""}
 
 
-def _folder(checkpoint: Path) -> Path:
-    return checkpoint if checkpoint.is_dir() else checkpoint.parent
-
-
 def write_page(path: Path, results: dict[str, Any], media_folder: Path) -> None:
     """Write `path` from a run's results; frames come from `media_folder` where the media are still there."""
     media = find_media(media_folder).paths if media_folder.is_dir() else {}
     models = []
     for stage in (stage for stage in results["stages"] if stage["stage"] == "evaluate retrieval"):
+        checkpoint = Path(stage["asked"]["checkpoint"])
+        folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         # Spread over the list, so that examples come from different videos.
         examples = stage["detail"]["examples"]
         chosen = examples[:: max(1, len(examples) // EXAMPLES)][:EXAMPLES]
         models.append(
             {
                 "detail": stage["detail"],
-                "curves": learning_curves(_folder(Path(stage["asked"]["checkpoint"])) / "metrics.csv"),
+                "curves": learning_curves(folder / "metrics.csv"),
                 "examples": [
                     _pictured(example, media) | {"found": [_pictured(clip, media) for clip in example["found"]]}
                     for example in chosen

@@ -166,9 +166,7 @@ class StudySettings:
         }
         own = {} if width is None else {"width": width}
         values = common | self.experiment.stages.get("train", {}) | arm.train | own
-        settings = from_mapping(TrainSettings, values, f"{self.experiment.source}: arm {arm.name}")
-        assert isinstance(settings, TrainSettings)
-        return settings
+        return from_mapping(TrainSettings, values, f"{self.experiment.source}: arm {arm.name}")
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,19 @@ class Run:
 def runs_of(study: StudySettings, dataset: FeatureDataset, word_width: int) -> list[Run]:
     """Every arm with every seed: at the width of the settings, and where asked for and different, at the width that
     gives it the reference's number of parameters."""
+
+    def run_of(arm: Arm, seed: int, width: int, equal: tuple[str, ...]) -> Run:
+        mark = "" if "width" in equal else f"-width{width}"
+        folder = study.out / "runs" / f"{arm.name}{mark}-seed{seed}"
+        train = study.train_settings(arm, seed, folder, width)
+        stages = [("train", as_plain(train)), *study.experiment.evaluations(str(folder))]
+        if not find_scheme(train.scheme).contrasting("text", "video"):
+            # Steps are found by their texts; of retrieval the other directions are left.
+            stages = [stage for stage in stages if stage[0] != "evaluate localization"]
+        if study.equal[0] not in equal or seed not in study.seeds[: study.probed_seeds]:
+            stages = [stage for stage in stages if stage[0] != "probe"]
+        return Run(arm, seed, equal, folder, train, parameters(train, dataset, word_width), tuple(stages))
+
     (reference,) = (arm for arm in study.arms if arm.name == study.reference)
     target = parameters(study.train_settings(reference, study.seeds[0], study.out), dataset, word_width)
     runs = []
@@ -107,30 +120,9 @@ def runs_of(study: StudySettings, dataset: FeatureDataset, word_width: int) -> l
         for equal in study.equal:
             tables.setdefault(plain.network.width if equal == "width" else fitted, []).append(equal)
         for width, equal_in in tables.items():
-            runs += [_run(study, arm, seed, width, tuple(equal_in), dataset, word_width) for seed in study.seeds]
+            runs += [run_of(arm, seed, width, tuple(equal_in)) for seed in study.seeds]
     # Seed by seed: a study that is stopped halfway has whole comparisons.
     return sorted(runs, key=lambda run: (study.seeds.index(run.seed), "width" not in run.equal))
-
-
-def _run(
-    study: StudySettings,
-    arm: Arm,
-    seed: int,
-    width: int,
-    equal: tuple[str, ...],
-    dataset: FeatureDataset,
-    word_width: int,
-) -> Run:
-    mark = "" if "width" in equal else f"-width{width}"
-    folder = study.out / "runs" / f"{arm.name}{mark}-seed{seed}"
-    train = study.train_settings(arm, seed, folder, width)
-    stages = [("train", as_plain(train)), *study.experiment.evaluations(str(folder))]
-    if not find_scheme(train.scheme).contrasting("text", "video"):
-        # Steps are found by their texts; of retrieval the other directions are left.
-        stages = [stage for stage in stages if stage[0] != "evaluate localization"]
-    if study.equal[0] not in equal or seed not in study.seeds[: study.probed_seeds]:
-        stages = [stage for stage in stages if stage[0] != "probe"]
-    return Run(arm, seed, equal, folder, train, parameters(train, dataset, word_width), tuple(stages))
 
 
 def write_commands(study: StudySettings, runs: Sequence[Run]) -> None:

@@ -1,7 +1,7 @@
 """The methods paragraph of a study, and what its report calls videos, texts and steps: names, or in public numbers."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -30,10 +30,6 @@ class ShownNames:
         if not self.public or name == OTHER:
             return name
         return f"class {self._classes.setdefault(name, len(self._classes) + 1)}"
-
-    def step_classes(self, names: Sequence[str]) -> list[str]:
-        """The classes of many clips; numbers go by the names' first places."""
-        return [self.step_class(name) for name in names]
 
     def localized(self, video: Mapping[str, Any]) -> dict[str, Any]:
         """An entry of `videos` in localization.json as it may be drawn."""

@@ -35,7 +35,8 @@ _MEASURES = {"R@5": "R@5, text -> video", "recall": "localization recall"}
 def run(settings: ReportSettings) -> RunSummary:
     """Write the report and say what it lacks; complete when it lacks nothing that the study's files should give."""
     summary = settings.file.with_suffix(".json")
-    if summary.exists() and not _is_summary(summary):
+    content = read_json(summary) if summary.exists() else {"stage": "report"}
+    if not isinstance(content, dict) or content.get("stage") != "report":
         raise InputError(f"{summary}: isn't a report's, which would take its place; choose another --out")
     report = write_report(settings)
     report.publish(summary)
@@ -62,11 +63,6 @@ def write_report(settings: ReportSettings) -> RunSummary:
         "manifest": study.detail["manifest"],
     }
     return report.finish()
-
-
-def _is_summary(path: Path) -> bool:
-    content = read_json(path)
-    return isinstance(content, dict) and content.get("stage") == "report"
 
 
 def _media(settings: ReportSettings) -> Path | None:
@@ -192,7 +188,8 @@ class _Sections:
 
     def _maps(self, arm: str, clips: spaces.EmbeddedClips) -> list[Shown]:
         maps = []
-        classes = self._names.step_classes(clips.drawn_classes())
+        # Numbers go by the names' first places.
+        classes = [self._names.step_class(name) for name in clips.drawn_classes()]
         for space in clips.spaces:
             projection = spaces.space_map(space, clips.present, self._settings.seed)
             if projection is None:

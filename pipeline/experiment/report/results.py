@@ -109,10 +109,7 @@ def read_study(folder: Path) -> Study:
 def read_model(folder: Path, arm: str, seed: int, equal: Sequence[str], localized: bool | None = None) -> Model:
     """The model in `folder`, whose name is the model's. `localized`: whether localization.json must be there, or is no
     result of it; None where it may be."""
-
-    def of(name: str, needed: bool = False) -> Json | None:
-        return read_json(folder / name) if needed or (folder / name).exists() else None
-
+    steps, probe = folder / LOCALIZATION, folder / PROBE
     return Model(
         name=folder.name,
         arm=arm,
@@ -121,6 +118,6 @@ def read_model(folder: Path, arm: str, seed: int, equal: Sequence[str], localize
         folder=folder,
         training=read_json(folder / TRAINING),
         retrieval=read_json(folder / RETRIEVAL),
-        localization=None if localized is False else of(LOCALIZATION, needed=localized is True),
-        probe=of(PROBE),
+        localization=read_json(steps) if (steps.exists() if localized is None else localized) else None,
+        probe=read_json(probe) if probe.exists() else None,
     )

@@ -94,27 +94,16 @@ def embed_evaluated(model: Model, seed: int) -> EmbeddedClips:
     trained = open_trained(model.folder, manifest)
     source = Path(asked["clips"])
     everything = read_clips(source, "text")
-    classes = _classes(source, everything)
+    _, first = next(csv_lines(source, ()))
+    named = read_clips(source, CLASS_COLUMN) if CLASS_COLUMN in first else everything
     evaluated = clips_of_split(everything, trained, asked["split"], source, RunSummary("report"))
     if trained.digest != measured["inputs"]["checkpoint"] or clips_digest(evaluated) != measured["clips digest"]:
         raise InputError(f"{model.folder}: the model or the clips are others than were evaluated; evaluate it again")
-    class_of = dict(zip(map(id, everything), classes, strict=True))
+    class_of = {id(clip): one.label for clip, one in zip(everything, named, strict=True)}
     chosen = _sampled(evaluated, seed)
     present, spaces = _vectors(trained, chosen)
-    return EmbeddedClips(
-        clips=tuple(chosen),
-        classes=tuple(class_of[id(clip)] for clip in chosen),
-        of=len(evaluated),
-        present=present,
-        spaces=spaces,
-    )
-
-
-def _classes(source: Path, clips: Sequence[LabelledClip]) -> list[str]:
-    """Each clip's class by the list's own column of them, or else its text."""
-    _, first = next(csv_lines(source, ()))
-    named = read_clips(source, CLASS_COLUMN) if CLASS_COLUMN in first else clips
-    return [clip.label for clip in named]
+    chosen_classes = tuple(class_of[id(clip)] for clip in chosen)
+    return EmbeddedClips(tuple(chosen), chosen_classes, len(evaluated), present, spaces)
 
 
 def _sampled(clips: list[LabelledClip], seed: int) -> list[LabelledClip]:
@@ -191,11 +180,12 @@ def map_figure(projection: SpaceMap, clips: EmbeddedClips, class_names: Sequence
         rows = []
         for modality, places in projection.places.items():
             chosen = places[list(drawn)]
-            if names is None:
-                _dots(axes, chosen, MODALITY_COLOURS[modality], _MARKERS[modality], modality)
-            else:
-                _by_class(axes, chosen, names, _MARKERS[modality])
             shown = names or [""] * len(chosen)
+            colours = {"": MODALITY_COLOURS[modality]} if names is None else _class_colours(names)
+            for name, colour in colours.items():
+                x, y = chosen[[other == name for other in shown]].T
+                marker, label = _MARKERS[modality], name or modality
+                axes.scatter(x, y, s=9, linewidths=0, alpha=0.8, color=colour, marker=marker, label=label)
             rows += [
                 (modality, name, *point) for name, point in zip(shown, chosen, strict=True) if point[0] == point[0]
             ]
@@ -208,21 +198,10 @@ def map_figure(projection: SpaceMap, clips: EmbeddedClips, class_names: Sequence
     return Drawing(figure, ("modality", "step", "first", "second"), rows)
 
 
-def _by_class(axes: Axes, places: NDArray[np.float64], names: Sequence[str], marker: str) -> None:
-    for name, colour in _class_colours(names).items():
-        own = places[[shown == name for shown in names]]
-        _dots(axes, own, colour, marker, name)
-
-
-def _dots(axes: Axes, places: NDArray[np.float64], colour: str, marker: str, label: str) -> None:
-    axes.scatter(places[:, 0], places[:, 1], s=9, linewidths=0, alpha=0.8, color=colour, marker=marker, label=label)
-
-
 def _class_colours(names: Sequence[str]) -> dict[str, str]:
     known = sorted(set(names) - {OTHER})
-    return {name: _CLASS_COLOURS[index % len(_CLASS_COLOURS)] for index, name in enumerate(known)} | (
-        {OTHER: "#bbbbbb"} if OTHER in names else {}
-    )
+    colours = {name: _CLASS_COLOURS[index % len(_CLASS_COLOURS)] for index, name in enumerate(known)}
+    return colours | ({OTHER: "#bbbbbb"} if OTHER in names else {})
 
 
 def _legend(axes: Axes) -> tuple[list[Artist], list[str]]:

@@ -106,14 +106,10 @@ def cost_table(study: Study) -> Table:
 def circumstance_table(study: Study, public: bool) -> Table:
     """Libraries and machines of all models; where they differ, each with its number of models. No host in public."""
     every = [model.training["detail"]["circumstance"] for model in study.models]
-    rows = [
-        *(
-            (name, _mixed([one[name] for one in every]))
-            for name in ("processor", "device", "host")
-            if name != "host" or not public
-        ),
-        ("trained", _between([one["time"] for one in every])),
-    ]
+    shown = ("processor", "device") if public else ("processor", "device", "host")
+    rows = [(name, _mixed([one[name] for one in every])) for name in shown]
+    first, last = min(one["time"] for one in every), max(one["time"] for one in every)
+    rows.append(("trained", first if first == last else f"{first} to {last}"))
     names = sorted({name for one in every for name in one["libraries"]})
     versions = [one["libraries"] for one in every]
     rows += [(name, _mixed([libraries.get(name, _NONE) for libraries in versions])) for name in names]
@@ -131,11 +127,6 @@ def _mixed(values: Sequence[str]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     return "; ".join(f"{value} ({count} models)" for value, count in sorted(counts.items()))
-
-
-def _between(times: Sequence[str]) -> str:
-    first, last = min(times), max(times)
-    return first if first == last else f"{first} to {last}"
 
 
 def _value(value: Any) -> str:
