@@ -214,7 +214,7 @@ def join_parts(path: Path, made_of: MadeOf, paths: Mapping[str, str], parts: Seq
     _write(path, made_of, paths, layout, blocks())
 
 
-class VectorRows:
+class VectorRows(Closeable):
     """Reads rows of one dataset of vectors as float32, without HDF5 and without mapping the file into memory."""
 
     def __init__(self, path: Path, offset: int, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
@@ -231,8 +231,8 @@ class VectorRows:
     def read(self, rows: Array) -> NDArray[np.float32]:
         """Rows [n, D] by number, in the order given; InputError when the file was cut short."""
         rows_read = np.empty((len(rows), self.width), self._dtype)
-        offsets = (rows.astype(np.int64) * rows_read.strides[0] + self._offset).tolist()
         size = rows_read.strides[0]
+        offsets = (rows.astype(np.int64) * size + self._offset).tolist()
         if hasattr(os, "posix_fadvise"):
             # A disk that is asked for all of them first reads them side by side.
             for offset in offsets:
@@ -344,17 +344,14 @@ class EmbeddingsFile(Closeable):
 
     def _read(self, name: str, first: int, last: int) -> Array:
         """Rows of a dataset without HDF5, which takes a millisecond for each handful of bytes."""
-        offset, dtype, shape = self._place(name)
+        if name not in self._places:
+            data = self.dataset(name)
+            self._places[name] = (data.id.get_offset() or 0, data.dtype, data.shape)
+        offset, dtype, shape = self._places[name]
         rows = np.empty((last - first, *shape[1:]), dtype)
         if rows.size:
             _fill(self.path, self._descriptor, rows, offset + first * rows.strides[0])
         return rows
-
-    def _place(self, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
-        if name not in self._places:
-            data = self.dataset(name)
-            self._places[name] = (data.id.get_offset() or 0, data.dtype, data.shape)
-        return self._places[name]
 
     def present(self, modality: str) -> NDArray[np.bool_]:
         """[C]: which clips have the modality."""

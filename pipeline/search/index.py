@@ -6,7 +6,6 @@ the table of clips stay in the embeddings file, which must lie where it was.
 
 import os
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def make_index(
     rows = np.flatnonzero(file.present(modality)).astype(np.int64)
     if not len(rows):
         raise InputError(f"{file.path}: none of its {file.clips} clips has {modality}: there is nothing to search in")
-    with closing(file.vectors(space, modality)) as vectors:
+    with file.vectors(space, modality) as vectors:
         plan = vector_index.plan_index(len(rows), vectors.width, room)
         say(f"index: {len(rows):,} vectors of width {vectors.width}: {plan}")
         path = out / VECTORS
@@ -171,7 +170,7 @@ def _queries(file: EmbeddingsFile, space: str, modality: str, vectors: VectorRow
     if modality != "text" and "text" in file.made_of.widths[space]:
         with_text = np.flatnonzero(file.present("text"))
         if len(with_text) >= vector_index.QUERIES:
-            with closing(file.vectors(space, "text")) as texts:
+            with file.vectors(space, "text") as texts:
                 return texts.read(np.sort(generator.choice(with_text, vector_index.QUERIES, replace=False))), "text"
     return vectors.read(np.sort(generator.choice(rows, min(vector_index.QUERIES, len(rows)), replace=False))), modality
 

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Collection
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class ClipSearch(Closeable):
         with ExitStack() as files:
             self._file = files.enter_context(self._embeddings(embeddings))
             vectors = self._file.vectors(self.description.space, self.description.modality)
-            self._vectors = files.enter_context(closing(vectors))
+            self._vectors = files.enter_context(vectors)
             self._index = VectorIndex(folder / VECTORS, self._vectors, IndexPlan(**self.description.plan))
             # Open beyond this block, since nothing was wrong.
             self._files = files.pop_all()
