@@ -30,13 +30,7 @@ def read_clips(path: Path, column: str) -> list[LabelledClip]:
     """Read a csv with columns video_id,start,end and `column`; InputError names the file and line of what is wrong."""
     clips = []
     for where, row in csv_lines(path, ("video_id", "start", "end", column)):
-        try:
-            start, end = float(row["start"]), float(row["end"])
-        except ValueError:
-            start = end = math.nan
-        if not (0 <= start < end < math.inf and row[column]):
-            raise InputError(f"{where}: expected 0 <= start < end in seconds, and a {column}")
-        clips.append(LabelledClip(row[column], Clip(row["video_id"], start, end)))
+        clips.append(LabelledClip(row[column], Clip(row["video_id"], *_segment(where, row, column))))
     return clips
 
 
@@ -183,13 +177,14 @@ def _number(where: str, row: dict[str, str]) -> int:
         raise InputError(f"{where}: step: expected an integer, got {row['step']!r}") from None
 
 
-def _segment(where: str, row: dict[str, str]) -> tuple[float, float]:
+def _segment(where: str, row: dict[str, str], column: str = "") -> tuple[float, float]:
+    """A line's start and end in seconds; `column` must have a value too."""
     try:
         start, end = float(row["start"]), float(row["end"])
     except ValueError:
         start = end = math.nan
-    if not 0 <= start < end < math.inf:
-        raise InputError(f"{where}: expected 0 <= start < end in seconds")
+    if not 0 <= start < end < math.inf or (column and not row[column]):
+        raise InputError(f"{where}: expected 0 <= start < end in seconds{column and f', and a {column}'}")
     return start, end
 
 

@@ -83,7 +83,9 @@ def run(settings: LocalizationSettings) -> RunSummary:
 
 def _measured(settings: LocalizationSettings, model: TrainedModel, report: RunSummary) -> dict[str, Any]:
     lists = _of_split(read_step_lists(settings.annotations, settings.steps), model, settings, report)
-    digest = _digest(lists)
+    digest = digest_of_json(
+        [[one.task_id, one.video_id, [[s.number, s.text, s.segments] for s in one.steps]] for one in lists]
+    )
     other = None if settings.against is None else _read_other(settings.against, digest, settings)
     scorer = StepScorer(model, settings.windows)
     videos = [_localize(steps, scorer, settings) for steps in lists]
@@ -193,12 +195,6 @@ def _announce(videos: Sequence[_LocalizedVideo], report: RunSummary) -> None:
         "steps beyond the number of seconds",
         [(video, max(0, len(video.steps.steps) - len(video.found.best))) for video in videos],
         "as many steps as there are seconds get one, the others count as missed",
-    )
-
-
-def _digest(lists: Sequence[StepList]) -> str:
-    return digest_of_json(
-        [[one.task_id, one.video_id, [[s.number, s.text, s.segments] for s in one.steps]] for one in lists]
     )
 
 

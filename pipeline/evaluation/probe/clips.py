@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from gensim.models import KeyedVectors
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.settings import MEL_BANDS
 from pipeline.clips.cutting import ClipFeatures, Cutter, known_words
-from pipeline.clips.rules import ClipRules, ClipSpan, window_clips
+from pipeline.clips.rules import ClipRules, window_clips
 from pipeline.core.errors import InputError
 from pipeline.core.records import Clip, VideoFeatures
 from pipeline.evaluation.lists import StepList
@@ -127,7 +128,8 @@ def read_windows(model: TrainedModel, video_ids: Sequence[str], seconds: float, 
         spans = window_clips(_captioned(model, video_id), seconds)
         whole = [span for span in spans if span.end - span.start > 0.999 * seconds] or spans[:1]
         indices = sorted({int((index + 0.5) * len(whole) / most) for index in range(most)})
-        windows += [_window(video_id, whole[index]) for index in indices]
+        spread = [whole[index] for index in indices]
+        windows += [Window(Clip(video_id, span.start, span.end), span.words) for span in spread]
     return windows
 
 
@@ -147,29 +149,18 @@ def step_windows(model: TrainedModel, steps: Sequence[StepList]) -> tuple[list[W
 def embed_windows(model: TrainedModel, windows: Sequence[Window]) -> ClipVectors:
     """Vectors of the windows, in their order."""
     rules = probed_rules(model)
-    return embed_clips(model, _cut(model, windows, rules), rules)
 
+    def cut() -> Iterator[ClipFeatures]:
+        for video_id, group in groupby(windows, lambda window: window.clip.video_id):
+            cutter = Cutter(model.dataset.video(video_id, rules), rules)
+            for window in group:
+                yield cutter.cut(window.clip.start, window.clip.end, known_words(window.words, model.vectors))
 
-def videos_of(windows: Sequence[Window], rows: NDArray[np.int64]) -> list[str]:
-    """The video of each of these rows."""
-    return [windows[row].clip.video_id for row in rows.tolist()]
-
-
-def _cut(model: TrainedModel, windows: Sequence[Window], rules: ClipRules) -> Iterator[ClipFeatures]:
-    cutter, last = None, ""
-    for window in windows:
-        if cutter is None or window.clip.video_id != last:
-            last = window.clip.video_id
-            cutter = Cutter(model.dataset.video(last, rules), rules)
-        yield cutter.cut(window.clip.start, window.clip.end, known_words(window.words, model.vectors))
+    return embed_clips(model, cut(), rules)
 
 
 def _captioned(model: TrainedModel, video_id: str) -> VideoFeatures:
     return model.dataset.video(video_id, ClipRules(streams=(), audio="none"), texts=True)
-
-
-def _window(video_id: str, span: ClipSpan) -> Window:
-    return Window(Clip(video_id, span.start, span.end), span.words)
 
 
 def _words_between(video: VideoFeatures, start: float, end: float) -> tuple[str, ...]:

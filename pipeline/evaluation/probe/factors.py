@@ -13,7 +13,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import csv_lines
 from pipeline.core.records import VideoRecord
 from pipeline.evaluation.lists import StepList
-from pipeline.evaluation.probe.clips import INPUT, ClipVectors, Window, embed_windows, step_windows, videos_of
+from pipeline.evaluation.probe.clips import INPUT, ClipVectors, Window, embed_windows, step_windows
 from pipeline.evaluation.probe.linear_probe import Asked, LinearProbe, Question, question_of
 from pipeline.evaluation.settings import Draws
 from pipeline.training.checkpoint import TrainedModel
@@ -130,13 +130,12 @@ def frequent_words(seconds: Sequence[TrueSecond]) -> list[str]:
         for word in set(second.words):
             counts[word] += 1
             videos[word].add(second.video_id)
-    return list(_usual(counts, videos, len(spoken)))[:MOST_WORDS]
-
-
-def _usual(counts: Counter[str], videos: dict[str, set[str]], spoken: int) -> Iterator[str]:
-    for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        if _RAREST <= count / spoken <= 0.5 and len(videos[word]) >= _LEAST_VIDEOS:
-            yield word
+    usual = [
+        word
+        for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if _RAREST <= count / len(spoken) <= 0.5 and len(videos[word]) >= _LEAST_VIDEOS
+    ]
+    return usual[:MOST_WORDS]
 
 
 def carried_by() -> dict[str, Any]:
@@ -144,7 +143,7 @@ def carried_by() -> dict[str, Any]:
     return {factor.name: [factor.carried_by] for factor in FACTORS} | {WORDS: ["audio", "text"]}
 
 
-Ask = Callable[[np.ndarray[Any, np.dtype[np.int64]]], Asked | None]
+Ask = Callable[[NDArray[np.int64]], Asked | None]
 """Takes the indices of the clips that have a modality and gives what is asked of them, rows counted among these."""
 
 
@@ -224,7 +223,8 @@ def _rung(
     trained_on: frozenset[str],
 ) -> tuple[list[dict[str, Any]], str]:
     def ask(rows: NDArray[np.int64]) -> Asked | None:
-        return question_of([names[row] for row in rows.tolist()], videos_of(windows, rows))
+        chosen = rows.tolist()
+        return question_of([names[row] for row in chosen], [windows[row].clip.video_id for row in chosen])
 
     results = list(probe_everywhere(level, ask, clips, draws, trained_on))
     return results, unasked(level, results, clips)

@@ -1,6 +1,7 @@
 """Probes drawn: how well each factor is told from each space, and dose curves of vectors and recall."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -144,7 +145,7 @@ def dose_drawing(results: Sequence[Result]) -> Drawing:
     measures = {kind: _measures([curve for _, _, curve in lines if curve["kind"] == kind]) for kind in kinds}
     rows = max(map(len, measures.values()), default=1)
     labels = dict.fromkeys(_label(name, curve) for _, name, curve in lines)
-    styles = {label: _style(index) for index, label in enumerate(labels)}
+    styles = dict(zip(labels, cycle((colour, dash) for dash in _STYLES for colour in COLOURS), strict=False))
     with drawing_style():
         figure = Figure(figsize=(_WIDTH * max(1, len(kinds)), 0.4 + _HEIGHT * rows), layout="constrained")
         if kinds:
@@ -153,7 +154,9 @@ def dose_drawing(results: Sequence[Result]) -> Drawing:
                 own = [line for line in lines if line[2]["kind"] == kind]
                 for row, axes in enumerate(column):
                     _dose_panel(axes, own, measures[kind][row : row + 1], kind, styles)
-            _dose_legend(figure, panels.ravel().tolist())
+            drawn = [axes.get_legend_handles_labels() for axes in panels.flat]
+            handles = {label: handle for shown in drawn for handle, label in zip(*shown, strict=True)}
+            figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2)
     return Drawing(figure, DOSE_COLUMNS, list(_rows(lines)))
 
 
@@ -175,11 +178,6 @@ def _rows(lines: Sequence[Line]) -> Iterator[tuple[Any, ...]]:
 
 def _label(name: str, curve: Curve) -> str:
     return f"{name}: {curve['space']}"
-
-
-def _style(index: int) -> tuple[str, str]:
-    """Colour and kind of line."""
-    return COLOURS[index % len(COLOURS)], _STYLES[index // len(COLOURS) % len(_STYLES)]
 
 
 def _dose_panel(
@@ -204,11 +202,3 @@ def _dose_panel(
     axes.set_xlabel(kind)
     axes.set_ylabel("shift, %" if measure == SHIFT else f"R@5 {measure}, points")
     axes.set_title(f"{lines[0][2]['modality']}: {measure}", loc="left")
-
-
-def _dose_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    handles = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles[label] = handle
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2)

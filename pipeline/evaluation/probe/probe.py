@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from extractors.text import words
 from pipeline.clips.cutting import ClipFeatures, cut_clip
@@ -30,9 +30,8 @@ from pipeline.evaluation.probe.clips import (
     probed_rules,
     read_windows,
 )
-from pipeline.evaluation.probe.factors import FACTORS, WORDS, Factor, TrueSecond, probe_everywhere, unasked
+from pipeline.evaluation.probe.factors import FACTORS, WORDS, TrueSecond, probe_everywhere, unasked
 from pipeline.evaluation.probe.figures import Result, dose_drawing, probe_drawing
-from pipeline.evaluation.probe.linear_probe import Asked
 from pipeline.evaluation.probe.media_features import MediaFeatures
 from pipeline.evaluation.probe.tables import PROBED, probes, tables
 from pipeline.evaluation.settings import ProbeSettings
@@ -140,11 +139,8 @@ class _Parts:
         frequent = factors.frequent_words(seconds)
         self._report.notes.append(f"words asked for: {', '.join(frequent) or 'none is frequent enough'}")
 
-        def ask_factor(factor: Factor) -> Callable[[NDArray[np.int64]], Asked | None]:
-            return lambda rows: factors.ask_factor(factor, seconds, rows)
-
-        asks = {factor.name: ask_factor(factor) for factor in FACTORS}
-        asks[WORDS] = lambda rows: factors.ask_words(frequent, seconds, rows)
+        asks = {factor.name: partial(factors.ask_factor, factor, seconds) for factor in FACTORS}
+        asks[WORDS] = partial(factors.ask_words, frequent, seconds)
         results = []
         for name, ask in asks.items():
             of_factor = list(probe_everywhere(name, ask, clips, self._settings.draws, model.training_videos))
