@@ -1,10 +1,11 @@
 """Devices, precision and processes of a training run, by Lightning Fabric, and what the processes tell one another."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -18,18 +19,10 @@ from pipeline.core.errors import InputError
 from pipeline.core.signals import asked_to_stop, stop_file
 from pipeline.training.settings import TrainSettings
 
-Result = TypeVar("Result", covariant=True)
+Result = TypeVar("Result")
 
 PATIENCE = timedelta(hours=12)
 """How long a process waits for the others: one may be copying shards to its disk."""
-
-
-class Work(Protocol[Result]):
-    """What each process of a run does; a function of a module, which a process that is started can find."""
-
-    def __call__(self, fabric: Fabric, settings: TrainSettings, stop: Path | None) -> Result:
-        """`stop`: see `launch`."""
-        ...
 
 
 class FabricCommunicator:
@@ -83,11 +76,12 @@ def precision_of(settings: TrainSettings) -> Literal["fp32", "bf16"]:
     return resolve_precision(settings.precision, device)
 
 
-def launch(settings: TrainSettings, precision: str, work: Work[Result]) -> Result:
-    """Run `work` in every process; returns what process 0 gives.
+def launch(settings: TrainSettings, precision: str, work: Callable[..., Result]) -> Result:
+    """Run `work(fabric, settings=, stop=)` in every process; returns what process 0 gives.
 
-    `stop` is a file that comes to be when the processes started here are asked to stop; None where each hears the
-    signals itself. InputError when the devices aren't there.
+    `work` is a function of a module, which a process that is started can find. `stop` is a file that comes to be when
+    the processes started here are asked to stop; None where each hears the signals itself. InputError when the devices
+    aren't there.
     """
     device = resolve_device(settings.device)
     common: dict[str, Any] = {

@@ -46,7 +46,9 @@ def stage(dataset: FeatureDataset, rules: ClipRules, folder: Path, budget_gib: f
     if not all(_is_whole(copies[name], contents[name], layout) for name in shards):
         try:
             with locked(folder / "staging.json", f"staging to {folder}", patient=True):
-                _remove_leftovers(folder)
+                # What a process that was killed has left half written: the lock says that none is at work.
+                for path in folder.glob(f".[0-9]*-*.h5.*{ASIDE}"):
+                    path.unlink(missing_ok=True)
                 reason = _copy_missing(dataset.folder, layout, copies, contents, budget_gib * GIB)
         except _UnreadableError:
             raise
@@ -81,12 +83,6 @@ def _is_whole(copy: Path, content: str, layout: list[Field]) -> bool:
             return all(field.name in file for field in layout) and bool(file.attrs["content"] == content)
     except (OSError, KeyError, ValueError, RuntimeError):
         return False
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What a process that was killed has left half written: the lock says that none is at work."""
-    for path in folder.glob(f".[0-9]*-*.h5.*{ASIDE}"):
-        path.unlink(missing_ok=True)
 
 
 def _copy_missing(
