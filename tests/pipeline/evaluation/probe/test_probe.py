@@ -175,7 +175,7 @@ def test_the_command_line(asked: ProbeSettings, tmp_path: Path, capsys: pytest.C
     assert "probe: 1 parts done" in capsys.readouterr().out
     for flags, problem in (
         (["--split", "absent"], "no split 'absent'"),
-        (["--truth", str(tmp_path / "no.csv")], "no such file; expected the truth.csv of a sample"),
+        (["--truth", str(tmp_path / "no.csv")], "no.csv: no such file or folder; truth: truth.csv of"),
         (["--dose-clips", "1"], "dose_clips at least 2"),
         (["--bootstrap", "0"], "must be at least 1"),
     ):
