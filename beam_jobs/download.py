@@ -19,10 +19,9 @@ from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.lease import locked
 from pipeline.core.ledger import latest_states
-from pipeline.core.partition import find_part
 from pipeline.core.records import EXTRACTED, STAGE, Outcome
 from pipeline.core.reporting import RunSummary, ledger_progress
-from pipeline.core.video_ids import is_video_id
+from pipeline.core.video_ids import find_part, is_video_id, read_video_ids
 from pipeline.dataset.folder import forgotten, is_forgotten
 from pipeline.dataset.shard_plans import hash_order
 from pipeline.download.budget import download_lock
@@ -39,7 +38,6 @@ from pipeline.download.downloader import (
 from pipeline.download.failures import FAILURE_CLASSES
 from pipeline.download.media import find_media
 from pipeline.download.settings import DownloadSettings, FetchSettings
-from pipeline.download.video_list import read_video_ids
 
 __all__ = ["DownloadSettings", "DownloadVideos", "run"]
 

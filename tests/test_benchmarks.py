@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks.scale_folder import STORED, fate, fill, video_id, write_captions, write_list
 from pipeline.core.ledger import latest_states
+from pipeline.core.video_ids import read_video_list
 from pipeline.dataset.captions import read_caption_file
 from pipeline.dataset.shard_plans import closed_names, plan_names, read_plan, read_receipt, write_plans
 from pipeline.download.media import media_path
-from pipeline.download.video_list import read_video_list
 from pipeline.extraction.planning import take_stock
 from pipeline.extraction.settings import ExtractSettings
 

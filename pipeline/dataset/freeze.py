@@ -12,12 +12,11 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import AlreadyThereError, csv_lines, digest_of_json, sha256_of_file, write_json
 from pipeline.core.ledger import latest_states
 from pipeline.core.reporting import RunSummary
-from pipeline.core.video_ids import is_media_name
+from pipeline.core.video_ids import is_media_name, read_video_list
 from pipeline.dataset.folder import forgotten, is_forgotten, read_description, refuse_half_forgotten
 from pipeline.dataset.manifest import HELD_OUT, TRAIN, FreezeSettings, Manifest, manifest_path, read_manifest
 from pipeline.dataset.shard_plans import Receipt, receipt_names, receipts, shard_path
 from pipeline.dataset.word_vectors import read_split
-from pipeline.download.video_list import read_video_list
 
 
 def run(settings: FreezeSettings) -> RunSummary:

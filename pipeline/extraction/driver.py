@@ -19,8 +19,8 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE
 from pipeline.core.lease import Lease, LeaseWatch, locked, read_lease
 from pipeline.core.ledger import latest_states
-from pipeline.core.partition import find_part
 from pipeline.core.reporting import RunSummary
+from pipeline.core.video_ids import find_part
 from pipeline.dataset.folder import refuse_half_forgotten
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.shard_plans import Receipt, closed_names, lease_path, plan_names, read_plan, receipts, shard_path

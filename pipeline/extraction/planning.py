@@ -8,12 +8,12 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import latest_states, read_ledger
+from pipeline.core.video_ids import each_video_id
 from pipeline.dataset import shard_plans
 from pipeline.dataset.folder import forgotten, is_forgotten
 from pipeline.download.downloader import settled
 from pipeline.download.media import find_media, stated_seconds
 from pipeline.download.settings import DownloadSettings
-from pipeline.download.video_list import each_video_id
 from pipeline.extraction.settings import ExtractSettings
 
 

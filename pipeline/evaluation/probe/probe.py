@@ -16,8 +16,8 @@ from pipeline.core.figures import write_drawing
 from pipeline.core.files import sha256_of_file
 from pipeline.core.records import VideoRecord
 from pipeline.core.reporting import Progress, RunSummary
+from pipeline.core.video_ids import read_video_list
 from pipeline.download.media import MediaFinder
-from pipeline.download.video_list import read_video_list
 from pipeline.evaluation.evaluate import evaluate, read_detail
 from pipeline.evaluation.lists import read_step_lists
 from pipeline.evaluation.probe import context, dose_curves, factors, sounds

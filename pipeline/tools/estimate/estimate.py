@@ -12,13 +12,13 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import csv_lines
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary
+from pipeline.core.video_ids import read_video_ids
 from pipeline.dataset.manifest import TRAIN, read_manifest
-from pipeline.download.video_list import read_video_ids
 from pipeline.experiment.stages import RunSettings
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.extraction.speed import ExtractionRates, probe_extraction
 from pipeline.tools.estimate import stages
-from pipeline.tools.estimate.quantities import Figure, Figures
+from pipeline.tools.estimate.stages import Figure, Figures
 from pipeline.tools.rates import downloads_so_far, report_so_far, shards_so_far
 from pipeline.tools.settings import EstimateSettings
 from pipeline.training.settings import TrainSettings

@@ -16,7 +16,7 @@ from pipeline.core.files import ASIDE, fsync_folder, write_aside, write_json, wr
 from pipeline.core.lease import locked
 from pipeline.core.ledger import decode_line, read_ledger
 from pipeline.core.reporting import RunSummary
-from pipeline.core.video_ids import check_media_name
+from pipeline.core.video_ids import check_media_name, each_video_id
 from pipeline.dataset import shard_plans
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.caption_store import CaptionStore, remove_from_store
@@ -35,7 +35,6 @@ from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.dataset.shard_writer import Origin, write_shard
 from pipeline.download.budget import SCRATCH, download_lock
 from pipeline.download.media import MediaFinder
-from pipeline.download.video_list import each_video_id
 from pipeline.extraction.settings import settings_of
 from pipeline.search.embeddings import EmbeddingsFile
 from pipeline.search.index import FILE as INDEX_FILE

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.core.ledger_scan import LedgerScan, VideoNumbers
 from pipeline.core.records import EXTRACTED, STAGE
-from pipeline.core.video_ids import is_media_name
+from pipeline.core.video_ids import each_video_id, is_media_name
 from pipeline.dataset.folder import forgotten
 from pipeline.download.failures import FAILURE_CLASSES, UNKNOWN
 from pipeline.download.media import MEDIA_SUFFIXES
-from pipeline.download.video_list import each_video_id
 from pipeline.tools.rates import Rate, hours_left, recent_rate
 
 NOT_ASKED = "not asked for"

@@ -8,9 +8,9 @@ from pathlib import Path
 from pipeline.core.errors import InputError
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary
+from pipeline.core.video_ids import read_video_ids
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.shard_plans import Receipt, read_plans
-from pipeline.download.video_list import read_video_ids
 from pipeline.tools.settings import VerifySettings
 from pipeline.tools.verify.findings import SHOWN, Findings, examine
 

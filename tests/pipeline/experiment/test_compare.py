@@ -204,9 +204,8 @@ def test_a_plan_trains_nothing_and_gives_a_command_a_model(
     make_study: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.cli import parse
-    from pipeline.experiment import plan
 
-    monkeypatch.setattr(plan, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(compare, "PROBE_SECONDS", 0.5)
     path = make_study(["shared", "disjoint"])
     settings = StudySettings.load(path, ["train.epochs=4"], plan=True)
     report = compare.run(settings)

@@ -15,8 +15,8 @@ from scipy.signal import welch
 
 from pipeline.core.errors import InputError
 from pipeline.core.records import Caption
+from pipeline.core.video_ids import read_video_list
 from pipeline.dataset.captions import read_caption_file
-from pipeline.download.video_list import read_video_list
 from pipeline.sample.film import SegmentScene
 from pipeline.sample.lists import permuted_texts, truth_rows
 from pipeline.sample.make import make_sample, run

@@ -21,7 +21,7 @@ from pipeline.core.records import Outcome
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.extraction.speed import ExtractionRates, probe_extraction
 from pipeline.tools.estimate.estimate import run
-from pipeline.tools.estimate.quantities import Figures
+from pipeline.tools.estimate.stages import Figures
 from pipeline.tools.settings import EstimateSettings
 from pipeline.training import speed
 from pipeline.training.settings import TrainSettings
