@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from pipeline.core.errors import InputError, suggest
+from pipeline.core.errors import InputError, suggest, suggest_path
 
 Settings = TypeVar("Settings")
 
@@ -203,7 +203,8 @@ def check_inputs(settings: Any, where: str, outputs: Container[str]) -> None:
             continue
         for path in values[name] if isinstance(values[name], list) else [values[name]]:
             if not Path(path).exists():
-                raise InputError(f"{where}: {path}: no such file or folder; {name}: {setting.help}")
+                near = suggest_path(Path(path))
+                raise InputError(f"{where}: {path}: no such file or folder{near} ({name}: {setting.help})")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 
 class InputError(Exception):
@@ -19,3 +21,11 @@ def suggest(unknown: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {names[near[0]]!r}?"
     return f"known: {', '.join(names.values())}" if len(names) < 40 else "see --help"
+
+
+def suggest_path(path: Path) -> str:
+    """`; did you mean 'X'?` for the file or folder nearest to a missing one; "" where none is near."""
+    with suppress(OSError):
+        near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+        return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
+    return ""

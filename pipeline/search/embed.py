@@ -67,7 +67,8 @@ def run(settings: EmbedSettings) -> RunSummary:
 
 def made_of_settings(model: TrainedModel, settings: EmbedSettings) -> MadeOf:
     """All that the embeddings of these settings follow from."""
-    network = model.network.settings
+    network, rules = model.network.settings, asdict(model.rules)
+    rules["min_seconds"] = rules.pop("min_clip_seconds")  # its name in files since version 0.1.0
     return MadeOf(
         checkpoint=model.digest,
         scheme=json.loads(json.dumps(scheme_to_dict(network.scheme))),
@@ -75,7 +76,7 @@ def made_of_settings(model: TrainedModel, settings: EmbedSettings) -> MadeOf:
         split=settings.split,
         clips=settings.clips,
         window_seconds=settings.window_seconds,
-        rules=json.loads(json.dumps(asdict(model.rules))),
+        rules=json.loads(json.dumps(rules)),
         precision=settings.precision,
         normalised=model.normalised,
         widths={

@@ -118,6 +118,7 @@ def test_killed_at_its_first_part_it_resumes_to_the_same_datasets(
     assert datasets(interrupted.out) == datasets(local)
 
 
+@pytest.mark.slow
 def test_several_worker_processes_give_the_same_datasets(
     settings: Callable[..., ExtractSettings], local: Path, datasets: Callable[[Path], dict[str, bytes]]
 ) -> None:

@@ -149,7 +149,7 @@ def test_a_missing_input_is_refused_before_the_work_is_loaded(
     refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(Command, "run", raising(AssertionError("the work was begun")))
-    assert f"{tmp_path / 'none'}: no such file or folder; " in refused(*arguments, tmp_path / "none")
+    assert f"{tmp_path / 'none'}: no such file or folder (" in refused(*arguments, tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_bad_list_is_refused_with_its_line(
             "not valid JSON at or after key 'abcdefghijk'",
         ),
         ('{"abcdefghijk": {"start": [0] "end"', "not valid JSON"),
-        ('[{"abcdefghijk": {}}]', "wanted one object"),
+        ('[{"abcdefghijk": {}}]', "expected one JSON object"),
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.core.config import load_yaml
-from pipeline.core.errors import InputError, suggest
+from pipeline.core.errors import InputError
 from pipeline.core.files import read_json
 from pipeline.core.ledger_scan import VideoNumbers
 from pipeline.core.records import Outcome
@@ -154,12 +154,7 @@ class StatusView:
 def _kind(path: Path) -> Literal["data set", "media", "run"]:
     """What kind of folder it is; InputError when it is none of them."""
     if not path.is_dir():
-        near = ""
-        with suppress(OSError):
-            near = "; " + suggest(path.name, [entry.name for entry in path.parent.iterdir() if entry.is_dir()])
-        raise InputError(
-            f"{path}: {'no folder' if path.exists() else 'no such folder'}{near if len(near) < 200 else ''}"
-        )
+        raise InputError(f"{path}: not a folder")
     if (path / "run.yaml").exists():
         return "run"
     if any((path / name).exists() for name in ("dataset.json", "plans", "shards", "leases")):

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -393,10 +392,10 @@ def test_a_report_that_fails_loses_no_comparison(
 
 
 def test_data_are_made_where_the_sample_says_so(tmp_path: Path) -> None:
-    measured: Any = SimpleNamespace(retrieval={"settings": {"clips": str(tmp_path / "steps.csv")}})
-    assert not compare._is_of_sample(measured)
+    retrieval = {"settings": {"clips": str(tmp_path / "steps.csv")}}
+    assert not compare._is_of_sample(retrieval)
     (tmp_path / "sample.json").write_text("{}")
-    assert compare._is_of_sample(measured)
+    assert compare._is_of_sample(retrieval)
 
 
 def test_a_width_is_found_for_any_number_of_parameters(done: Any, planted: Any) -> None:

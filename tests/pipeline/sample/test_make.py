@@ -290,7 +290,7 @@ def test_settings_out_of_range(tmp_path: Path, wrong: dict[str, Any]) -> None:
 
 
 def test_what_cannot_be_made_uninformative_is_told_what_can(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'video'; text or audio"):
+    with pytest.raises(ValueError, match="'text', 'audio' or empty, got 'video'"):
         SampleSettings(tmp_path, uninformative="video")
 
 

@@ -82,6 +82,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
 def test_two_processes_give_the_gradients_of_one(dtype: torch.dtype, relative: float, steps: Path) -> None:
     wanted = torch.load(steps / f"{dtype}-1-0.pt", weights_only=True)

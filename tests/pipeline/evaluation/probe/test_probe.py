@@ -37,6 +37,7 @@ def entry(results: list[dict[str, Any]], factor: str, space: str, modality: str)
     return found
 
 
+@pytest.mark.slow
 def test_what_one_modality_holds_is_found_in_it_alone(asked: ProbeSettings, capsys: Any) -> None:
     report = probe.run(asked)
     detail = report.detail
@@ -62,6 +63,7 @@ def test_what_one_modality_holds_is_found_in_it_alone(asked: ProbeSettings, caps
     assert "Balanced accuracy of linear probes, scheme shared" in shown and "average precision, times chance" in shown
 
 
+@pytest.mark.slow
 def test_the_ladder_and_what_nearness_means(asked: ProbeSettings) -> None:
     detail = probe.run(dataclasses.replace(asked, truth=None)).detail
     assert detail["factors"] == []
@@ -175,7 +177,7 @@ def test_the_command_line(asked: ProbeSettings, tmp_path: Path, capsys: pytest.C
     assert "probe: 1 parts done" in capsys.readouterr().out
     for flags, problem in (
         (["--split", "absent"], "no split 'absent'"),
-        (["--truth", str(tmp_path / "no.csv")], "no.csv: no such file or folder; truth: truth.csv of"),
+        (["--truth", str(tmp_path / "no.csv")], "no.csv: no such file or folder (truth: truth.csv of"),
         (["--dose-clips", "1"], "dose_clips at least 2"),
         (["--bootstrap", "0"], "must be at least 1"),
     ):

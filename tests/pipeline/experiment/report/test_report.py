@@ -157,6 +157,7 @@ def test_frames_are_few_and_only_where_there_are_media(
     assert not bare.of("img") and "There are no media to take frames from" in bare.text
 
 
+@pytest.mark.slow
 def test_a_public_report_holds_no_id_and_no_caption(public: Any, whole: Any, finished: Any) -> None:
     page, settings = public
     private, _ = whole
@@ -187,6 +188,7 @@ def test_a_public_note_names_no_video_known_or_not_and_keeps_its_counts() -> Non
     assert ShownNames(public=False).note("e.g. video1", known) == "e.g. video1"
 
 
+@pytest.mark.slow
 def test_every_video_that_anything_is_drawn_of_is_named_for_forgetting(whole: Any, public: Any, study: Any) -> None:
     drawn = {video for model in study.examples() for video in model.retrieval["detail"]["videos"]}
     named = [set(dict(h3)["data-videos"].split()) for h3 in whole[0].of("h3") if "data-videos" in dict(h3)]

@@ -153,7 +153,7 @@ def test_the_folders_clock_may_differ_and_is_told(tmp_path: Path, monkeypatch: p
 
 def test_a_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    for path, words in ((tmp_path / "nothing", "no such folder"), (tmp_path / "file", "not a folder")):
+    for path, words in ((tmp_path / "nothing", "no such file or folder"), (tmp_path / "file", "not a folder")):
         assert main(["doctor", str(path)]) == 2
         printed = capsys.readouterr()
         assert words in printed.err and printed.err.count("\n") == 1 and not printed.out

@@ -403,11 +403,11 @@ def test_json_holds_what_is_printed(study: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["OUT/datset"], "no such folder; did you mean 'dataset'?"),
-        (["OUT/run.yaml"], "no folder"),
+        (["OUT/datset"], "no such file or folder; did you mean "),
+        (["OUT/run.yaml"], "not a folder"),
         (["OUT/models"], "neither a data set, nor a media folder, nor the folder of a run"),
-        (["OUT", "--media", "OUT/none"], "expected the folder of downloaded videos for --media"),
-        (["OUT/dataset", "--ids", "OUT/none"], "give --media"),
+        (["OUT", "--media", "OUT/none"], "no such file or folder (media: Media folder"),
+        (["OUT/dataset", "--ids", "OUT/dataset/dataset.json"], "give --media"),
         (["OUT", "--every", "0"], "every must be above 0"),
     ],
 )
