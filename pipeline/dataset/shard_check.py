@@ -22,7 +22,7 @@ SECONDS_A_FILE = 60.0
 
 
 def verify(path: Path) -> list[str]:
-    """Read a part or shard whole, hold it against the format and its own digests; a line per problem, none if sound."""
+    """Read a part or shard whole, check it against the format and its own checksums; a line per problem."""
     try:
         with FeatureFile(path) as file:
             problems = (

@@ -203,7 +203,7 @@ class LinearProbe:
     def _by_chance(self, blind: Sequence[Labels], rows: NDArray[np.int64]) -> tuple[float, float]:
         """Where the accuracy of such answers as a probe without anything to learn gives lies, 95 %, over `rows`.
 
-        The answers of probes that were trained on permuted labels are held against labels permuted anew. What row i
+        The answers of probes that were trained on permuted labels are compared with labels permuted anew. What row i
         learns from row j, j learns from i: where labels and answers go together in cross-validation hits come in pairs,
         so the variance is twice that of answers which don't know these labels.
         """

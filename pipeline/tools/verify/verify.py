@@ -1,4 +1,4 @@
-"""`mcn verify DATASET`: read all that is stored and hold it against its own digests, plans, receipts, manifests."""
+"""`mcn verify DATASET`: read all that is stored and check it against its checksums, plans, receipts, manifests."""
 
 import random
 from collections import Counter
