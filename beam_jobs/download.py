@@ -155,7 +155,7 @@ def _fetching(settings: DownloadSettings, url: str, workers: int) -> FetchSettin
     own = {field.name: getattr(settings, field.name) for field in fields(FetchSettings)}
     own |= {name: own[name] * pace for name in ("sleep_requests", "sleep_interval", "max_sleep_interval")}
     cookies = settings.cookies.resolve() if settings.cookies else None
-    return FetchSettings(**own | {"site_url": url, "cookies": cookies})
+    return FetchSettings(**own | {"site_url": url, "cookies": cookies, "proxy": settings.proxy or None})
 
 
 def _count(report: RunSummary, settings: DownloadSettings, video_ids: list[str], before: set[str]) -> None:

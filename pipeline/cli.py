@@ -72,7 +72,7 @@ def _check_beam_flags(name: str, given: Sequence[str], own_flags: Collection[str
     beam = importlib.util.find_spec("apache_beam")
     assert beam is not None and beam.origin is not None
     source = Path(beam.origin).with_name("options").joinpath("pipeline_options.py").read_text(encoding="utf-8")
-    known = {*re.findall(r"""['"](--\w+)['"]""", source), *own_flags}
+    known = {*re.findall(r"""['"](--[\w-]+)['"]""", source), *own_flags}
     flags = [given[0], *(word for word in given if word.startswith("--"))]
     for flag in (flag.split("=")[0] for flag in flags):
         if flag not in known and "dask" not in flag:  # Dask's are declared elsewhere
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Before the stage's libraries are loaded: their threads must not take a signal.
         with stop_on_signals() if COMMANDS[name].stops_on_signals else nullcontext():
             settings, beam_arguments = parse(name, rest)
-            config.check_inputs(settings, f"mcn {name}", OUTPUTS)
+            config.check_inputs(settings, f"mcn {name}", (*OUTPUTS, *COMMANDS[name].may_be_missing))
             report = COMMANDS[name].run(settings, beam_arguments)
         return STOPPED if report.stopped else 0 if report.complete else 1
     except InputError as error:

@@ -25,6 +25,8 @@ class Command:
     """Whether SIGTERM and SIGUSR1 let it save and end with status 75."""
     experiment: bool = False
     """Whether it takes an experiment's YAML file, which `--set` overrides, in place of a flag for each setting."""
+    may_be_missing: tuple[str, ...] = ()
+    """Settings that name what may be gone: the stage goes on without it."""
     positional: tuple[str, ...] = ()
     """Settings given without a flag, in this order; one of type tuple takes all words that are left."""
 
@@ -73,6 +75,7 @@ COMMANDS = {
         "pipeline.extraction.settings.ExtractSettings",
         "media to features in sharded HDF5 (an Apache Beam job)",
         "mcn extract --media media --captions caption.json --out dataset --weights random:0",
+        may_be_missing=("split",),
         beam=True,
         stops_on_signals=True,
     ),
@@ -88,6 +91,7 @@ COMMANDS = {
         "pipeline.tools.settings.ForgetSettings",
         "take videos out of media, shards, manifests and reports, and keep them out",
         "mcn forget abcdefghijk --run runs/demo",
+        may_be_missing=("media", "run"),
         positional=("ids",),
     ),
     "verify": Command(
@@ -95,6 +99,7 @@ COMMANDS = {
         "pipeline.tools.settings.VerifySettings",
         "read everything a data set holds and check it against its digests; repair what is bad",
         "mcn verify runs/demo/dataset --ids runs/demo/sample/HowTo100M_v1.csv",
+        may_be_missing=("media",),
         positional=("dataset",),
     ),
     "train": Command(

@@ -202,7 +202,11 @@ def check_inputs(settings: Any, where: str, outputs: Container[str]) -> None:
         if name in outputs or Path not in (setting.type, *typing.get_args(setting.type)) or values[name] is None:
             continue
         for path in values[name] if isinstance(values[name], list) else [values[name]]:
-            if not Path(path).exists():
+            try:
+                exists = Path(path).exists()
+            except OSError as error:
+                raise InputError(f"{where}: {path}: {error.strerror} ({name}: {setting.help})") from None
+            if not exists:
                 near = suggest_path(Path(path))
                 raise InputError(f"{where}: {path}: no such file or folder{near} ({name}: {setting.help})")
 

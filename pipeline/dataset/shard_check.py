@@ -144,12 +144,12 @@ class ShardChecker(Child):
         self._seconds = seconds
 
     def check(self, path: Path) -> list[str]:
-        """The file's problems, as `verify` tells them."""
+        """The file's problems, as `verify` tells them; InputError when no process can be started to look for them."""
         problems: list[str]
         try:
             problems = self.call(path, limit_s=self._seconds + (path.stat().st_size / 20e6 if path.exists() else 0))
         except ChildError as error:
             if error.reason == "start":
-                raise  # not the file's fault
+                raise InputError(f"{path}: the process that reads it {error}; rerun") from None
             problems = [f"{path}: checking it crashes or stops the HDF5 library: damaged"]
         return problems

@@ -64,6 +64,7 @@ class DownloadSettings(FetchSettings):
     sleep_requests: float = 0.75
     sleep_interval: float = 10.0
     max_sleep_interval: float = 20.0
+    proxy: str = ""
     attempts: int = 3
     """How often a video is tried in all, this run and earlier ones together, when the failure may pass."""
     recheck_h: float = 24.0

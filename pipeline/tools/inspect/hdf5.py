@@ -27,7 +27,7 @@ def inspect_hdf5(path: Path) -> tuple[str, dict[str, Any]]:
             description: tuple[str, dict[str, Any]] = child.call(path, limit_s=_LONGEST_S)
     except ChildError as error:
         if error.reason == "start":
-            raise  # not the file's fault
+            raise InputError(f"{path}: the process that reads it {error}; rerun") from None
         raise InputError(f"{path}: damaged: reading it crashes or stops the HDF5 library; see `mcn verify`") from None
     return description
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from contextlib import suppress
 from pathlib import Path
 
 from pipeline.core.child import Child, ChildError
@@ -95,8 +94,12 @@ def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -
         plan = shard_plans.read_plan(dataset / "plans", name)
         if shard_plans.shard_path(dataset, name).exists():
             # HDF5 may crash on such a file. What is saved until then stays saved.
-            with suppress(ChildError, InputError), Child("pipeline.tools.verify.repair:save_sound_videos") as child:
-                child.call(dataset, name, limit_s=3600)
+            try:
+                with Child("pipeline.tools.verify.repair:save_sound_videos") as child:
+                    child.call(dataset, name, limit_s=3600)
+            except (ChildError, InputError) as error:
+                if isinstance(error, ChildError) and error.reason == "start":
+                    raise InputError(f"{dataset}: the process that saves sound videos {error}; rerun") from None
         receipt = shard_plans.read_receipt(dataset, name)
         left_out = dict(receipt.left_out) if receipt is not None and receipt.plan == plan.digest else None
         if left_out is None:
