@@ -21,7 +21,7 @@ from typing import Self
 
 from extractors.decode import DecodeSettings, DecodeSummary, FrameBatch, MediaInfo, check_path
 from extractors.decoder_child import READY, out_of_memory
-from extractors.errors import MediaError
+from extractors.errors import DecoderError, MediaError
 
 START_LIMIT_S = 120.0
 # decord keeps some memory of each file it has read.
@@ -175,7 +175,7 @@ class _Child:
         if not started:
             words = self.stderr_tail()
             self.kill()
-            raise RuntimeError(f"the decoder process did not start ({words})")
+            raise DecoderError(f"the decoder process did not start ({words})")
 
     def stderr_tail(self) -> str:
         """How the process ended, and the last line it wrote to stderr."""

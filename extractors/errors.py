@@ -24,5 +24,12 @@ class MediaError(Exception):
         return self.message
 
 
+class DecoderError(RuntimeError):
+    """The decoder doesn't work on this machine, whatever the file: a library is missing or of another version.
+
+    It is charged to no video. The message is one line.
+    """
+
+
 class WeightsError(ValueError):
     """A weights name or file can't be used; the message is one line that says why and how to mend it."""
