@@ -1,22 +1,15 @@
-"""The messages of decoding: settings and paths go to a decoder, frames and their summary come back.
+"""The messages of decoding: settings and paths go to a decoder; frames or samples, and their summary, come back.
 
 No decoder is imported here, so a process that only receives frames loads none.
 """
 
-import os
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.errors import MediaError
 from extractors.timeline import check_feature_fps, parse_frame_size
 
-# Only containers that hold their own frames: a playlist could name other files, or hosts, for FFmpeg to open.
-CONTAINERS = "mov,matroska,mpegts,mpeg,avi,flv,asf,ogg,ivf,nut,rm,dv,wav,mp3,aac,flac"
-FFMPEG_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 LONGEST_DURATION_S = 24 * 3600.0
 
 
@@ -76,28 +69,55 @@ class DecodeSummary:
     decoder: str
     """`decord`, `pyav`, or `decord+pyav` where the second took over"""
     notes: tuple[str, ...]
-    """one line each; empty for a video that decord decoded whole"""
+    """one line each: why decord did not decode it, what is masked, what is left out"""
 
 
 Decoded = MediaInfo | FrameBatch | DecodeSummary
 """What decoding a video yields: one MediaInfo, any number of FrameBatch, one DecodeSummary."""
 
 
-def check_path(path: str | Path) -> str:
-    """The absolute path of a regular file, which no FFmpeg reads as an option, a protocol or a pattern.
+@dataclass(frozen=True)
+class SoundChunk:
+    """The next samples of a file's sound."""
 
-    MediaError "missing-file", "zero-length" or "undecodable" (a folder, a pipe, unreadable).
-    """
-    # Absolute, for FFmpeg takes what comes before a colon in any other name for a protocol.
-    absolute = os.path.abspath(path)
-    try:
-        status = os.stat(absolute)
-    except FileNotFoundError as error:
-        raise MediaError("missing-file", f"{path}: there is no such file") from error
-    except (OSError, ValueError) as error:
-        raise MediaError("undecodable", f"{path}: can't be read ({error})") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise MediaError("undecodable", f"{path}: is not a regular file")
-    if status.st_size == 0:
-        raise MediaError("zero-length", f"{path}: the file is empty")
-    return absolute
+    samples: NDArray[np.int16]
+    """mono, 16 kHz, shape (n,)"""
+
+
+@dataclass(frozen=True)
+class SoundSummary:
+    """What is known of a file's sound once its last chunk is sent."""
+
+    has_audio: bool
+    start: float
+    """seconds from time zero to the first sample, never negative"""
+    notes: tuple[str, ...]
+    """one line each; empty for a stream without faults"""
+
+
+@dataclass(frozen=True)
+class MediaFacts:
+    """What was measured of a whole file."""
+
+    duration: float
+    """seconds from time zero to the end of the last video packet"""
+    width: int
+    height: int
+    video_codec: str
+    audio_codec: str
+    """empty without an audio track"""
+
+
+@dataclass(frozen=True)
+class StatedDuration:
+    """What a container says of itself."""
+
+    seconds: float
+    """0 where it says nothing"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame as a JPEG."""
+
+    jpeg: bytes

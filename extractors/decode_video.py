@@ -1,96 +1,172 @@
-"""One video file to rows of frames: decord first, PyAV for what decord can't open or breaks on."""
+"""One video file to rows of frames: decord where a scan proves that it counts them right, PyAV for all else."""
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import av
 import numpy as np
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from PIL import Image
 
-from extractors.decode import Decoded, DecodeSettings, DecodeSummary, FrameBatch, MediaInfo, check_path
+from extractors.decode import Decoded, DecodeSettings, DecodeSummary, FrameBatch, MediaInfo
 from extractors.errors import MediaError
 from extractors.frames_decord import DecordError, decord_frames
-from extractors.frames_pyav import pyav_frames
+from extractors.frames_pyav import decoded_frames
+from extractors.media_container import open_media, video_stream
+from extractors.media_file import MediaFile
 from extractors.media_scan import MediaScan, scan_media
-from extractors.timeline import frame_size, parse_frame_size, row_count, row_times, source_frame_on_screen
-
-av.logging.set_level(av.logging.PANIC)
+from extractors.timeline import frame_size, parse_frame_size, row_count, source_frame_on_screen
 
 Frame = NDArray[np.uint8]
 
+LOST, DAMAGED = "could not be decoded", "show frames decoded from damaged data"
 
-def decode_video(path: str, settings: DecodeSettings) -> Iterator[Decoded]:
+
+def decode_video(file: MediaFile, settings: DecodeSettings, without_decord: bool = False) -> Iterator[Decoded]:
     """A MediaInfo, then FrameBatch by FrameBatch, then a DecodeSummary; holds one batch and one frame at a time.
 
-    Row k shows the source frame on screen at k / feature_fps seconds, turned and stretched as a player shows it,
-    resized by antialiased bilinear. A row without a frame that can be decoded is masked. Raises MediaError.
+    Row k shows the source frame on screen at k / feature_fps seconds, cropped, turned and stretched as a player shows
+    it, resized by antialiased bilinear. A row without a frame that came out whole is masked. Raises MediaError.
     """
-    path = check_path(path)
-    scan = scan_media(path)
-    width, height = parse_frame_size(settings.frame_size) or frame_size(scan.display_width, scan.display_height)
+    try:
+        yield from _decode(file, settings, without_decord)
+    except MemoryError:
+        raise
+    except av.error.FFmpegError as error:
+        raise MediaError("undecodable", f"{file.path}: FFmpeg stopped: {error.strerror}") from error
+
+
+def _decode(file: MediaFile, settings: DecodeSettings, without_decord: bool) -> Iterator[Decoded]:
+    scan = scan_media(file)
+    if without_decord:
+        scan = replace(scan, why_not_decord=scan.why_not_decord or "it was asked for")
+    size = parse_frame_size(settings.frame_size) or frame_size(scan.display_width, scan.display_height)
     rows = row_count(scan.duration, settings.feature_fps)
-    on_screen = source_frame_on_screen(scan.times, row_times(rows, settings.feature_fps), scan.duration)
-    yield MediaInfo(scan.duration, width, height, rows, scan.has_audio)
+    on_screen = source_frame_on_screen(scan.pts, scan.ends, scan.time_base, scan.zero, rows, settings.feature_fps)
+    notes = list(scan.notes)
+    if not (on_screen >= 0).any():
+        # So short that it falls between two rows: the row before it shows its first frame.
+        first = int((scan.pts[0] * scan.time_base - scan.zero) * settings.feature_fps)
+        on_screen[min(max(first, 0), rows - 1)] = 0
+        notes.append("its frames lie between two rows: the row before them shows the first frame")
+    yield MediaInfo(scan.duration, *size, rows, scan.has_audio)
 
     mask = np.zeros(rows, dtype=np.bool_)
-    frames = _Frames(path, scan, np.unique(on_screen[on_screen >= 0]))
-    resized = _rows(frames, on_screen, (width, height))
-    while batch := list(islice(resized, settings.frames_per_batch)):
+    decoding = _Rows(file, scan, on_screen, size)
+    frames = iter(decoding)
+    while batch := list(islice(frames, settings.frames_per_batch)):
         numbers = np.array([row for row, _ in batch], dtype=np.int64)
         mask[numbers] = True
         yield FrameBatch(numbers, np.stack([frame for _, frame in batch]))
     if not mask.any():
-        raise MediaError("undecodable", f"{path}: none of its {rows} rows has a frame that can be decoded")
-    yield DecodeSummary(mask, "+".join(frames.decoders), (*frames.notes, *_mask_notes(mask, on_screen)))
+        raise MediaError("undecodable", f"{file.path}: none of its {rows} rows has a frame that can be decoded")
+    notes += [*decoding.notes, *_mask_notes(mask, on_screen, scan, decoding.damaged)]
+    yield DecodeSummary(mask, "+".join(decoding.decoders), tuple(notes))
 
 
-class _Frames:
-    """The chosen source frames of a video in order, and the decoders that gave them."""
+class _Rows:
+    """Iterating gives (row, resized frame) in order; a frame that stays on screen is resized once."""
 
-    def __init__(self, path: str, scan: MediaScan, chosen: NDArray[np.int64]) -> None:
-        self.path = path
-        self.scan = scan
-        self.chosen = chosen
+    def __init__(self, file: MediaFile, scan: MediaScan, on_screen: NDArray[np.int64], size: tuple[int, int]) -> None:
+        self._file, self._scan, self._on_screen, self._size = file, scan, on_screen, size
         self.decoders: list[str] = []
         self.notes: list[str] = []
+        self.damaged: list[int] = []
+        """Rows whose frame came out of damaged data."""
 
     def __iter__(self) -> Iterator[tuple[int, Frame]]:
-        done = -1
-        try:
-            for number, frame in decord_frames(self.path, self.scan, self.chosen):
-                self._used("decord")
-                yield number, frame
-                done = number
-            return
-        except DecordError as error:
-            self.notes.append(f"decord {error}; PyAV decoded {'the rest' if self.decoders else 'it'}")
-        missing = self.chosen[self.chosen > done]
-        pts = {int(self.scan.pts[number]): int(number) for number in missing}
-        for number, frame in pyav_frames(self.path, pts, self.scan.orientation):
+        begin = 0
+        if why_not := self._scan.why_not_decord:
+            self.notes.append(f"PyAV decoded it: {why_not}")
+        else:
+            try:
+                for row, frame in self._by_decord():
+                    self._used("decord")
+                    yield row, frame
+                    begin = row + 1
+                return
+            except DecordError as error:
+                self.notes.append(f"decord {error}; PyAV decoded {'the rest' if self.decoders else 'it'}")
+        for row, frame in self._by_pyav(begin):
             self._used("pyav")
-            yield number, frame
+            yield row, frame
 
     def _used(self, decoder: str) -> None:
         if decoder not in self.decoders:
             self.decoders.append(decoder)
 
+    def _by_decord(self) -> Iterator[tuple[int, Frame]]:
+        chosen = np.unique(self._on_screen[self._on_screen >= 0])
+        for number, frame in decord_frames(self._file, self._scan, chosen):
+            resized = self._resized(frame)
+            yield from ((int(row), resized) for row in np.flatnonzero(self._on_screen == number))
 
-def _rows(
-    frames: Iterable[tuple[int, Frame]], on_screen: NDArray[np.int64], size: tuple[int, int]
-) -> Iterator[tuple[int, Frame]]:
-    """(row, resized frame); a source frame that stays on screen is resized once and given to each of its rows."""
-    for number, frame in frames:
-        resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
-        first, end = np.searchsorted(on_screen, [number, number + 1])
-        yield from ((row, resized) for row in range(int(first), int(end)))
+    def _by_pyav(self, begin: int) -> Iterator[tuple[int, Frame]]:
+        rows = deque(int(row) for row in np.flatnonzero(self._on_screen >= 0) if row >= begin)
+        with open_media(self._file) as container:
+            stream = video_stream(container)
+            assert stream is not None
+            for number, frame, next_number in _numbered(decoded_frames(container, stream), self._scan):
+                picture: Frame | None = None
+                while rows and self._on_screen[rows[0]] < next_number:
+                    row = rows.popleft()
+                    if not _stands_for(frame, number, int(self._on_screen[row]), stream.codec_context.name):
+                        continue
+                    if frame.is_corrupt:
+                        self.damaged.append(row)
+                        continue
+                    if picture is None:
+                        picture = self._resized(self._scan.display.picture(frame))
+                    yield row, picture
+                if not rows:
+                    return
+
+    def _resized(self, frame: Frame) -> Frame:
+        return np.asarray(Image.fromarray(frame).resize(self._size, Image.Resampling.BILINEAR))
 
 
-def _mask_notes(mask: NDArray[np.bool_], on_screen: NDArray[np.int64]) -> Iterator[str]:
-    late = int((on_screen < 0).sum())
-    if late:
-        yield f"{late} of {mask.size} rows lie before the video's first frame and are masked"
-    lost = np.flatnonzero(~mask & (on_screen >= 0))
-    if lost.size:
-        listed = ", ".join(str(row) for row in lost[:10]) + (", ..." if lost.size > 10 else "")
-        yield f"{lost.size} of {mask.size} rows could not be decoded and are masked: {listed}"
+def _numbered(frames: Iterator[VideoFrame], scan: MediaScan) -> Iterator[tuple[int, VideoFrame, int]]:
+    """(number of its packet in time, frame, number of the next frame), in ascending order of the numbers."""
+    before: tuple[int, VideoFrame] | None = None
+    for count, frame in enumerate(frames):
+        if scan.in_order:
+            number = count
+        elif frame.pts is None:
+            continue
+        else:
+            number = int(np.searchsorted(scan.pts, frame.pts, side="right")) - 1
+        if before is None or number > before[0]:
+            if before is not None:
+                yield *before, number
+            before = number, frame
+    if before is not None:
+        yield *before, scan.pts.size
+
+
+def _stands_for(frame: VideoFrame, number: int, wanted: int, codec: str) -> bool:
+    """Whether a frame is what is shown at packet `wanted`, the packets between having given none.
+
+    A packet of its own gives no frame where it is a picture's second field, or one that VP8 keeps to refer to.
+    """
+    return wanted == number or (wanted == number + 1 and (frame.interlaced_frame or codec == "vp8"))
+
+
+def _mask_notes(
+    mask: NDArray[np.bool_], on_screen: NDArray[np.int64], scan: MediaScan, damaged: list[int]
+) -> Iterator[str]:
+    shown = np.flatnonzero(on_screen >= 0)
+    before = int(shown[0])
+    if before:
+        yield f"{before} of {mask.size} rows lie before the video's first frame and are masked"
+    gaps = np.flatnonzero(on_screen < 0)[before:]
+    for rows, reason in (
+        (gaps, "lie in gaps that hold no frame"),
+        (np.asarray(damaged, np.int64), DAMAGED),
+        (np.setdiff1d(np.flatnonzero(~mask & (on_screen >= 0)), damaged), LOST),
+    ):
+        if rows.size:
+            listed = ", ".join(str(row) for row in rows[:10]) + (", ..." if rows.size > 10 else "")
+            yield f"{rows.size} of {mask.size} rows {reason} and are masked: {listed}"

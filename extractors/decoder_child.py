@@ -1,4 +1,4 @@
-"""The decoder's own process: it serves one parent, and can be killed at any moment."""
+"""The decoder's own process: it serves one parent, can be killed at any moment, and reads no file but the one named."""
 
 import fcntl
 import importlib
@@ -9,26 +9,29 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from typing import Any
 
-from extractors.decode import Decoded, DecodeSettings
-from extractors.errors import MediaError
+from extractors.confinement import nothing_else_opens
+from extractors.decode import DecodeSettings
+from extractors.errors import DecoderError, MediaError
+from extractors.media_file import MediaFile
 
 READY = "ready"
 
-Decode = Callable[[str, DecodeSettings], Iterator[Decoded]]
 
+def serve(descriptor: int, function: str, settings: DecodeSettings) -> None:
+    """Sends READY once the decoders have decoded a made clip; then, for each (function, path, arguments) received, what
+    the function yields, or the error it raises.
 
-def serve(descriptor: int, decode: str, settings: DecodeSettings) -> None:
-    """Sends READY; then for each path received what `decode` (module:function) yields, or the MediaError it raises.
-
-    Returns when the parent closes the connection. Stdin is a pipe that the parent never writes to: its end is the
-    parent's end.
+    A function is named as module:function, and called with the MediaFile, the settings and the arguments; the one given
+    here is imported before READY. Returns when the parent closes the connection. Stdin is a pipe that the parent never
+    writes to: its end is the parent's end.
     """
     # The parent says when to stop: an interrupt from the terminal reaches it too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
-    module, _, function = decode.partition(":")
-    decode_video: Decode = getattr(importlib.import_module(module), function)
+    _imported(function)
+    _imported("extractors.self_check:check_decoders")()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (settings.memory_limit_bytes, settings.memory_limit_bytes))
@@ -36,22 +39,36 @@ def serve(descriptor: int, decode: str, settings: DecodeSettings) -> None:
         try:
             connection.send(READY)
             while True:
-                path = connection.recv()
-                for message in _messages(path, decode_video, settings):
+                function, path, arguments = connection.recv()
+                for message in _messages(function, path, settings, arguments):
                     connection.send(message)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
 
-def _messages(path: str, decode_video: Decode, settings: DecodeSettings) -> Iterator[Decoded | MediaError]:
+def _imported(function: str) -> Callable[..., Any]:
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _messages(
+    function: str, path: str, settings: DecodeSettings, arguments: dict[str, Any]
+) -> Iterator[Any]:
+    """What `function` yields. Only a MediaError is the file's fault; any other is the decoder's own."""
     try:
-        yield from decode_video(path, settings)
-    except MediaError as error:
+        decode = _imported(function)
+        with MediaFile(path) as file, nothing_else_opens():
+            try:
+                yield from decode(file, settings, **arguments)
+            finally:
+                if file.error is not None:
+                    raise DecoderError(f"{path}: can't be read from the disk: {file.error.strerror}")
+    except (MediaError, DecoderError) as error:
         yield error
     except MemoryError:
         yield out_of_memory(path, settings)
     except Exception as error:
-        yield MediaError("undecodable", f"{path}: decoding stopped on {type(error).__name__}: {error}")
+        yield DecoderError(f"decoding stopped on {type(error).__name__}: {' '.join(str(error).split())} (at {path})")
 
 
 def out_of_memory(path: str, settings: DecodeSettings) -> MediaError:

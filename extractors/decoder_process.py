@@ -4,6 +4,8 @@ decord can hang in native code while it holds the interpreter lock, and an old F
 the death of its process, by the wall clock, ends the one, and only a process of its own survives the other.
 """
 
+import atexit
+import functools
 import json
 import logging
 import os
@@ -17,13 +19,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
-from extractors.decode import DecodeSettings, DecodeSummary, FrameBatch, MediaInfo, check_path
+from extractors.decode import DecodeSettings, DecodeSummary, FrameBatch, MediaInfo
 from extractors.decoder_child import READY, out_of_memory
 from extractors.errors import DecoderError, MediaError
 
 START_LIMIT_S = 120.0
+_QUESTION_LIMIT_S = 120.0
+_QUESTION_BYTES = 2 * 2**30
 # decord keeps some memory of each file it has read.
 VIDEOS_PER_CHILD = 64
 _NO_MEMORY = ("bad_alloc", "MemoryError", "Cannot allocate memory")
@@ -37,6 +41,8 @@ serve(descriptor, decode, DecodeSettings(**settings))
 """
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+Answer = TypeVar("Answer")
+
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +55,7 @@ class DecoderProcess:
                 ...
             summary = decoder.summary
 
-    After a MediaError, or batches left unread, `open` works as ever. The child works one batch ahead and then waits.
+    After an error, or batches left unread, `open` works as ever. The child works one batch ahead and then waits.
     """
 
     def __init__(self, settings: DecodeSettings, decode: str = "extractors.decode_video:decode_video") -> None:
@@ -75,23 +81,14 @@ class DecoderProcess:
         return self._summary
 
     def open(self, path: str | Path) -> MediaInfo:
-        """Begins a video. Raises MediaError."""
+        """Begins a video. Raises MediaError, DecoderError."""
         self._summary = None
-        self._path = check_path(path)
-        child = self._ready_child()
-        self._waited_s = 0.0
-        self._reading = True
-        child.videos += 1
-        try:
-            child.connection.send(self._path)
-        except OSError:
-            raise self._crashed(child) from None
-        info = self._receive(child)
+        info = self._receive(self._begin(self._decode, path))
         assert isinstance(info, MediaInfo)
         return info
 
     def batches(self) -> Iterator[FrameBatch]:
-        """The opened video's frames in order. Raises MediaError, also after some batches."""
+        """The opened video's frames in order. Raises MediaError, DecoderError, also after some batches."""
         child = self._child
         if child is None or not self._reading:
             raise RuntimeError("open a video first")
@@ -100,6 +97,26 @@ class DecoderProcess:
         assert isinstance(item, DecodeSummary)
         self._reading = False
         self._summary = item
+
+    def results(self, function: str, path: str | Path, last: type, **arguments: object) -> Iterator[object]:
+        """What `function` (module:function, in a module of `extractors`) yields of a file, up to the first `last`.
+
+        Raises MediaError, DecoderError.
+        """
+        child = self._begin(function, path, **arguments)
+        while True:
+            message = self._receive(child)
+            # Before it is given away: a caller that has what it wanted may not come back.
+            self._reading = not isinstance(message, last)
+            yield message
+            if not self._reading:
+                return
+
+    def answer(self, function: str, path: str | Path, kind: type[Answer], **arguments: object) -> Answer:
+        """The one result, of type `kind`, of a function as in `results`. Raises MediaError, DecoderError."""
+        (result,) = self.results(function, path, kind, **arguments)
+        assert isinstance(result, kind)
+        return result
 
     def close(self) -> None:
         """Ends the child."""
@@ -113,6 +130,18 @@ class DecoderProcess:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _begin(self, function: str, path: str | Path, **arguments: object) -> "_Child":
+        self._path = os.path.abspath(path)
+        child = self._ready_child()
+        self._waited_s = 0.0
+        self._reading = True
+        child.videos += 1
+        try:
+            child.connection.send((function, self._path, arguments))
+        except OSError:
+            raise self._crashed(child) from None
+        return child
 
     def _ready_child(self) -> "_Child":
         child = self._child
@@ -135,9 +164,9 @@ class DecoderProcess:
         except (EOFError, OSError, pickle.UnpicklingError):
             raise self._crashed(child) from None
         self._waited_s += time.monotonic() - began
-        if isinstance(message, MediaError):
+        if isinstance(message, MediaError | DecoderError):
             self._reading = False
-            if message.kind == "memory":
+            if isinstance(message, DecoderError) or message.kind == "memory":
                 self.close()
             raise message
         return message
@@ -148,6 +177,14 @@ class DecoderProcess:
         if any(sign in words for sign in _NO_MEMORY):
             return out_of_memory(self._path, self.settings)
         return MediaError("crashed", f"{self._path}: the decoder process crashed on it ({words})")
+
+
+@functools.cache
+def shared_decoder() -> DecoderProcess:
+    """One for small questions of this process, to be asked by one thread; it ends with the process."""
+    decoder = DecoderProcess(DecodeSettings(time_limit_s=_QUESTION_LIMIT_S, memory_limit_bytes=_QUESTION_BYTES))
+    atexit.register(decoder.close)
+    return decoder
 
 
 class _Child:

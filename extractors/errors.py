@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 MediaErrorKind = Literal[
-    "missing-file", "no-video-stream", "zero-length", "undecodable", "timeout", "memory", "crashed"
+    "missing-file", "no-video-stream", "zero-length", "undecodable", "truncated", "timeout", "memory", "crashed"
 ]
 MEDIA_ERROR_KINDS: tuple[MediaErrorKind, ...] = get_args(MediaErrorKind)
 

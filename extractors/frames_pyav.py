@@ -1,18 +1,18 @@
 """Frames through PyAV, a maintained FFmpeg: in order, from the start, each known by its time stamp."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from extractors.decode import FFMPEG_OPEN_OPTIONS
-from extractors.errors import MediaError
+from extractors.container_cropping import Cropping
+from extractors.media_container import Clock, audio_stream, timed_packets
 
 
 class Orientation(NamedTuple):
@@ -33,30 +33,21 @@ class Orientation(NamedTuple):
         return np.ascontiguousarray(frame)
 
 
-def open_media(path: str) -> InputContainer:
-    """Opens a file in an accepted container; MediaError "undecodable" otherwise."""
-    try:
-        return av.open(path, options=dict(FFMPEG_OPEN_OPTIONS), metadata_errors="replace")
-    except MemoryError:
-        raise
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError("undecodable", f"{path}: is not a video file that FFmpeg can open ({reason})") from error
+@dataclass(frozen=True)
+class Display:
+    """What the container asks of a player: to crop the stored frame first, then to turn it."""
 
+    turn: Orientation = Orientation()
+    crop: Cropping | None = None
 
-def video_stream(container: InputContainer) -> VideoStream | None:
-    """The stream that a player shows, or None; a cover picture is no video."""
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
-        return None
-    return stream
-
-
-def displayed(frame: VideoFrame, turn: Orientation) -> NDArray[np.uint8]:
-    """The frame as displayed, RGB at the stored resolution, shape (height, width, 3)."""
-    # POINT repeats chroma, as FFmpeg's converter for 8-bit video does whatever is asked: deeper video comes out alike.
-    # The converter is made anew for each frame, and would start a thread for each processor.
-    return turn.apply(cast(NDArray[np.uint8], frame.to_ndarray(format="rgb24", interpolation="POINT", threads=1)))
+    def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """The frame as displayed, RGB at the stored resolution, shape (height, width, 3)."""
+        # POINT repeats chroma, as FFmpeg's converter for 8-bit video does whatever is asked: deeper video comes out
+        # alike. The converter is made anew for each frame, and would start a thread for each processor.
+        pixels = cast(NDArray[np.uint8], frame.to_ndarray(format="rgb24", interpolation="POINT", threads=1))
+        if self.crop is not None and self.crop.fits(frame.width, frame.height):
+            pixels = self.crop.apply(pixels)
+        return self.turn.apply(pixels)
 
 
 def orientation(frame: VideoFrame) -> Orientation:
@@ -74,12 +65,13 @@ def orientation(frame: VideoFrame) -> Orientation:
 
 
 def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Every frame that comes out whole, in presentation order; damaged packets are passed over."""
+    """Every frame that comes out, in presentation order, on the clock of the scan; a damaged one is `is_corrupt`."""
     if stream.codec_context is None:
         return
     # Videos are decoded side by side in processes of their own, which threads would only multiply.
     stream.codec_context.thread_count = 1
-    packets = container.demux(stream)
+    sound = audio_stream(container, stream)
+    packets = timed_packets(container, [stream, sound] if sound else [stream], Clock(container))
     while True:
         try:
             packet = next(packets, None)
@@ -87,6 +79,8 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
             raise
         except av.error.FFmpegError:
             packet = None
+        if packet is not None and packet.stream_index != stream.index:
+            continue
         try:
             # A file cut short ends without the empty packet that makes the decoder give up the frames it still holds.
             frames = stream.decode(packet)
@@ -96,24 +90,6 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
             raise
         except av.error.FFmpegError:
             frames = []
-        yield from (frame for frame in frames if frame.pts is not None and not frame.is_corrupt)
+        yield from frames
         if packet is None:
             return
-
-
-def pyav_frames(path: str, by_pts: Mapping[int, int], turn: Orientation) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """For each frame whose time stamp is a key of `by_pts`: the value, and the frame as `displayed`.
-
-    Frames come in presentation order, one at a time; one that can't be decoded is left out.
-    """
-    waiting = dict(by_pts)
-    with open_media(path) as container:
-        stream = video_stream(container)
-        if stream is None:
-            return
-        for frame in decoded_frames(container, stream):
-            assert frame.pts is not None
-            if frame.pts in waiting:
-                yield waiting.pop(frame.pts), displayed(frame, turn)
-                if not waiting:
-                    return

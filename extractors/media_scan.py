@@ -1,147 +1,263 @@
 """What a media file holds, measured from its packets: stated frame counts and durations are not trusted."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from extractors.container_cropping import container_cropping
 from extractors.decode import LONGEST_DURATION_S
 from extractors.errors import MediaError
-from extractors.frames_pyav import Orientation, decoded_frames, displayed, open_media, orientation, video_stream
+from extractors.frames_pyav import Display, decoded_frames, orientation
+from extractors.media_container import (
+    JUMP_S,
+    LATEST_TICK,
+    Clock,
+    audio_stream,
+    cut_short,
+    open_media,
+    time_zero,
+    timed_packets,
+    video_stream,
+)
+from extractors.media_file import MediaFile
 from extractors.timeline import GRID_FPS
 
 WIDEST_ASPECT = 16
+_SOUND_OUTLASTS_S = 1.0
+# H.264, VP8 and VP9 are what YouTube serves and what decord's old FFmpeg has been compared in.
+_DECORD_CODECS = frozenset({"h264", "vp8", "vp9"})
+_DECORD_PIXELS = frozenset({"yuv420p", "yuvj420p"})
+_DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": (4, b"ftyp"), "matroska,webm": (0, b"\x1a\x45\xdf\xa3")}
+"""Container -> where its signature stands: by it every FFmpeg, however old, takes the file for the same format."""
+_DECORD_BYTES = 2**29
+"""decord gets a file's bytes in memory."""
 
 
 @dataclass(frozen=True)
 class MediaScan:
-    """The video stream of a file, every frame of it timed."""
+    """The video stream of a file, every packet of it timed."""
 
     pts: NDArray[np.int64]
-    """presentation time stamps, ascending and distinct, in ticks of the stream; shape (frames,)"""
-    times: NDArray[np.float64]
-    """the same in seconds from time zero"""
+    """presentation time stamps on one clock, ascending and distinct, in ticks of the stream; shape (packets,)"""
+    ends: NDArray[np.int64]
+    """tick at which the packet's frame leaves the screen: the next one's, or its own end where a gap follows"""
+    time_base: Fraction
+    """seconds a tick"""
+    zero: Fraction
+    """seconds on the same clock that a player calls zero"""
     duration: float
     """seconds from time zero to the end of the last frame"""
+    display: Display
     display_width: float
-    """after rotation and pixel shape; not rounded"""
+    """after cropping, rotation and pixel shape; not rounded"""
     display_height: float
-    orientation: Orientation
-    first_pts: int
-    """time stamp of the first frame that can be decoded"""
     first_frame: NDArray[np.uint8]
-    """that frame as displayed, RGB at the stored resolution, (height, width, 3)"""
-    one_packet_per_frame: bool
-    """the n-th frame in time is the n-th packet in time, none damaged: a decoder that counts frames can be trusted"""
+    """the first frame that can be decoded, as displayed, RGB at the stored resolution, (height, width, 3)"""
     has_audio: bool
+    in_order: bool
+    """packets carry no presentation times, or not their own: the n-th frame decoded has the n-th time"""
+    why_not_decord: str
+    """why it isn't proved that decord counts frames as they are shown; empty where it is"""
+    notes: tuple[str, ...]
 
 
-def scan_media(path: str) -> MediaScan:
-    """Reads every packet of a file's video stream and decodes its first frame. `path` comes from `check_path`.
+def scan_media(file: MediaFile) -> MediaScan:
+    """Reads every packet of a file and decodes its first frame.
 
     MediaError: "no-video-stream", "zero-length" (no frame), "undecodable".
     """
-    with open_media(path) as container:
+    path = file.path
+    with open_media(file) as container:
         stream = video_stream(container)
         if stream is None:
             raise MediaError("no-video-stream", f"{path}: holds no video stream")
-        has_audio = bool(container.streams.audio)
-        time_base = stream.time_base
-        if not time_base:
+        if not stream.time_base:
             raise MediaError("undecodable", f"{path}: its video has no time base")
-        packets = _packet_times(container, stream)
-        if not packets.packets:
+        sound = audio_stream(container, stream)
+        clock = Clock(container)
+        packets = _Packets()
+        sound_end = _read(container, stream, sound, clock, packets)
+        if not packets.count:
             raise MediaError("zero-length", f"{path}: its video stream holds no frame")
-        if not packets.pts.size:
-            raise MediaError("undecodable", f"{path}: its video frames carry no time stamps")
-        zero = _time_zero(container.start_time, time_base)
+        in_order = container.format.name == "avi" or packets.untimed
+        time_base, zero, rate = stream.time_base, time_zero(container, stream, sound), stream.average_rate
+        lost = list(cut_short(container, clock))
+        why_not = _why_not_decord(file, container, stream, packets)
         pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
-        end = (int(packets.pts[-1]) + _last_duration(packets, stream)) * time_base - zero
+        crop = container_cropping(file, container.format.name, _track_number(container, stream))
 
+    times = packets.times(in_order)
+    if not times.pts.size:
+        raise MediaError("undecodable", f"{path}: its video frames carry no time stamps")
+    if max(-int(times.pts[0]), int(times.pts[-1])) > LATEST_TICK:
+        raise MediaError("undecodable", f"{path}: its time stamps are beyond what can be counted")
+    frame = _first_frame(file)
+    if in_order and frame.dts is not None:
+        # FFmpeg's player shows a frame when the decoder gives it, some packets after its own.
+        times = times.later_by(frame.dts - int(times.pts[0]))
+    ends, last = _ends(times, time_base, rate)
+    end = last * time_base - zero
     duration = float(end)
     if duration <= 0:
         raise MediaError("zero-length", f"{path}: its video ends before time zero")
     if duration > LONGEST_DURATION_S:
         raise MediaError("undecodable", f"{path}: its time stamps reach {duration / 3600:.0f} hours")
-    frame = _first_frame(path)
-    turn = orientation(frame)
-    first_frame = displayed(frame, turn)
+    display = Display(orientation(frame), crop if crop is not None and crop.fits(frame.width, frame.height) else None)
+    first_frame = display.picture(frame)
     height, width = first_frame.shape[:2]
-    display_width = float(width / pixel_aspect if turn.transpose else width * pixel_aspect)
+    display_width = float(width / pixel_aspect if display.turn.transpose else width * pixel_aspect)
     if not 1 / WIDEST_ASPECT <= display_width / height <= WIDEST_ASPECT:
         raise MediaError("undecodable", f"{path}: a frame of {display_width:.0f}x{height} is not a picture")
+    if display != Display():
+        why_not = why_not or "the picture is turned or cropped for display"
     return MediaScan(
-        pts=packets.pts,
-        times=packets.pts.astype(np.float64) * float(time_base) - float(zero),
+        pts=times.pts,
+        ends=ends,
+        time_base=time_base,
+        zero=zero,
         duration=duration,
+        display=display,
         display_width=display_width,
         display_height=float(height),
-        orientation=turn,
-        first_pts=frame.pts or 0,
         first_frame=first_frame,
-        one_packet_per_frame=packets.sound and packets.pts.size == packets.packets,
-        has_audio=has_audio,
+        has_audio=sound is not None,
+        in_order=in_order,
+        why_not_decord=why_not,
+        notes=(*lost, *_notes(clock, zero, duration, None if sound_end is None else float(sound_end - zero))),
     )
 
 
-class _PacketTimes(NamedTuple):
+@dataclass(frozen=True)
+class _Times:
     pts: NDArray[np.int64]
-    last_duration: int
-    packets: int
-    sound: bool
+    durations: NDArray[np.int64]
+
+    def later_by(self, ticks: int) -> "_Times":
+        return _Times(self.pts + ticks, self.durations)
 
 
-def _packet_times(container: InputContainer, stream: VideoStream) -> _PacketTimes:
-    pts: list[int] = []
-    durations: list[int] = []
-    packets = 0
-    sound = True
+@dataclass
+class _Packets:
+    """What the packets of the video stream say, in decoding order."""
+
+    pts: list[int] = field(default_factory=list)
+    dts: list[int] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+    count: int = 0
+    untimed: bool = False
+    damaged: bool = False
+    newest_key: int | None = None
+    late: bool = False
+    """a packet after a key frame is shown before it: the group is open, and counting frames from it goes wrong"""
+
+    def add(self, packet: "Packet[Stream]") -> None:
+        self.count += 1
+        self.damaged |= packet.is_corrupt or packet.is_discard
+        if packet.is_discard:
+            return
+        self.untimed |= packet.pts is None
+        pts = packet.pts if packet.pts is not None else packet.dts
+        if pts is None:
+            return
+        self.late |= not packet.is_keyframe if self.newest_key is None else pts < self.newest_key
+        if packet.is_keyframe:
+            self.newest_key = pts if self.newest_key is None else max(self.newest_key, pts)
+        self.pts.append(pts)
+        self.dts.append(packet.dts if packet.dts is not None else pts)
+        self.durations.append(packet.duration or 0)
+
+    def times(self, in_order: bool) -> _Times:
+        stamps = self.dts if in_order else self.pts
+        pts, where = np.unique(np.asarray(stamps, np.int64), return_index=True)
+        return _Times(pts, np.asarray(self.durations, np.int64)[where])
+
+
+def _read(
+    container: InputContainer, stream: VideoStream, sound: AudioStream | None, clock: Clock, packets: _Packets
+) -> Fraction | None:
+    """Adds the video's packets; returns the end of the sound in seconds on the clock."""
+    sound_end: Fraction | None = None
     try:
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            packets += 1
-            sound &= not (packet.is_corrupt or packet.is_discard)
-            if packet.pts is not None and not packet.is_discard:
-                pts.append(packet.pts)
-                durations.append(packet.duration or 0)
+        for packet in timed_packets(container, [stream, sound] if sound else [stream], clock):
+            if packet.stream_index == stream.index:
+                packets.add(packet)
+            elif packet.pts is not None and packet.time_base:
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                sound_end = end if sound_end is None else max(sound_end, end)
     except MemoryError:
         raise
     except av.error.FFmpegError:
         # A file cut short: the packets before the cut are good.
-        sound = False
-    stamps, where = np.unique(np.asarray(pts, dtype=np.int64), return_index=True)
-    return _PacketTimes(stamps, durations[where[-1]] if pts else 0, packets, sound)
+        packets.damaged = True
+    return sound_end
 
 
-def _time_zero(start_us: int | None, time_base: Fraction) -> Fraction:
-    """Seconds. A negative start is codec priming, which is trimmed, so zero stays zero."""
-    start = Fraction(max(start_us or 0, 0), av.time_base)
-    # FFmpeg states the start in whole microseconds; the tick it was rounded from makes durations exact.
-    tick = round(start / time_base) * time_base
-    return tick if abs(tick - start) <= Fraction(1, av.time_base) else start
+def _ends(times: _Times, time_base: Fraction, rate: Fraction | None) -> tuple[NDArray[np.int64], Fraction]:
+    """When each frame leaves the screen, in ticks; and the end of the last one, to a fraction of a tick."""
+    pts, durations = times.pts, times.durations
+    if pts.size > 1:
+        usual = Fraction(float(np.median(np.diff(pts))))
+    else:
+        usual = 1 / ((rate or Fraction(GRID_FPS)) * time_base)
+    following = np.append(pts[1:], pts[-1])
+    own = pts + np.where(durations > 0, durations, round(usual))
+    # A slide may stay for long, and its container says so; what no packet vouches for is a gap, and nothing is shown.
+    gap = (following - pts) * float(time_base) > JUMP_S
+    ends = np.where(gap & (own < following), own, following)
+    last = int(pts[-1]) + (Fraction(int(durations[-1])) if durations[-1] > 0 else usual)
+    ends[-1] = np.iinfo(np.int64).max
+    return ends, last
 
 
-def _last_duration(packets: _PacketTimes, stream: VideoStream) -> Fraction:
-    """Ticks for which the last frame is shown; where the file doesn't say, the median interval between frames."""
-    if packets.last_duration > 0:
-        return Fraction(packets.last_duration)
-    if packets.pts.size > 1:
-        return Fraction(float(np.median(np.diff(packets.pts))))
-    assert stream.time_base is not None
-    return 1 / ((stream.average_rate or Fraction(GRID_FPS)) * stream.time_base)
+def _why_not_decord(file: MediaFile, container: InputContainer, stream: VideoStream, packets: _Packets) -> str:
+    context = stream.codec_context
+    signature = _DECORD_CONTAINERS.get(container.format.name)
+    if signature is None:
+        return f"its container is {container.format.name}"
+    file.seek(signature[0])
+    if file.read(len(signature[1])) != signature[1]:
+        return "its container has no signature at its beginning"
+    if file.size > _DECORD_BYTES:
+        return f"it is larger than {_DECORD_BYTES // 2**20} MiB"
+    if context is None or context.name not in _DECORD_CODECS or context.pix_fmt not in _DECORD_PIXELS:
+        return f"its video is {context.name + ' ' + str(context.pix_fmt) if context else 'unknown'}"
+    if len(container.streams.video) != 1:
+        return "it holds several video streams"
+    if packets.untimed or packets.damaged or len(set(packets.pts)) != packets.count:
+        return "the file's packets and frames do not match"
+    if packets.late:
+        return "pictures are shown before the key frame that they follow"
+    return ""
 
 
-def _first_frame(path: str) -> VideoFrame:
-    with open_media(path) as container:
+def _track_number(container: InputContainer, stream: VideoStream) -> int:
+    return [other.index for other in container.streams.video].index(stream.index)
+
+
+def _first_frame(file: MediaFile) -> VideoFrame:
+    with open_media(file) as container:
         stream = video_stream(container)
         frame = next(decoded_frames(container, stream), None) if stream else None
     if frame is None:
-        raise MediaError("undecodable", f"{path}: none of its frames can be decoded")
+        raise MediaError("undecodable", f"{file.path}: none of its frames can be decoded")
     return frame
+
+
+def _notes(clock: Clock, zero: Fraction, duration: float, sound_end: float | None) -> Iterator[str]:
+    for where, jump in clock.joins[:3]:
+        at = float(where - zero)
+        yield f"its clock jumps by {float(jump):.1f} s at {at:.1f} s: what follows is put right after it"
+    if len(clock.joins) > 3:
+        yield f"its clock jumps {len(clock.joins)} times"
+    if sound_end is not None and sound_end > duration + _SOUND_OUTLASTS_S:
+        yield f"the sound goes on for {sound_end - duration:.1f} s after the last picture: rows end with the picture"

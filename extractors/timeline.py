@@ -1,21 +1,22 @@
 """Times, rows and sizes: arithmetic alone, no media.
 
 Time is in seconds from the container's presentation time zero. The grid is constant: grid frame k shows the source
-frame on screen at k/30 s, whatever the source's own rate. Feature rows sample the grid: row k is at k/feature_fps.
+frame on screen at k/30 s, whatever the source's own rate. Matroska stores times in whole milliseconds, so a frame meant
+for t may be stamped up to 1 ms after it, and counts as on screen at t. Feature rows sample the grid: row k is at
+k/feature_fps.
 """
 
 import math
 import re
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 GRID_FPS = 30
 SHORT_SIDE = 256
 VIEW_SIDE = 224
-# Matroska stores times in whole milliseconds, so a frame meant for t may be stamped up to 1 ms after it.
-TIMESTAMP_TOLERANCE_S = 0.001
 _SIZE_PATTERN = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 View = Literal["full", "center"]
@@ -42,22 +43,25 @@ def row_count(duration_s: float, feature_fps: int) -> int:
     return count
 
 
-def row_times(rows: int, feature_fps: int) -> NDArray[np.float64]:
-    """Time of each row in seconds, shape (rows,)."""
-    check_feature_fps(feature_fps)
-    return np.arange(rows, dtype=np.float64) / feature_fps
+def source_frame_on_screen(
+    pts: NDArray[np.int64], ends: NDArray[np.int64], time_base: Fraction, zero: Fraction, rows: int, feature_fps: int
+) -> NDArray[np.int64]:
+    """Index of the source frame on screen at each row: the last one with a time below t + 0.001 s, shape (rows,).
 
-
-def source_frame_on_screen(pts_s: ArrayLike, times_s: ArrayLike, end_s: float) -> NDArray[np.int64]:
-    """Index of the source frame on screen at each time: the last one with pts <= t + 0.001 s.
-
-    `pts_s` is ascending, shape (frames,); `times_s` has any order, shape (T,); the result has shape (T,), with -1 where
-    no frame has been shown yet or the stream has ended (t >= `end_s`).
+    `pts` is ascending, in ticks of `time_base` seconds, shape (frames,); a frame leaves the screen at its tick of
+    `ends`; `zero` is time zero in seconds on that clock. -1 where no frame has been shown yet, or one has left the
+    screen and none has followed. Computed in whole numbers: 30 frames of 30000/1001 a second end at 1.001 s, which is
+    not below it.
     """
-    pts = np.asarray(pts_s, dtype=np.float64)
-    times = np.asarray(times_s, dtype=np.float64)
-    frames = np.searchsorted(pts, times + TIMESTAMP_TOLERANCE_S, side="right").astype(np.int64) - 1
-    frames[times >= end_s] = -1
+    check_feature_fps(feature_fps)
+    # (k / fps + 1 / 1000 + zero) / time_base over one denominator.
+    denominator = time_base.numerator * feature_fps * 1000 * zero.denominator
+    step = time_base.denominator * 1000 * zero.denominator
+    first = time_base.denominator * feature_fps * (zero.denominator + 1000 * zero.numerator)
+    # In whole ticks, "below" is "below the next whole tick". Python's integers do not overflow.
+    beyond = np.array([-(-(first + row * step) // denominator) for row in range(rows)], dtype=np.int64)
+    frames = np.searchsorted(pts, beyond, side="left").astype(np.int64) - 1
+    frames[(frames >= 0) & (ends[frames] < beyond)] = -1
     return frames
 
 

@@ -127,6 +127,9 @@ _TABLE = (
             r"giving up after",
         ),
     ),
+    FailureClass(
+        "decoder", "stop", (), "what was fetched can't be checked on this machine; run mcn doctor to see what is wrong"
+    ),
     FailureClass("unknown", "retry"),
 )
 

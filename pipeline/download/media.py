@@ -6,14 +6,18 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import av
-
+from extractors.decode import MediaFacts, StatedDuration
+from extractors.decoder_process import shared_decoder
+from extractors.errors import MediaError
 from pipeline.core.errors import InputError
 from pipeline.core.video_ids import is_media_name
 
 MEDIA_SUFFIXES = frozenset(
     ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # in lower case
 )
+
+_OWN_CLASS = frozenset({"truncated", "timeout", "crashed"})
+"""Kinds of MediaError that are failure classes of downloads too."""
 
 
 def media_path(media: Path, video_id: str, suffix: str = ".mp4") -> Path:
@@ -57,22 +61,26 @@ class MediaFolder:
     """Video id -> all its files, where there are several; `paths` has the first by name."""
     misnamed: list[Path] = field(default_factory=list)
     """Media files whose name can't be an id."""
+    irregular: list[Path] = field(default_factory=list)
+    """What is named like a media file and is none: links to nothing, pipes, devices."""
 
 
 def find_media(folder: Path, passed_over: Container[str] = ()) -> MediaFolder:
     """All media under `folder` (flat, nested, or itself a file): a file's stem is its id (1 to 64 of A-Z a-z 0-9 _ -).
 
     Those in `passed_over`, hidden files and folders, unfinished `.part` files and files of other kinds are left
-    out. Raises InputError if the folder is missing or can't be read.
+    out, and so is what is no regular file. Raises InputError if the folder is missing or can't be read.
     """
     locations: dict[str, tuple[str, str]] = {}
     shared: dict[tuple[str, str], tuple[str, str]] = {}
     result = MediaFolder({})
-    for parent, name in _files(folder):
+    for parent, name, is_regular in _files(folder):
         stem, suffix = os.path.splitext(name)
         if suffix.lower() not in MEDIA_SUFFIXES or stem in passed_over:
             continue
-        if not is_media_name(stem):
+        if not is_regular:
+            result.irregular.append(Path(parent, name))
+        elif not is_media_name(stem):
             result.misnamed.append(Path(parent, name))
         elif stem in locations:
             first = Path(locations[stem][0], stem + locations[stem][1])
@@ -101,108 +109,50 @@ class MediaFinder:
         return path if path is not None and path.is_file() else None
 
 
-def _files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Folder and name of every file that isn't hidden."""
-    if folder.is_file():
-        yield str(folder.parent), folder.name
+def _files(folder: Path) -> Iterator[tuple[str, str, bool]]:
+    """Folder and name of all that isn't hidden, and whether it is a regular file or a link to one."""
+    if not folder.is_dir():
+        if not folder.exists():
+            raise InputError(f"{folder}: can't be read: no such folder; expected a folder of media files")
+        yield str(folder.parent), folder.name, folder.is_file()
         return
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: can't be read: {error.strerror}; expected a folder of media files")
-
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield parent, name
-
-
-_SITE_TOLERANCE_S = 2.0
-_SITE_TOLERANCE_SHARE = 0.02
-_CONTAINER_TOLERANCE_S = 0.5
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda one: one.name)
+            # Of a million files the folder's own listing tells the kind: none is looked at.
+            kinds = [(entry, entry.is_dir(follow_symlinks=False), entry.is_file()) for entry in listed]
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: can't be read: {error.strerror}; expected a folder of media files"
+        ) from None
+    yield from ((str(folder), entry.name, is_regular) for entry, is_folder, is_regular in kinds if not is_folder)
+    for entry, is_folder, _ in kinds:
+        if is_folder:
+            yield from _files(Path(entry.path))
 
 
 class BrokenMedia(Exception):
-    """The file is not a whole video; `reason` names the failure class (`truncated` or `undecodable`)."""
+    """The file is not a whole video; `reason` names the failure class (`truncated`, `undecodable`, `timeout`)."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class MediaFacts:
-    """What was measured of a whole file."""
-
-    duration: float
-    """Seconds from time zero to the end of the last video packet."""
-    width: int
-    height: int
-    video_codec: str
-    audio_codec: str
-    """Empty without an audio track."""
-
-
 def check_media(path: Path, stated_duration: float | None = None) -> MediaFacts:
-    """Measure a file; `stated_duration` in seconds is the site's, often rounded.
+    """Measure a file in the decoder's process; `stated_duration` in seconds is the site's, often rounded.
 
-    Raises BrokenMedia when it can't be opened, has no video, its first picture can't be decoded, a packet is cut, the
-    container lists more than there is, it ends 0.5 s before the container's own duration, or its video ends more than
-    2 s and 2 % before the stated one.
+    Raises BrokenMedia when it isn't a whole video, as `extractors.measure` says; DecoderError when that can't be told.
     """
     try:
-        with av.open(str(path)) as container:
-            return _measure(container, stated_duration)
-    except (av.FFmpegError, ValueError) as error:
-        reason = "truncated" if _begins_as_mp4(path) or isinstance(error, EOFError) else "undecodable"
-        raise BrokenMedia(reason, f"can't be read as a video: {error}") from None
-
-
-def _begins_as_mp4(path: Path) -> bool:
-    """Whether a file that can't be opened is the first part of an MP4, whose index comes last."""
-    with open(path, "rb") as file:
-        return file.read(8)[4:] == b"ftyp"
-
-
-def _measure(container: av.container.InputContainer, stated_duration: float | None) -> MediaFacts:
-    if not container.streams.video:
-        raise BrokenMedia("undecodable", "has no video stream")
-    stream = container.streams.video[0]
-    context = stream.codec_context
-    packets, picture = 0, False
-    ends = {index: 0.0 for index in range(len(container.streams))}
-    for packet in container.demux():
-        if packet.size == 0:
-            continue
-        if packet.is_corrupt:
-            raise BrokenMedia("truncated", f"a packet near {ends[packet.stream_index]:.1f} s is cut short")
-        if packet.pts is not None and packet.time_base is not None:
-            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            ends[packet.stream_index] = max(ends[packet.stream_index], end)
-        if packet.stream_index == stream.index:
-            packets += 1
-            picture = picture or bool(packet.decode())
-    if not picture and not context.decode(None):
-        raise BrokenMedia("undecodable", "no picture can be decoded")
-    if packets < stream.frames:
-        raise BrokenMedia("truncated", f"{packets} of {stream.frames} pictures are there")
-    # Time zero is the container's start where that is positive (a negative one is codec priming).
-    zero = max(0, container.start_time or 0) / av.time_base
-    video_end, all_end = ends[stream.index] - zero, max(ends.values()) - zero
-    own = (container.duration or 0) / av.time_base
-    if all_end < own - _CONTAINER_TOLERANCE_S:
-        raise BrokenMedia("truncated", f"ends at {all_end:.1f} s of {own:.1f} s")
-    stated = stated_duration or 0.0
-    if video_end < stated - max(_SITE_TOLERANCE_S, _SITE_TOLERANCE_SHARE * stated):
-        raise BrokenMedia("truncated", f"ends at {video_end:.1f} s of {stated:.1f} s")
-    audio = container.streams.audio[0].codec_context.name if container.streams.audio else ""
-    return MediaFacts(round(video_end, 6), context.width, context.height, context.name, audio)
+        return shared_decoder().answer("extractors.measure:measure", path, MediaFacts, site_duration=stated_duration)
+    except MediaError as error:
+        raise BrokenMedia(error.kind if error.kind in _OWN_CLASS else "undecodable", str(error)) from None
 
 
 def stated_seconds(path: Path) -> float:
     """The duration that the container states, good enough to balance shards; 1.0 where there is none."""
     try:
-        with av.open(str(path)) as container:
-            return max(1.0, (container.duration or 0) / av.time_base)
-    except (av.FFmpegError, OSError, ValueError):
+        return max(1.0, shared_decoder().answer("extractors.measure:stated_duration", path, StatedDuration).seconds)
+    except MediaError:
         return 1.0

@@ -10,6 +10,7 @@ import yt_dlp
 from yt_dlp.utils import GeoRestrictedError
 from yt_dlp.version import __version__
 
+from extractors.errors import DecoderError
 from pipeline.core.files import sha256_of_file
 from pipeline.core.video_ids import is_video_id
 from pipeline.download.failures import FAILURE_CLASSES, FailureClass, classify
@@ -33,6 +34,8 @@ def fetch(video_id: str, folder: Path, settings: FetchSettings) -> tuple[Any, ..
         return _accepted(Path(info["requested_downloads"][0]["filepath"]), info)
     except BrokenMedia as error:
         return "failed", error.reason, str(error)
+    except DecoderError as error:
+        return "failed", "decoder", str(error)
     except Exception as error:  # yt-dlp lets errors of any type through; each is one video's failure, told by its words
         failure, message = _explain(error, "\n".join(messages.warnings))
         return "failed", failure.name, message

@@ -100,6 +100,11 @@ def take_stock(settings: ExtractSettings) -> Stock:
             f"{len(media.misnamed)} media files are left out, their names can't be ids (letters, digits, - and _), "
             f"e.g. {media.misnamed[0].name}"
         )
+    if media.irregular:
+        notes.append(
+            f"{len(media.irregular)} media files are left out, they are links to nothing or no regular files, "
+            f"e.g. {media.irregular[0].name}"
+        )
     if media.duplicates:
         example = next(iter(media.duplicates))
         notes.append(f"{len(media.duplicates)} videos have several media files, e.g. {example}: the first is used")

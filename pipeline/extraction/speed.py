@@ -15,13 +15,13 @@ from extractors.audio import AudioNetwork, feature_rows
 from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
 from extractors.logmel import log_mel
+from extractors.made_clip import write_made_clip
 from extractors.networks import NETWORKS
 from extractors.precision import one_thread, resolve_device
 from extractors.video import FrameNetwork
 from extractors.weights import Weights
 from pipeline.core.reporting import Progress
 from pipeline.extraction.settings import ExtractSettings
-from pipeline.sample.clip import write_made_clip
 
 CLIP_S = 16
 """Seconds of the made video."""

@@ -10,9 +10,9 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
+from extractors.made_clip import SOUND_RATE, sound_frame
 from pipeline.core.files import write_aside
 from pipeline.sample.canvas import HIGHER, WIDER, Colour, background
-from pipeline.sample.clip import SOUND_RATE, sound_frame
 from pipeline.sample.objects import object_sprite
 from pipeline.sample.procedures import ABSENT
 from pipeline.sample.sound import Soundtrack

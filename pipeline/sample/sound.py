@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, resample_poly, sosfilt
 
-from pipeline.sample.clip import SOUND_RATE
+from extractors.made_clip import SOUND_RATE
 from pipeline.sample.procedures import ABSENT
 from pipeline.sample.speech import Speaker, Speech
 from pipeline.sample.story import FRAME_RATE, VideoStory

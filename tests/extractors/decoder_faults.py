@@ -3,21 +3,22 @@
 import ctypes
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 
 import numpy as np
 
-import extractors.decode_video
 from extractors.decode import Decoded, DecodeSettings, FrameBatch, MediaInfo
 from extractors.decode_video import decode_video
 from extractors.errors import MediaError
-from extractors.frames_decord import DecordError
+from extractors.media_file import MediaFile
 
 
-def by_name(path: str, settings: DecodeSettings) -> Iterator[Decoded]:
+def by_name(file: MediaFile, settings: DecodeSettings) -> Iterator[Decoded]:
     """Does what the file's name says, and decodes any other file."""
-    match os.path.basename(path).partition(".")[0]:
+    match file.name.partition(".")[0]:
         case "hang":
             # PyDLL keeps the interpreter lock, as decord does: no thread or signal handler of Python runs meanwhile.
             ctypes.PyDLL(None).sleep(1000)
@@ -45,15 +46,16 @@ def by_name(path: str, settings: DecodeSettings) -> Iterator[Decoded]:
             yield MediaInfo(9.0, 2, 2, 9, False)
             while True:
                 yield FrameBatch(np.array([0]), np.zeros((1, 512, 512, 3), np.uint8))
+        case "open":
+            open(__file__).close()
+        case "connect":
+            socket.socket().close()
+        case "start":
+            subprocess.Popen(["true"]).wait()
         case _:
-            yield from decode_video(path, settings)
+            yield from decode_video(file, settings)
 
 
-def by_pyav_alone(path: str, settings: DecodeSettings) -> Iterator[Decoded]:
+def by_pyav_alone(file: MediaFile, settings: DecodeSettings) -> Iterator[Decoded]:
     """Decodes as if decord could not."""
-
-    def refusing(*arguments: object) -> Iterator[tuple[int, np.ndarray]]:
-        raise DecordError("is away")
-
-    extractors.decode_video.decord_frames = refusing  # type: ignore[assignment]
-    yield from decode_video(path, settings)
+    yield from decode_video(file, settings, without_decord=True)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from extractors.decode import DecodeSettings, DecodeSummary, FrameBatch, MediaInfo
 from extractors.decode_video import decode_video
 from extractors.decoder_process import DecoderProcess
-from extractors.errors import MediaError
+from extractors.errors import DecoderError, MediaError
+from extractors.media_file import MediaFile
 
 Media = Callable[[str], Path]
 FAULTS = "decoder_faults:by_name"
@@ -63,7 +64,8 @@ def ended(pid: int, within_s: float = 20) -> bool:
 
 def test_frames_come_through_unchanged(media: Media) -> None:
     settings = DecodeSettings(feature_fps=5, frames_per_batch=3)
-    info, *batches, summary = decode_video(str(media("plain.mp4")), settings)
+    with MediaFile(str(media("plain.mp4"))) as file:
+        info, *batches, summary = decode_video(file, settings)
     expected = np.concatenate([batch.frames for batch in batches if isinstance(batch, FrameBatch)])
     with DecoderProcess(settings) as process:
         for _ in range(2):
@@ -143,7 +145,6 @@ def test_the_clock_stands_still_while_the_caller_is_busy(media: Media, monkeypat
         ("exit.mp4", "crashed", "exit status 3: last words"),
         ("hoard.mp4", "memory", "4.0 GiB"),
         ("bad-alloc.mp4", "memory", "4.0 GiB"),
-        ("bug.mp4", "undecodable", "KeyError"),
     ],
 )
 def test_the_next_video_works_after_a_fault(
@@ -152,6 +153,24 @@ def test_the_next_video_works_after_a_fault(
     with pytest.raises(MediaError, match=words) as caught:
         read(decoder, named(name))
     assert caught.value.kind == kind and name in str(caught.value) and "\n" not in str(caught.value)
+    assert len(read(decoder, media("plain.mp4"))[1]) == 2
+
+
+def test_an_error_of_the_program_is_not_the_videos(
+    media: Media, decoder: DecoderProcess, named: Callable[[str], Path]
+) -> None:
+    with pytest.raises(DecoderError, match="KeyError: 'surprise'") as caught:
+        read(decoder, named("bug.mp4"))
+    assert "bug.mp4" in str(caught.value) and "\n" not in str(caught.value)
+    assert len(read(decoder, media("plain.mp4"))[1]) == 2
+
+
+@pytest.mark.parametrize("name", ["open.mp4", "connect.mp4", "start.mp4"])
+def test_nothing_can_be_opened_while_a_file_is_read(
+    media: Media, decoder: DecoderProcess, named: Callable[[str], Path], name: str
+) -> None:
+    with pytest.raises(DecoderError, match="Too many open files"):
+        read(decoder, named(name))
     assert len(read(decoder, media("plain.mp4"))[1]) == 2
 
 
@@ -192,7 +211,7 @@ def test_batches_need_an_opened_video(decoder: DecoderProcess) -> None:
 
 def test_a_decoder_that_can_not_start_is_no_fault_of_the_video(media: Media) -> None:
     with DecoderProcess(DecodeSettings(), "no_such_module:decode") as process:
-        with pytest.raises(RuntimeError, match="did not start .*no_such_module"):
+        with pytest.raises(DecoderError, match="did not start .*no_such_module"):
             process.open(media("plain.mp4"))
 
 
@@ -207,7 +226,7 @@ from extractors.decoder_process import DecoderProcess
 process = DecoderProcess(DecodeSettings(), {FAULTS!r})
 child = process._ready_child()
 if {name!r}:
-    child.connection.send({str(tmp_path / str(name))!r})
+    child.connection.send(({FAULTS!r}, {str(tmp_path / str(name))!r}, {{}}))
 print(process.pid, flush=True)
 threading.Event().wait()
 """

@@ -10,7 +10,6 @@ from extractors.timeline import (
     frame_size,
     parse_frame_size,
     row_count,
-    row_times,
     source_frame_on_screen,
     view_size,
 )
@@ -42,7 +41,7 @@ def test_row_count_of_known_durations(duration: float, fps: int, rows: int) -> N
 def test_row_count_is_the_number_of_row_times_before_the_end(duration: float, fps: int) -> None:
     counted = sum(1 for k in range(200 * fps + 2) if k / fps < duration)
     assert row_count(duration, fps) == counted
-    times = row_times(counted, fps)
+    times = np.arange(counted) / fps
     assert times.tolist() == [k / fps for k in range(counted)]
 
 
@@ -58,24 +57,39 @@ def test_a_rate_off_the_grid_is_refused_with_the_rates_that_are_on_it(fps: int) 
 
 
 @given(
-    st.lists(st.integers(-100, 3000), min_size=0, max_size=40, unique=True).map(sorted),
-    st.lists(st.integers(0, 3000), max_size=40),
-    st.integers(0, 3000),
+    st.lists(st.integers(-100, 3000), min_size=1, max_size=40, unique=True).map(sorted),
+    st.sampled_from([Fraction(1, 1000), Fraction(1, 90_000), Fraction(1001, 30_000)]),
+    st.fractions(-5, 5, max_denominator=90_000),
+    st.sampled_from([1, 2, 30]),
+    st.data(),
 )
-def test_source_frame_is_the_last_one_shown(pts_ms: list[int], times_ms: list[int], end_ms: int) -> None:
-    # Halves of a millisecond keep clear of the tolerance's own edge, where rounding decides.
-    times = [time + 0.5 for time in times_ms]
+def test_source_frame_is_the_last_one_shown(
+    pts: list[int], base: Fraction, zero: Fraction, fps: int, data: st.DataObject
+) -> None:
+    # Each frame leaves the screen when the next one comes, or after one tick.
+    ends = [data.draw(st.sampled_from([pts[i] + 1, pts[i + 1]])) for i in range(len(pts) - 1)] + [2**62]
     expected = []
-    for time in times:
-        shown = [index for index, pts in enumerate(pts_ms) if pts <= time + 1]
-        expected.append(shown[-1] if shown and time < end_ms else -1)
-    got = source_frame_on_screen(np.array(pts_ms) / 1000, np.array(times) / 1000, end_ms / 1000)
+    for row in range(40):
+        time = Fraction(row, fps) + Fraction(1, 1000)
+        shown = [index for index, stamp in enumerate(pts) if stamp * base - zero < time]
+        gone = shown and ends[shown[-1]] * base - zero < time and ends[shown[-1]] < -(-(time + zero) // base)
+        expected.append(shown[-1] if shown and not gone else -1)
+    got = source_frame_on_screen(np.array(pts), np.array(ends), base, zero, 40, fps)
     assert got.tolist() == expected
 
 
 def test_times_rounded_to_milliseconds_show_the_frame_meant() -> None:
-    pts = np.round(np.arange(300) / 30, 3)
-    assert source_frame_on_screen(pts, np.arange(300) / 30, 10.0).tolist() == list(range(300))
+    pts = np.round(np.arange(300) / 30 * 1000).astype(np.int64)
+    ends = np.append(pts[1:], 2**62)
+    got = source_frame_on_screen(pts, ends, Fraction(1, 1000), Fraction(0), 300, 30)
+    assert got.tolist() == list(range(300))
+
+
+def test_the_first_second_of_ntsc_shows_the_frame_before_it() -> None:
+    # Frame 30 of 30000/1001 a second is at 1.001 s to the digit: not below a second and a millisecond.
+    pts = np.arange(90) * 1001
+    got = source_frame_on_screen(pts, np.append(pts[1:], 2**62), Fraction(1, 30_000), Fraction(0), 3, 1)
+    assert got.tolist() == [0, 29, 59]
 
 
 @pytest.mark.parametrize(

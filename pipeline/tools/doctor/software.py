@@ -148,7 +148,7 @@ def check_decord() -> Finding:
     """That a made video goes through the decoder's process, and that decord is what decodes it."""
     from extractors.decode import DecodeSettings
     from extractors.decoder_process import DecoderProcess
-    from pipeline.sample.clip import write_made_clip
+    from extractors.made_clip import write_made_clip
 
     with tempfile.TemporaryDirectory(prefix="mcn-doctor-") as folder:
         clip = Path(folder) / "clip.mp4"
@@ -171,7 +171,7 @@ def check_pyav() -> Finding:
     import av
 
     from extractors.audio_track import extract_audio
-    from pipeline.sample.clip import FRAME_RATE, write_made_clip
+    from extractors.made_clip import FRAME_RATE, write_made_clip
 
     with tempfile.TemporaryDirectory(prefix="mcn-doctor-") as folder:
         clip = Path(folder) / "clip.mp4"

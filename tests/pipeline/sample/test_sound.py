@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.signal import welch
 
+from extractors.made_clip import SOUND_RATE
 from pipeline.core.errors import InputError
-from pipeline.sample.clip import SOUND_RATE
 from pipeline.sample.procedures import ACTION_SOUNDS, NOISES, VOICES
 from pipeline.sample.sound import action_sound, noise
 from pipeline.sample.speech import Speaker, check_speech

@@ -10,10 +10,10 @@ import pytest
 from extractors.audio import feature_rows
 from extractors.errors import MediaError
 from extractors.logmel import log_mel
+from extractors.made_clip import write_made_clip
 from pipeline.core.errors import InputError
 from pipeline.evaluation.probe.media_features import MediaFeatures, Sound
 from pipeline.extraction.settings import ExtractSettings
-from pipeline.sample.clip import write_made_clip
 from pipeline.training.checkpoint import open_trained
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extractors.made_clip import write_made_clip
 from pipeline.cli import main
 from pipeline.core.errors import InputError
 from pipeline.evaluation.probe import probe
 from pipeline.evaluation.probe.media_features import MediaFeatures, Sound
 from pipeline.evaluation.settings import ProbeSettings
-from pipeline.sample.clip import write_made_clip
 
 
 @pytest.fixture

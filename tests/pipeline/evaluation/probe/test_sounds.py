@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extractors.made_clip import SOUND_RATE
 from pipeline.core.errors import InputError
 from pipeline.evaluation.probe import sounds
 from pipeline.evaluation.probe.media_features import MediaFeatures
 from pipeline.evaluation.settings import Draws
 from pipeline.extraction.settings import ExtractSettings
-from pipeline.sample.clip import SOUND_RATE
 from pipeline.sample.sound import action_sound
 from pipeline.training.checkpoint import open_trained
 

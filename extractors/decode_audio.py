@@ -1,0 +1,232 @@
+"""The sound of one media file to 16 kHz mono samples, by PyAV: in order, on the clock of the file's picture."""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import chain
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.filter import Graph
+from av.packet import Packet
+from av.stream import Stream
+from numpy.typing import NDArray
+
+from extractors.decode import LONGEST_DURATION_S, DecodeSettings, SoundChunk, SoundSummary
+from extractors.errors import MediaError
+from extractors.feature_format import SAMPLE_RATE
+from extractors.media_container import (
+    Clock,
+    audio_stream,
+    cut_short,
+    open_media,
+    time_zero,
+    timed_packets,
+    video_stream,
+)
+from extractors.media_file import MediaFile
+
+_LONGEST_SAMPLES = round(LONGEST_DURATION_S * SAMPLE_RATE)
+_CHUNK_SAMPLES = 10 * SAMPLE_RATE
+# Matroska counts durations in whole milliseconds.
+_ROUNDING = Fraction(1, 1000)
+
+Samples = NDArray[np.int16]
+
+
+def decode_audio(file: MediaFile, settings: DecodeSettings) -> Iterator[SoundChunk | SoundSummary]:
+    """SoundChunk by SoundChunk, then a SoundSummary; of a file without sound the summary alone.
+
+    Mixed down to mono and resampled. Priming samples are trimmed, and gaps within the stream are filled with silence,
+    so that sample n is heard at start + n / 16000 seconds from time zero, as frames are counted. A stream that breaks
+    gives what was decoded, with a note. MediaError "undecodable" for what is no media file.
+    """
+    del settings  # one decoder, one rate
+    decoding = _Sound(file)
+    try:
+        yield from _chunks(decoding)
+    except MemoryError:
+        raise
+    except av.error.FFmpegError as error:
+        raise MediaError("undecodable", f"{file.path}: FFmpeg stopped in its sound: {error.strerror}") from error
+    yield SoundSummary(decoding.has_audio, decoding.start, tuple(decoding.notes()))
+
+
+def _chunks(decoding: "_Sound") -> Iterator[SoundChunk]:
+    """In messages of about ten seconds: a frame of sound has some 20 ms."""
+    waiting: list[Samples] = []
+    for samples in decoding:
+        waiting.append(samples)
+        if sum(map(len, waiting)) >= _CHUNK_SAMPLES:
+            yield SoundChunk(np.concatenate(waiting))
+            waiting = []
+    if waiting:
+        yield SoundChunk(np.concatenate(waiting))
+
+
+class _Kind(NamedTuple):
+    """What a filter graph is made for."""
+
+    rate: int
+    format: str
+    layout: str
+
+
+class _Sound:
+    """Iterating gives the samples from time zero on, in pieces."""
+
+    def __init__(self, file: MediaFile) -> None:
+        self._file = file
+        self.has_audio = False
+        self.start = 0.0
+        self._faults = 0
+        self._first_fault = ""
+        self._cut_short: list[str] = []
+        self._count = 0
+
+    def __iter__(self) -> Iterator[Samples]:
+        first: int | None = None
+        for position, samples in self._placed():
+            if first is None:
+                first = max(position, 0)
+                self.start = first / SAMPLE_RATE
+                # What lies before time zero is priming.
+                samples = samples[max(-position, 0) :]
+            elif (missing := position - first - self._count) > 0:
+                samples = np.concatenate([np.zeros(missing, np.int16), samples])
+            else:
+                samples = samples[-missing:]
+            samples = samples[: _LONGEST_SAMPLES - self._count]
+            self._count += len(samples)
+            yield samples
+            if self._count >= _LONGEST_SAMPLES:
+                return
+
+    def notes(self) -> Iterator[str]:
+        if self._faults:
+            yield f"audio: {self._faults} faults while it was decoded, the first: {self._first_fault[:160]}"
+        yield from (f"audio: {note}" for note in self._cut_short)
+        if self.has_audio and not self._count:
+            yield "audio: no sample could be decoded"
+
+    def _placed(self) -> Iterator[tuple[int, Samples]]:
+        """(number of the first sample from time zero on, samples)."""
+        graph: Graph | None = None
+        kind: _Kind | None = None
+        with open_media(self._file) as container:
+            video = video_stream(container)
+            stream = audio_stream(container, video)
+            self.has_audio = stream is not None
+            if stream is None or stream.codec_context is None or not stream.time_base:
+                return
+            stream.codec_context.thread_count = 1
+            zero = time_zero(container, video, stream)
+            clock = Clock(container)
+            packets = timed_packets(container, [video, stream] if video is not None else [stream], clock)
+            for frame, is_last in _with_last(self._frames(stream, packets)):
+                if frame.pts is None or not frame.sample_rate or not frame.samples:
+                    continue
+                of_frame = _Kind(frame.sample_rate, frame.format.name, frame.layout.name)
+                if graph is None or kind != of_frame:
+                    if graph is not None:
+                        yield from _pulled(graph, None, zero)
+                    graph, kind = _resampling(of_frame, stream.time_base), of_frame
+                frame.time_base = stream.time_base
+                pieces = _pulled(graph, frame, zero)
+                if is_last:
+                    yield from _without_last(chain(pieces, _pulled(graph, None, zero)), _filling(frame))
+                else:
+                    yield from pieces
+            self._cut_short = list(cut_short(container, clock))
+
+    def _frames(self, stream: AudioStream, packets: "Iterator[Packet[Stream]]") -> Iterator[AudioFrame]:
+        while True:
+            try:
+                packet = next(packets, None)
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                self._fault(error.strerror)
+                packet = None
+            if packet is not None and packet.stream_index != stream.index:
+                continue
+            if packet is not None and packet.is_corrupt:
+                self._fault("a packet is cut short")
+            try:
+                frames = stream.decode(packet)
+            except av.error.EOFError:
+                return
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                self._fault(error.strerror)
+                frames = []
+            for frame in frames:
+                if frame.is_corrupt:
+                    self._fault("samples decoded from damaged data")
+                yield frame
+            if packet is None:
+                return
+
+    def _fault(self, reason: str | None) -> None:
+        self._faults += 1
+        self._first_fault = self._first_fault or reason or "unknown"
+
+
+def _with_last(frames: Iterator[AudioFrame]) -> Iterator[tuple[AudioFrame, bool]]:
+    before: AudioFrame | None = None
+    for frame in frames:
+        if before is not None:
+            yield before, False
+        before = frame
+    if before is not None:
+        yield before, True
+
+
+def _filling(frame: AudioFrame) -> int:
+    """Samples at the end of a stream's last frame that lie past its own duration: an encoder has filled it up."""
+    if frame.time_base is None or not frame.duration:
+        return 0
+    surplus = Fraction(frame.samples, frame.sample_rate) - frame.duration * frame.time_base
+    return round(surplus * SAMPLE_RATE) if surplus > _ROUNDING else 0
+
+
+def _without_last(pieces: Iterable[tuple[int, Samples]], count: int) -> Iterator[tuple[int, Samples]]:
+    """The pieces without their last `count` samples."""
+    waiting = list(pieces)
+    for _, samples in reversed(waiting.copy()):
+        if count < len(samples):
+            break
+        count -= len(samples)
+        waiting.pop()
+    for position, samples in waiting[:-1]:
+        yield position, samples
+    if waiting:
+        position, samples = waiting[-1]
+        yield position, samples[: len(samples) - count]
+
+
+def _resampling(kind: _Kind, time_base: Fraction) -> Graph:
+    graph = Graph()
+    source = graph.add_abuffer(sample_rate=kind.rate, format=kind.format, layout=kind.layout, time_base=time_base)
+    # As long as the time stamps agree with the samples they are not touched; a gap is filled, an overlap is cut.
+    resample = graph.add("aresample", f"{SAMPLE_RATE}:async=1")
+    mono = graph.add("aformat", f"sample_fmts=s16:channel_layouts=mono:sample_rates={SAMPLE_RATE}")
+    sink = graph.add("abuffersink")
+    graph.link_nodes(source, resample, mono, sink)
+    graph.configure()
+    return graph
+
+
+def _pulled(graph: Graph, frame: AudioFrame | None, zero: Fraction) -> Iterator[tuple[int, Samples]]:
+    graph.push(frame)
+    while True:
+        try:
+            resampled = graph.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        assert isinstance(resampled, AudioFrame) and resampled.pts is not None and resampled.time_base is not None
+        position = round((resampled.pts * resampled.time_base - zero) * SAMPLE_RATE)
+        yield position, resampled.to_ndarray().reshape(-1).astype(np.int16, copy=False)
