@@ -84,6 +84,8 @@ class _Sound:
         self._faults = 0
         self._first_fault = ""
         self._cut_short: list[str] = []
+        self._is_trimmed = False
+        """The container says which samples are an encoder's own: of the first packet, and so of the last."""
         self._count = 0
 
     def __iter__(self) -> Iterator[Samples]:
@@ -136,7 +138,8 @@ class _Sound:
                 frame.time_base = stream.time_base
                 pieces = _pulled(graph, frame, zero)
                 if is_last:
-                    yield from _without_last(chain(pieces, _pulled(graph, None, zero)), _filling(frame))
+                    filling = _filling(frame) if self._is_trimmed else 0
+                    yield from _without_last(chain(pieces, _pulled(graph, None, zero)), filling)
                 else:
                     yield from pieces
             self._cut_short = list(cut_short(container, clock))
@@ -152,6 +155,7 @@ class _Sound:
                 packet = None
             if packet is not None and packet.stream_index != stream.index:
                 continue
+            self._is_trimmed |= packet is not None and packet.has_sidedata("skip_samples")
             if packet is not None and packet.is_corrupt:
                 self._fault("a packet is cut short")
             try:

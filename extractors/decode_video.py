@@ -131,14 +131,17 @@ class _Rows:
 def _numbered(frames: Iterator[VideoFrame], scan: MediaScan) -> Iterator[tuple[int, VideoFrame, int]]:
     """(number of its packet in time, frame, number of the next frame), in ascending order of the numbers."""
     before: tuple[int, VideoFrame] | None = None
-    for count, frame in enumerate(frames):
-        if scan.in_order:
-            number = count
-        elif frame.pts is None:
-            continue
+    for frame in frames:
+        # Of packets without presentation times a frame has that of the packet with which it came out.
+        stamp = frame.dts if scan.in_order else frame.pts
+        if stamp is not None:
+            number = int(np.searchsorted(scan.pts, stamp, side="right")) - 1
+        elif scan.in_order and before is not None:
+            # What the decoder held until the end follows on.
+            number = before[0] + 1
         else:
-            number = int(np.searchsorted(scan.pts, frame.pts, side="right")) - 1
-        if before is None or number > before[0]:
+            continue
+        if 0 <= number < scan.pts.size and (before is None or number > before[0]):
             if before is not None:
                 yield *before, number
             before = number, frame

@@ -60,7 +60,7 @@ def decord_frames(
         except (decord.DECORDError, decord.DECORDLimitReachedError) as error:
             raise _stop(f"broke {where}", error) from error
         if messages.any():
-            raise DecordError(f"met damaged data {where}")
+            raise DecordError("met damaged data")
         if frame.shape != first.shape:
             raise DecordError(f"changed the frame's size {where}")
         yield number, frame
