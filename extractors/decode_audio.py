@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.container import InputContainer
 from av.filter import Graph
 from av.packet import Packet
 from av.stream import Stream
@@ -30,9 +31,6 @@ from extractors.media_file import MediaFile
 
 _LONGEST_SAMPLES = round(LONGEST_DURATION_S * SAMPLE_RATE)
 _CHUNK_SAMPLES = 10 * SAMPLE_RATE
-# Matroska counts durations in whole milliseconds.
-_ROUNDING = Fraction(1, 1000)
-
 Samples = NDArray[np.int16]
 
 
@@ -84,8 +82,6 @@ class _Sound:
         self._faults = 0
         self._first_fault = ""
         self._cut_short: list[str] = []
-        self._is_trimmed = False
-        """The container says which samples are an encoder's own: of the first packet, and so of the last."""
         self._count = 0
 
     def __iter__(self) -> Iterator[Samples]:
@@ -138,8 +134,8 @@ class _Sound:
                 frame.time_base = stream.time_base
                 pieces = _pulled(graph, frame, zero)
                 if is_last:
-                    filling = _filling(frame) if self._is_trimmed else 0
-                    yield from _without_last(chain(pieces, _pulled(graph, None, zero)), filling)
+                    surplus = _surplus(frame, _stated_end(container, stream))
+                    yield from _without_last(chain(pieces, _pulled(graph, None, zero)), surplus)
                 else:
                     yield from pieces
             self._cut_short = list(cut_short(container, clock))
@@ -155,7 +151,6 @@ class _Sound:
                 packet = None
             if packet is not None and packet.stream_index != stream.index:
                 continue
-            self._is_trimmed |= packet is not None and packet.has_sidedata("skip_samples")
             if packet is not None and packet.is_corrupt:
                 self._fault("a packet is cut short")
             try:
@@ -189,12 +184,19 @@ def _with_last(frames: Iterator[AudioFrame]) -> Iterator[tuple[AudioFrame, bool]
         yield before, True
 
 
-def _filling(frame: AudioFrame) -> int:
-    """Samples at the end of a stream's last frame that lie past its own duration: an encoder has filled it up."""
-    if frame.time_base is None or not frame.duration:
+def _stated_end(container: InputContainer, stream: AudioStream) -> Fraction | None:
+    """Seconds at which an MP4's index ends its sound, within the last frame: an encoder has filled that up."""
+    if not container.format.name.startswith("mov,") or not stream.frames or not stream.duration or not stream.time_base:
+        return None
+    return ((stream.start_time or 0) + stream.duration) * stream.time_base
+
+
+def _surplus(frame: AudioFrame, stated_end: Fraction | None) -> int:
+    """16 kHz samples of the last frame that lie past the stated end."""
+    if stated_end is None or frame.pts is None or frame.time_base is None:
         return 0
-    surplus = Fraction(frame.samples, frame.sample_rate) - frame.duration * frame.time_base
-    return round(surplus * SAMPLE_RATE) if surplus > _ROUNDING else 0
+    end = frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate)
+    return round(max(end - stated_end, Fraction(0)) * SAMPLE_RATE)
 
 
 def _without_last(pieces: Iterable[tuple[int, Samples]], count: int) -> Iterator[tuple[int, Samples]]:
