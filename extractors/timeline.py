@@ -46,22 +46,22 @@ def row_count(duration_s: float, feature_fps: int) -> int:
 def source_frame_on_screen(
     pts: NDArray[np.int64], ends: NDArray[np.int64], time_base: Fraction, zero: Fraction, rows: int, feature_fps: int
 ) -> NDArray[np.int64]:
-    """Index of the source frame on screen at each row: the last one with a time below t + 0.001 s, shape (rows,).
+    """Index of the source frame on screen at each row: the last one with a time <= t + 0.001 s, shape (rows,).
 
     `pts` is ascending, in ticks of `time_base` seconds, shape (frames,); a frame leaves the screen at its tick of
     `ends`; `zero` is time zero in seconds on that clock. -1 where no frame has been shown yet, or one has left the
-    screen and none has followed. Computed in whole numbers: 30 frames of 30000/1001 a second end at 1.001 s, which is
-    not below it.
+    screen and none has followed. Computed in whole numbers: 30 frames of 30000/1001 a second end at 1.001 s exactly, so
+    that row 1 at 1 a second shows the one that follows.
     """
     check_feature_fps(feature_fps)
     # (k / fps + 1 / 1000 + zero) / time_base over one denominator.
     denominator = time_base.numerator * feature_fps * 1000 * zero.denominator
     step = time_base.denominator * 1000 * zero.denominator
     first = time_base.denominator * feature_fps * (zero.denominator + 1000 * zero.numerator)
-    # In whole ticks, "below" is "below the next whole tick". Python's integers do not overflow.
-    beyond = np.array([-(-(first + row * step) // denominator) for row in range(rows)], dtype=np.int64)
-    frames = np.searchsorted(pts, beyond, side="left").astype(np.int64) - 1
-    frames[(frames >= 0) & (ends[frames] < beyond)] = -1
+    # Python's integers do not overflow.
+    latest = np.array([(first + row * step) // denominator for row in range(rows)], dtype=np.int64)
+    frames = np.searchsorted(pts, latest, side="right").astype(np.int64) - 1
+    frames[(frames >= 0) & (ends[frames] <= latest)] = -1
     return frames
 
 

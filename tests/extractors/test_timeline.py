@@ -70,9 +70,9 @@ def test_source_frame_is_the_last_one_shown(
     ends = [data.draw(st.sampled_from([pts[i] + 1, pts[i + 1]])) for i in range(len(pts) - 1)] + [2**62]
     expected = []
     for row in range(40):
-        time = Fraction(row, fps) + Fraction(1, 1000)
-        shown = [index for index, stamp in enumerate(pts) if stamp * base - zero < time]
-        gone = shown and ends[shown[-1]] * base - zero < time and ends[shown[-1]] < -(-(time + zero) // base)
+        time = Fraction(row, fps) + Fraction(1, 1000) + zero
+        shown = [index for index, stamp in enumerate(pts) if stamp * base <= time]
+        gone = bool(shown) and ends[shown[-1]] * base <= time
         expected.append(shown[-1] if shown and not gone else -1)
     got = source_frame_on_screen(np.array(pts), np.array(ends), base, zero, 40, fps)
     assert got.tolist() == expected
@@ -85,11 +85,11 @@ def test_times_rounded_to_milliseconds_show_the_frame_meant() -> None:
     assert got.tolist() == list(range(300))
 
 
-def test_the_first_second_of_ntsc_shows_the_frame_before_it() -> None:
-    # Frame 30 of 30000/1001 a second is at 1.001 s to the digit: not below a second and a millisecond.
+def test_the_first_second_of_ntsc_shows_the_frame_a_millisecond_after_it() -> None:
+    # Frame 30 of 30000/1001 a second is at 1.001 s to the digit, which floats would round to either side.
     pts = np.arange(90) * 1001
     got = source_frame_on_screen(pts, np.append(pts[1:], 2**62), Fraction(1, 30_000), Fraction(0), 3, 1)
-    assert got.tolist() == [0, 29, 59]
+    assert got.tolist() == [0, 30, 59]
 
 
 @pytest.mark.parametrize(
