@@ -1,5 +1,6 @@
 # Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first. `make test-slow` runs the
 # tests that take longest; `make endurance` disturbs a run in every way and runs the study's controls, for more than an hour.
+# `make wheel-check` installs the wheel without the lock file on each supported Python of this machine, and uses it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 WEIGHTS ?= random:0
 VENV := .venv
@@ -7,8 +8,10 @@ MCN := $(VENV)/bin/mcn
 # Two processes with a thread each: more threads than cores cost more than they bring.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal --durations=10
 COVERAGE ?=
+# Why $(PYTHON) can't be used; empty where it can.
+REFUSAL = $(if $(PYTHON),$(shell $(PYTHON) .ci/supported_python.py 2>&1 || true),no Python on PATH; give one with PYTHON=PATH)
 
-.PHONY: demo test test-slow endurance lint lock clean
+.PHONY: demo test test-slow endurance lint wheel-check lock clean
 
 demo: $(VENV)/installed
 	$(MCN) run configs/sample.yaml --set extract.weights=$(WEIGHTS)
@@ -26,9 +29,13 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+wheel-check:
+	$(PYTHON) .ci/wheel_check.py
+
 # requirements.lock is complete: resolved anew, an extra would make pip look for a newer release, whose hash isn't there.
 # It leaves yt-dlp out: setup.py gives it a floor, and the newest is wanted.
 $(VENV)/installed: requirements.lock setup.py
+	$(eval REFUSED := $(REFUSAL))$(if $(REFUSED),$(error $(REFUSED)))
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet -e '.[dev]'

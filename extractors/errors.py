@@ -31,5 +31,12 @@ class DecoderError(RuntimeError):
     """
 
 
+class LibraryError(RuntimeError):
+    """A library that a step needs doesn't load on this machine, whatever the file.
+
+    It is charged to no video. The message is one line that says how to mend it.
+    """
+
+
 class WeightsError(ValueError):
     """A weights name or file can't be used; the message is one line that says why and how to mend it."""

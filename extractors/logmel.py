@@ -5,11 +5,13 @@ under a symmetric Hamming window, reflected at the edges, 40 Slaney mel bands fr
 loudest value of the whole recording, floor at -80.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchaudio.functional import melscale_fbanks
 
+from extractors.errors import LibraryError
 from extractors.feature_format import HOP, SAMPLE_RATE, SILENCE_DB, WINDOW
 from extractors.precision import one_thread
 from models.settings import MEL_BANDS
@@ -26,7 +28,7 @@ def log_mel(samples: NDArray[np.int16], block_frames: int = BLOCK_FRAMES) -> NDA
     `samples` may be a memory map: it is read twice, in blocks of `block_frames` frames, which change memory alone.
     Digital silence (every sample the same) is 0 dB everywhere, as published: nothing in it is below its loudest. A
     recording shorter than the window is reflected as often as it takes; one without samples gives (0, 40).
-    Raises ValueError unless `samples` is one row of int16.
+    Raises ValueError unless `samples` is one row of int16, LibraryError as `mel_filters` does.
     """
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise ValueError(f"log-mel takes one row of int16 samples, not {samples.dtype} of shape {samples.shape}")
@@ -36,19 +38,37 @@ def log_mel(samples: NDArray[np.int16], block_frames: int = BLOCK_FRAMES) -> NDA
     frames = 1 + len(samples) // HOP
     # fp64, so that the size of a block doesn't reach the digits that are kept.
     window = torch.hamming_window(WINDOW, periodic=False, dtype=torch.float64)
-    bands = melscale_fbanks(
-        WINDOW // 2 + 1, LOWEST_HZ, HIGHEST_HZ, MEL_BANDS, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
-    ).double()
+    filters = mel_filters()
     decibels = np.empty((frames, MEL_BANDS), dtype=np.float32)
     for first in range(0, frames, block_frames):
         last = min(first + block_frames, frames)
         signal = torch.from_numpy(_emphasised(samples, mean, first * HOP - WINDOW // 2, (last - 1) * HOP + WINDOW // 2))
         with one_thread():
             spectrum = torch.stft(signal, WINDOW, HOP, window=window, center=False, return_complex=True)
-            power = (spectrum.abs() ** 2).T @ bands
+            power = (spectrum.abs() ** 2).T @ filters
         decibels[first:last] = (10 * torch.log10(power.clamp(min=LEAST_POWER))).numpy()
     decibels -= decibels.max()
     return np.maximum(decibels, SILENCE_DB, out=decibels)
+
+
+@cache
+def mel_filters() -> torch.Tensor:
+    """The bank of Slaney's mel filters (WINDOW // 2 + 1, 40) in fp64; not to be written to.
+
+    Raises LibraryError when torchaudio, which computes them, doesn't load beside this torch.
+    """
+    # Imported here: what needs no log-mel works without it, too.
+    try:
+        from torchaudio.functional import melscale_fbanks
+    except Exception as error:  # OSError for a symbol, RuntimeError for another CUDA, ImportError where it is missing
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LibraryError(
+            f"torchaudio doesn't load beside torch {torch.__version__} ({reason}); install torch, torchvision and "
+            "torchaudio again, from one index and in the releases that this package requires"
+        ) from None
+    return melscale_fbanks(
+        WINDOW // 2 + 1, LOWEST_HZ, HIGHEST_HZ, MEL_BANDS, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+    ).double()
 
 
 def _mean(samples: NDArray[np.int16], block: int) -> float:

@@ -54,7 +54,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         parser.add_argument("--config", metavar="FILE.yaml", help="settings as YAML; flags override them")
         config.add_flags(parser, command.settings_class(), command.positional, FLAG_GROUPS)
         return parser
-    parser.add_argument("config", metavar="CONFIG.yaml", help="the experiment: see configs/")
+    parser.add_argument("config", metavar="CONFIG.yaml", help="the experiment: see mcn config list")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. train.epochs=5"
     )

@@ -196,6 +196,19 @@ COMMANDS = {
         "mcn inspect shared",
         positional=("path",),
     ),
+    "config list": Command(
+        "pipeline.experiment.list_configs",
+        "pipeline.experiment.settings.ConfigListSettings",
+        "the YAML files of experiments that come with this package",
+        "mcn config list",
+    ),
+    "config copy": Command(
+        "pipeline.experiment.copy_config",
+        "pipeline.experiment.settings.ConfigCopySettings",
+        "a copy of one of these files, to edit and run",
+        "mcn config copy study-howto100m",
+        positional=("name", "out"),
+    ),
     "run": Command(
         "pipeline.experiment.run",
         "pipeline.experiment.stages.RunSettings",

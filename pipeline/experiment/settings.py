@@ -170,6 +170,21 @@ class StudySettings:
 
 
 @dataclass(frozen=True)
+class ConfigListSettings:
+    """Settings of `mcn config list`: none."""
+
+
+@dataclass(frozen=True)
+class ConfigCopySettings:
+    """Settings of `mcn config copy`."""
+
+    name: str
+    """Name of a config, as mcn config list prints it."""
+    out: Path = Path(".")
+    """Folder, or name of a file that isn't there yet, to write it to."""
+
+
+@dataclass(frozen=True)
 class ReportSettings:
     """Settings of `mcn report`."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.commands import COMMANDS
 from pipeline.core.config import convert, from_mapping, load_yaml
 from pipeline.core.errors import InputError, suggest
+from pipeline.experiment.shipped_configs import shipped_configs
 from pipeline.training.settings import find_scheme
 
 SECTIONS = ("sample", "download", "extract", "freeze", "train", "evaluate", "localize", "probe")
@@ -37,7 +38,7 @@ class RunSettings:
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> "RunSettings":
         """Read the YAML file, apply `section.key=value` overrides, check all of it; InputError says what is wrong."""
-        content = load_yaml(path)
+        content = _read(path)
         for override in overrides:
             key, equals, value = override.partition("=")
             section, dot, name = key.partition(".")
@@ -147,6 +148,13 @@ class RunSettings:
         ids = {"ids": listed} if listed else {}
         given = {"split": extract["split"]} if extract.get("split") else {}
         return places | ids | split | given | self.stages.get("freeze", {})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's content; InputError says how to get a missing file that comes with the package."""
+    if path.stem in shipped_configs() and not path.exists():
+        raise InputError(f"{path}: no such file; mcn config copy {path.stem} writes it")
+    return load_yaml(path)
 
 
 def _refuse_folders_own(train: dict[str, Any], where: str) -> None:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from extractors.audio import AudioNetwork, feature_rows
 from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
-from extractors.errors import MediaError, WeightsError
+from extractors.errors import LibraryError, MediaError, WeightsError
 from extractors.frame_batcher import FrameBatcher
-from extractors.logmel import log_mel
+from extractors.logmel import log_mel, mel_filters
 from extractors.precision import resolve_device
 from extractors.text import words
 from extractors.video import FrameNetwork
@@ -71,13 +71,22 @@ def verified_weights(network: str, path: Path, digest: str) -> Weights:
     return weights
 
 
+def check_log_mel() -> None:
+    """InputError when the log-mel can't be computed on this machine."""
+    try:
+        mel_filters()
+    except LibraryError as error:
+        raise InputError(str(error)) from None
+
+
 class FeatureExtractor(Closeable):
     """Owns the networks and the decoder of one process. Use as a context manager.
 
-    Raises InputError when the Identity can't be met here (other weights, other precision).
+    Raises InputError when the Identity can't be met here (other weights, other precision), or a library doesn't load.
     """
 
     def __init__(self, settings: ExtractSettings, identity: dict[str, Any], weight_files: dict[str, Path]) -> None:
+        check_log_mel()
         # With a worker a core, one thread each is fastest.
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import Closeable
 from pipeline.core.records import VideoFeatures, Words
 from pipeline.dataset.shard_writer import to_float16
-from pipeline.extraction.features import verified_weights
+from pipeline.extraction.features import check_log_mel, verified_weights
 from pipeline.extraction.prepare import weight_specs
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.training.checkpoint import TrainedModel
@@ -44,11 +44,12 @@ class Sound:
 class MediaFeatures(Closeable):
     """Makes features as `mcn extract` did. Use as a context manager.
 
-    InputError where the networks' weights can't be had, or aren't those of the data set.
+    InputError where the networks' weights can't be had, or aren't those of the data set, or a library doesn't load.
     """
 
     def __init__(self, model: TrainedModel, settings: ExtractSettings) -> None:
         """`settings`: those that the data set was made with."""
+        check_log_mel()
         self._dataset, self._rules, self._settings = model.dataset, model.rules, settings
         self._scratch = tempfile.TemporaryDirectory(prefix="mcn-probe-")
         self._decoder = DecoderProcess(settings.decoding())

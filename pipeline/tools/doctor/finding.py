@@ -35,7 +35,7 @@ def examine(check: Check) -> Finding:
         lines = str(error).splitlines()
         text = f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
         if isinstance(error, ImportError):
-            return Finding("problem", text, "install this project's requirements again: pip install -e .")
+            return Finding("problem", text, "pip install --force-reinstall this package, or what is named")
         if isinstance(error, OSError):
             return Finding("problem", text, "see whether the disk and its rights allow that")
         return Finding("problem", text, "unexpected: the check itself failed; report it with this line")

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from extractors.errors import LibraryError
 from pipeline.core.provenance import library_versions
 from pipeline.tools.doctor.finding import Check, Finding
 
@@ -85,48 +87,56 @@ def check_packages() -> Finding:
     return Finding("ok", f"{', '.join(OURS)} are those in {ROOT}")
 
 
-def unmet_requirements() -> list[str]:
-    """What the installed package asks for and doesn't find, e.g. `torch==2.11.* (2.12.0 is here)`.
+def unmet_requirements() -> dict[str, str | None]:
+    """What the installed package asks for and doesn't find, e.g. `torch==2.11.0`, and the version that is here, if any.
 
     PackageNotFoundError when this project runs from its source without being installed.
     """
     from packaging.requirements import Requirement
 
-    unmet = []
+    unmet: dict[str, str | None] = {}
     for text in metadata.requires(DISTRIBUTION) or ():
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        named = f"{requirement.name}{requirement.specifier}"
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            unmet.append(f"{named} (missing)")
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            unmet.append(f"{named} ({version} is here)")
+            version = None
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+            unmet[f"{requirement.name}{extras}{requirement.specifier}"] = version
     return unmet
 
 
 def check_libraries() -> Finding:
-    """Versions of the libraries that touch the numbers, and whether they are those asked for."""
+    """Versions of the libraries that touch the numbers, whether they are those asked for, and whether they load."""
+    versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
+    try:
+        unmet = unmet_requirements()
+    except metadata.PackageNotFoundError:
+        unmet = {}
+        versions += " (run from the source: no list of required versions to compare with)"
+    if unmet:
+        here = [f"{name} ({f'{version} is here' if version else 'missing'})" for name, version in unmet.items()]
+        return Finding("problem", f"required: {', '.join(here)}", f"pip install {shlex.join(unmet)}")
+    try:
+        _use_compiled_libraries()
+    except LibraryError as error:
+        return Finding("problem", str(error), "pip install --force-reinstall does that")
+    return Finding("ok", versions)
+
+
+def _use_compiled_libraries() -> None:
+    """Raise what torchvision and torchaudio raise beside a torch that they weren't compiled against."""
     import numpy as np
     import torch
     import torchvision
 
     from extractors.logmel import log_mel
 
-    # torchvision and torchaudio are compiled against one torch, and may be installed beside another.
     torchvision.ops.nms(torch.zeros(0, 4), torch.zeros(0), 0.5)
     log_mel(np.zeros(1, np.int16))
-    versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
-    try:
-        unmet = unmet_requirements()
-    except metadata.PackageNotFoundError:
-        return Finding("ok", f"{versions} (run from the source: no list of required versions to compare with)")
-    if unmet:
-        return Finding("problem", f"required: {', '.join(unmet)}", "pip install -e . installs what is required")
-    return Finding("ok", versions)
 
 
 def check_ffmpeg() -> Finding:

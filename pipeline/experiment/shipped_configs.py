@@ -1,0 +1,12 @@
+"""The experiments' YAML files that come with the package: the repository's `configs/`, and package data of a wheel."""
+
+from pathlib import Path
+
+import pipeline
+
+CONFIGS = Path(pipeline.__file__).parent / "configs"
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name, without its suffix -> file."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
