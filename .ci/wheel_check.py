@@ -140,6 +140,7 @@ def main() -> int:
     results = {name: "not tried: it isn't on this machine" for name in found}
     if interpreters:
         with tempfile.TemporaryDirectory(prefix="mcn-wheel-") as folder:
+            print(f"wheel: {interpreters[0]}", flush=True)
             wheel = build_wheel(interpreters[0], Path(folder))
             for name, interpreter in found.items():
                 if interpreter is not None:

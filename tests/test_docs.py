@@ -45,6 +45,9 @@ SLURM_FLAGS = {f"--{name}" for name in "array nodes ntasks cpus-per-task gres ti
 """Of sbatch, in a script that is shown."""
 
 
+PIP_FLAGS = {"--index-url", "--no-deps"}
+
+
 @cache
 def known_flags() -> frozenset[str]:
     """Flags of all stages, and Beam's."""
@@ -59,7 +62,8 @@ def known_flags() -> frozenset[str]:
         options_class._add_argparse_args(beam_parser)
         parsers.append(beam_parser)
     flags = {flag for one in parsers for action in one._actions for flag in action.option_strings}
-    return frozenset(flags | SLURM_FLAGS | {"--config", "--set", "--plan", "--only", "--debug", "--help", "--version"})
+    flags |= SLURM_FLAGS | PIP_FLAGS
+    return frozenset(flags | {"--config", "--set", "--plan", "--only", "--debug", "--help", "--version"})
 
 
 def test_documents_hold_commands() -> None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from beam_jobs.extract import ExtractSettings, run
+from extractors.errors import LibraryError
 from pipeline.core.errors import InputError
 from pipeline.core.lease import LeaseWatch
 from pipeline.core.ledger import latest_states
@@ -152,6 +153,22 @@ def test_an_error_of_a_worker_is_one_line(
     assert ended.returncode == 2
     (line,) = said(ended)
     assert line.startswith("mcn: ") and "parts" in line and "can't be written" in line
+
+
+def test_a_torchaudio_that_does_not_load_is_charged_to_no_video(
+    settings: Callable[..., ExtractSettings], tmp_path: Path
+) -> None:
+    def broken() -> None:
+        raise LibraryError("torchaudio doesn't load beside torch 2.11.0 (undefined symbol)")
+
+    shutil.copytree(settings().media, tmp_path / "media")
+    before = sorted(path.name for path in (tmp_path / "media").iterdir())
+    asked = settings(media=tmp_path / "media", delete_media=True)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="torchaudio doesn't load"):
+        patch.setattr("pipeline.extraction.features.mel_filters", broken)
+        run(asked)
+    assert sorted(path.name for path in (tmp_path / "media").iterdir()) == before
+    assert not list((asked.out / "shards").glob("*")) and not latest_states(asked.out / "ledger", "extract")
 
 
 @pytest.mark.parametrize("workers", ONE_OR_TWO)

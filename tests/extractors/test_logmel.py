@@ -1,11 +1,16 @@
 """The log-mel against librosa, which the published front end was written with."""
 
+import builtins
+import sys
+from collections.abc import Iterator
+
 import librosa
 import numpy as np
 import pytest
 import scipy.signal
 
-from extractors.logmel import log_mel
+from extractors.errors import LibraryError
+from extractors.logmel import log_mel, mel_filters
 
 FLOAT16_ERROR_DB = 0.032
 
@@ -96,3 +101,42 @@ def test_no_samples_no_frames():
 def test_other_samples_are_refused(samples):
     with pytest.raises(ValueError, match="one row of int16"):
         log_mel(samples)
+
+
+@pytest.fixture
+def filters_unknown() -> Iterator[None]:
+    """The filter bank as in a new process, and for the tests that follow."""
+    mel_filters.cache_clear()
+    yield
+    mel_filters.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError("/site-packages/torchaudio/lib/libtorchaudio.so: undefined symbol: torch_list_push_back\nand more"),
+        RuntimeError("Detected that PyTorch and TorchAudio were compiled with different CUDA versions."),
+        ModuleNotFoundError("No module named 'torchaudio'"),
+        AttributeError(),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_torchaudio_that_does_not_load_is_one_line_of_the_log_mel_alone(
+    fault: Exception, filters_unknown: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
+        monkeypatch.delitem(sys.modules, name)
+    load = builtins.__import__
+
+    def broken(name: str, *rest: object, **named: object) -> object:
+        if name.split(".")[0] == "torchaudio":
+            raise fault
+        return load(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(LibraryError) as told:
+        log_mel(recording(1000))
+    line = str(told.value)
+    assert line.startswith("torchaudio doesn't load beside torch ") and "\n" not in line
+    assert (str(fault).split("\n")[0] or "AttributeError") in line
+    assert "install torch, torchvision and torchaudio again" in line

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from extractors.errors import LibraryError
 from pipeline.cli import main, parse
 from pipeline.core.errors import InputError
 from pipeline.tools.doctor import folder as shared_folder_check
@@ -329,6 +330,7 @@ def test_libraries_of_other_versions_are_found(monkeypatch: pytest.MonkeyPatch) 
     assert finding.state == "problem"
     assert "torch==1.0.*" in finding.text and "nowhere-to-be-found>=2 (missing)" in finding.text
     assert "numpy" not in finding.text and "pytest" not in finding.text
+    assert finding.mend == "pip install 'torch==1.0.*' 'nowhere-to-be-found>=2'"
 
     def not_installed(name: str) -> list[str]:
         raise metadata.PackageNotFoundError(name)
@@ -336,6 +338,26 @@ def test_libraries_of_other_versions_are_found(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(metadata, "requires", not_installed)
     finding = software_check.check_libraries()
     assert finding.state == "ok" and "run from the source" in finding.text
+
+
+def test_pytorch_for_processors_alone_is_what_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda name: ["torch==2.11.0", "yt-dlp[default,deno]>=2026.8"])
+    here = {"torch": "2.11.0+cpu", "yt-dlp": "2026.10.26"}
+    monkeypatch.setattr(metadata, "version", here.__getitem__)
+    assert software_check.unmet_requirements() == {}
+    here |= {"torch": "2.11.1+cpu", "yt-dlp": "2025.1.1"}
+    unmet = software_check.unmet_requirements()
+    assert unmet == {"torch==2.11.0": "2.11.1+cpu", "yt-dlp[default,deno]>=2026.8": "2025.1.1"}
+
+
+def test_a_torchaudio_that_does_not_load_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(samples: object) -> None:
+        raise LibraryError("torchaudio doesn't load beside torch 2.11.0 (undefined symbol)")
+
+    monkeypatch.setattr(software_check, "unmet_requirements", dict)
+    monkeypatch.setattr("extractors.logmel.log_mel", broken)
+    finding = software_check.check_libraries()
+    assert finding.state == "problem" and "undefined symbol" in finding.text and "pip install" in finding.mend
 
 
 def test_a_library_that_cannot_be_imported_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
