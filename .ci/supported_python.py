@@ -11,6 +11,7 @@ def bounds():  # type: ignore[no-untyped-def]
     """The least minor version of Python 3 that setup.py allows, and the first that is too new."""
     with open(SETUP) as file:
         stated = re.search(r'python_requires=">=3\.(\d+),<3\.(\d+)"', file.read())
+    assert stated, "setup.py: expected python_requires of the form >=3.N,<3.M"
     return int(stated.group(1)), int(stated.group(2))
 
 

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pipeline
-
-CONFIGS = Path(pipeline.__file__).parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def shipped_configs() -> dict[str, Path]:
