@@ -19,7 +19,7 @@ from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.lease import locked
 from pipeline.core.ledger import latest_states
-from pipeline.core.records import EXTRACTED, STAGE, Outcome
+from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE, Outcome
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.core.video_ids import find_part, is_video_id, read_video_ids
 from pipeline.dataset.folder import forgotten, is_forgotten
@@ -38,6 +38,7 @@ from pipeline.download.downloader import (
 from pipeline.download.failures import FAILURE_CLASSES
 from pipeline.download.media import find_media
 from pipeline.download.settings import DownloadSettings, FetchSettings
+from pipeline.download.undecodable import remark_aside
 
 __all__ = ["DownloadSettings", "DownloadVideos", "run"]
 
@@ -127,6 +128,7 @@ def _download(settings: DownloadSettings, report: RunSummary, video_ids: list[st
                 _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job, counted)
             reason = stopped(job)
     _count(report, settings, video_ids, present)
+    report.notes += remark_aside(settings.out)
     report.stopped = reason == SIGNAL
     if reason and not report.stopped:
         report.notes.append(f"stopped: {reason}: {FAILURE_CLASSES[reason].advice}")
@@ -164,8 +166,8 @@ def _count(report: RunSummary, settings: DownloadSettings, video_ids: list[str],
     states = latest_states(settings.out / "ledger", STAGE)
     for video_id in video_ids:
         state = states.get(video_id)
-        extracted = state is not None and (state.latest.outcome, state.latest.reason) == ("done", EXTRACTED)
-        if video_id in before or (extracted and video_id not in present):
+        processed = state is not None and state.latest.reason in (EXTRACTED, NO_FEATURES)
+        if video_id in before or (processed and video_id not in present):
             report.skipped += 1
         elif video_id in present:
             report.done += 1

@@ -17,6 +17,7 @@ from beam_jobs.worker_errors import ReportingDoFn, running
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.extraction.driver import ExtractionRounds
+from pipeline.extraction.dry_run import list_removals
 from pipeline.extraction.settings import ExtractSettings
 
 if TYPE_CHECKING:
@@ -70,13 +71,19 @@ class ExtractShards(beam.PTransform[Any, Any]):
 
 
 def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
-    """Extract everything in the plans that isn't in a closed shard yet. Videos that fail are counted, not fatal."""
+    """Extract everything in the plans that isn't in a closed shard yet. Videos that fail are counted, not fatal.
+
+    Complete when no plan is left open and what was tried gave features of one video at least. With `dry_run` only the
+    media that would go are listed.
+    """
     settings = replace(
         settings,
         out=settings.out.resolve(),
         media=settings.media.resolve(),
         captions=settings.captions.resolve() if settings.captions else None,
     )
+    if settings.dry_run:
+        return list_removals(settings)
     options = beam_options(beam_arguments, local_workers=settings.workers or usable_cores())
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     rounds = ExtractionRounds(settings, uuid.uuid4().hex)

@@ -1,4 +1,4 @@
-"""A worker's InputError, brought to the process that drives the job: one line, with nothing of Beam's around it."""
+"""A worker's error, brought to the process that drives the job: one line, with nothing of Beam's around it."""
 
 import json
 import logging
@@ -14,13 +14,16 @@ from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.options import runner_name
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, ToolError, tool_errors
 
-_NAMESPACE = "InputError"
+_REPORTED: dict[str, type[Exception]] = {kind.__name__: kind for kind in (InputError, ToolError)}
+"""By the namespace of their counters. InputErrors come first: they say what to mend."""
+
+logger = logging.getLogger(__name__)
 
 
 class ReportingDoFn(beam.DoFn):
-    """A DoFn by `open` and `work`. After an InputError it takes up no further element.
+    """A DoFn by `open` and `work`. After an error, InputError or ToolError, it takes up no further element.
 
     With `counted` errors are counters, named by their messages, for `running`: raised, an error is logged by
     workers, runner and driver, each with a traceback. Without, for runners that don't bring metrics back, it is raised.
@@ -28,7 +31,7 @@ class ReportingDoFn(beam.DoFn):
 
     def __init__(self, counted: bool) -> None:
         self._counted = counted
-        self._error: InputError | None = None
+        self._error: InputError | ToolError | None = None
         self._opened: Any = None
 
     def open(self) -> Any:
@@ -44,8 +47,9 @@ class ReportingDoFn(beam.DoFn):
 
     def setup(self) -> None:
         try:
-            self._opened = self.open()
-        except InputError as error:
+            with tool_errors("a worker can't start"):
+                self._opened = self.open()
+        except (InputError, ToolError) as error:
             # Counted with the first element: there are no counters yet.
             self._error = error
             if not self._counted:
@@ -55,13 +59,15 @@ class ReportingDoFn(beam.DoFn):
         try:
             if self._error is not None:
                 raise self._error
-            yield from self.work(self._opened, element)
-        except InputError as error:
+            with tool_errors("a worker"):
+                yield from self.work(self._opened, element)
+        except (InputError, ToolError) as error:
+            logger.debug("%s", error, exc_info=True)
             self._error = error
             self.failed()
             if not self._counted:
                 raise
-            Metrics.counter(_NAMESPACE, str(error)).inc()
+            Metrics.counter(type(error).__name__, str(error)).inc()
 
     def teardown(self) -> None:
         if self._opened is not None:
@@ -72,25 +78,25 @@ class ReportingDoFn(beam.DoFn):
 def running(options: PipelineOptions) -> Iterator[tuple[beam.Pipeline, bool]]:
     """A pipeline that runs when the block ends, and what its `ReportingDoFn`s are given as `counted`.
 
-    Raises a worker's InputError as what it was; of several the first by their texts.
+    Raises a worker's InputError or ToolError as what it was; of several the first by their texts.
     """
     counted = runner_name(options) == "local"
     try:
         with _quiet_local_workers(), beam.Pipeline(options=options) as pipeline:
             yield pipeline, counted
-    except InputError:
+    except (InputError, ToolError):
         raise
     except Exception as error:
         # Runners wrap it, traceback and all, in errors of their own.
-        wrapped = re.search(r"InputError: (.+?)(?: \[while running .*)?$", str(error), re.MULTILINE)
+        wrapped = re.search(r"(InputError|ToolError): (.+?)(?: \[while running .*)?$", str(error), re.MULTILINE)
         if wrapped is None:
             raise
-        raise InputError(wrapped[1]) from error
-    if counted:
-        counters = pipeline.result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]
+        raise _REPORTED[wrapped[1]](wrapped[2]) from error
+    for name, kind in _REPORTED.items() if counted else ():
+        counters = pipeline.result.metrics().query(MetricsFilter().with_namespace(name))["counters"]
         messages = sorted(counter.key.metric.name for counter in counters if counter.committed)
         if messages:
-            raise InputError(messages[0])
+            raise kind(messages[0])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The `mcn` command: parsing gives settings, running takes them; one line per error; the exit status tells the truth.
 
-Status 0: the work asked for is done. 1: it isn't (the summary says why). 2: something given can't be used. 75: a
-signal asked to stop, all work so far is saved; rerun the same command to resume.
+Status 0: the work asked for is done. 1: it isn't (the summary says why, or one line what fails on this machine). 2:
+something given can't be used. 75: a signal asked to stop, all work so far is saved; rerun the same command to resume.
 """
 
 import argparse
@@ -19,9 +19,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
+from extractors.errors import DecoderError
 from pipeline.commands import COMMANDS, FLAG_GROUPS, OUTPUTS
 from pipeline.core import config
-from pipeline.core.errors import InputError, suggest
+from pipeline.core.errors import InputError, ToolError, suggest
 from pipeline.core.signals import STOPPED, stop_on_signals
 
 
@@ -168,6 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"mcn: {error}" if not str(error).startswith("mcn") else error, file=sys.stderr)
         return 2
+    except (ToolError, DecoderError, ImportError) as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"mcn: {error} (--debug shows where)", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

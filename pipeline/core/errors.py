@@ -1,8 +1,8 @@
 """Errors meant for the person at the keyboard."""
 
 import difflib
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -11,6 +11,24 @@ class InputError(Exception):
 
     The command line prints the message alone and exits with status 2.
     """
+
+
+class ToolError(Exception):
+    """What the program works with fails on this machine: a library, a device, a disk. One line, charged to no input.
+
+    The command line prints the message alone and exits with status 1.
+    """
+
+
+@contextmanager
+def tool_errors(what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Raise an error of the block as a ToolError that begins with `what`; InputError, ToolError and `but` stay."""
+    try:
+        yield
+    except (InputError, ToolError, *but):
+        raise
+    except Exception as error:
+        raise ToolError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:400]}".rstrip(": ")) from error
 
 
 def suggest(unknown: str, known: Iterable[str]) -> str:

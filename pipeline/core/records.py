@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 STAGE = "download"
 
 EXTRACTED = "extracted"
-"""Reason of a download that is done and whose file is deleted: not fetched again unless asked for by this word."""
+"""Reason of a download that is done and whose file may be deleted, its features being in a shard: not fetched again
+unless asked for by this word."""
+
+NO_FEATURES = "no-features"
+"""Reason of a download that is done and whose file, which gave no features, may be moved aside: the same holds."""
 
 
 class Caption(NamedTuple):

@@ -91,6 +91,13 @@ def read_plans(folder: Path) -> Iterator[ShardPlan]:
     return (read_plan(folder, name) for name in plan_names(folder))
 
 
+def open_ids(dataset: Path) -> set[str]:
+    """Ids in the plans whose shards aren't closed."""
+    closed = set(closed_names(dataset))
+    names = (name for name in plan_names(dataset / "plans") if name not in closed)
+    return {video_id for name in names for video_id in read_plan(dataset / "plans", name).video_ids}
+
+
 SCHEMA = 1
 
 
@@ -136,7 +143,14 @@ def receipt_names(dataset: Path) -> list[str]:
 
 
 def make_receipt(dataset: Path, name: str, reasons: Mapping[str, str]) -> Receipt:
-    """Write and return the receipt of a closed shard; `reasons`: id -> why it failed, for planned videos not in it."""
+    """Write and return the receipt of a closed shard; see `derive_receipt`."""
+    receipt = derive_receipt(dataset, name, reasons)
+    _write(dataset, receipt)
+    return receipt
+
+
+def derive_receipt(dataset: Path, name: str, reasons: Mapping[str, str]) -> Receipt:
+    """The receipt that a closed shard should have; `reasons`: id -> why it failed, for planned videos not in it."""
     path = shard_path(dataset, name)
     plan = read_plan(dataset / "plans", name)
     with FeatureFile(path) as file:
@@ -144,7 +158,7 @@ def make_receipt(dataset: Path, name: str, reasons: Mapping[str, str]) -> Receip
             raise InputError(f"{path}: not the shard of plan {name}; see `mcn verify {dataset} --repair`")
         video_ids = tuple(file.video_ids)
         held = set(video_ids)
-        receipt = Receipt(
+        return Receipt(
             name,
             plan.digest,
             video_ids,
@@ -154,8 +168,6 @@ def make_receipt(dataset: Path, name: str, reasons: Mapping[str, str]) -> Receip
             round(sum(file.durations()), 3),
             file.provenance,
         )
-    _write(dataset, receipt)
-    return receipt
 
 
 def write_receipt(dataset: Path, name: str, plan: str, left_out: dict[str, str]) -> None:

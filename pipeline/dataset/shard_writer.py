@@ -30,11 +30,15 @@ class Origin:
     """Digest of the plan; empty in a part."""
 
 
+class BadValuesError(ValueError):
+    """Values that half precision can't hold: NaN, infinite or beyond 65,504 in magnitude."""
+
+
 def to_float16(values: NDArray[np.float32], what: str) -> NDArray[np.float16]:
-    """Halve the precision; ValueError if a value is NaN, infinite or beyond 65,504 in magnitude."""
+    """Halve the precision; BadValuesError if a value is NaN, infinite or beyond 65,504 in magnitude."""
     largest = np.finfo(np.float16).max
     if not (np.abs(values) <= largest).all():
-        raise ValueError(f"{what}: a value is NaN or beyond {largest:,.0f}, which half precision can't hold")
+        raise BadValuesError(f"{what}: a value is NaN or beyond {largest:,.0f}, which half precision can't hold")
     return values.astype(np.float16)
 
 

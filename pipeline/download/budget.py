@@ -4,6 +4,9 @@
 --follow --delete-media` is at work to free room; that one plans what is there, full shard or not, as soon as the
 download waits or has ended, and says so when nothing of what fills the budget is its to delete. Both are told of each
 other by leases in the media folder.
+
+Files without features are nobody's to delete: moved aside (`pipeline.download.undecodable`), they take room beyond the
+budget, a tenth of it at most; what they weigh above that counts.
 """
 
 import sys
@@ -15,6 +18,7 @@ from pathlib import Path
 
 from pipeline.core.files import weight_of
 from pipeline.core.lease import LeaseWatch, locked
+from pipeline.download import undecodable
 
 SCRATCH = ".part"
 """Folder in the media folder of what isn't media: unfinished files, locks, marks."""
@@ -22,6 +26,8 @@ SCRATCH = ".part"
 FULL = "full"
 """Mark in that folder while a download waits for room; holds its budget in bytes."""
 
+_ASIDE_SHARE = 0.1
+"""Share of the budget that files moved aside may take beyond it."""
 _MEASURE_EVERY_S = 10.0
 _REPORT_EVERY_S = 300.0
 
@@ -29,6 +35,11 @@ _REPORT_EVERY_S = 300.0
 def download_lock(media: Path, part: str) -> Path:
     """The lock of the download of one part: `1/1` for the whole."""
     return media / SCRATCH / f"download-{part.replace('/', '-of-')}.json"
+
+
+def counted_weight(media: Path, budget: float) -> float:
+    """Bytes in the folder that count towards a budget of that many bytes."""
+    return weight_of(media) - min(undecodable.weight_aside(media)[1], _ASIDE_SHARE * budget)
 
 
 @contextmanager
@@ -44,13 +55,17 @@ class DownloadWatch:
     def __init__(self, media: Path) -> None:
         self._media, self._folder = media, media / SCRATCH
         self._watch = LeaseWatch()
-        self._last_weight = -1
+        self._last_weight = -1.0
 
     def goes_on(self) -> bool:
         """Whether a live download has room for more videos."""
-        if (self._folder / FULL).exists():
+        if self.asks_for_room():
             return False
         return any(not self._watch.is_dead(path) for path in self._folder.glob("download-*.json"))
+
+    def asks_for_room(self) -> bool:
+        """Whether a download waits for room."""
+        return (self._folder / FULL).exists()
 
     def is_stuck(self) -> bool:
         """Whether a download waits for room, and the media weigh what they did at the last call, its budget or more.
@@ -60,9 +75,9 @@ class DownloadWatch:
         try:
             budget = float((self._folder / FULL).read_text(encoding="ascii"))
         except (OSError, ValueError):
-            self._last_weight = -1
+            self._last_weight = -1.0
             return False
-        before, self._last_weight = self._last_weight, weight_of(self._media)
+        before, self._last_weight = self._last_weight, counted_weight(self._media, budget)
         return before == self._last_weight >= budget
 
 
@@ -82,7 +97,7 @@ class MediaBudget:
         now = time.monotonic()
         if self._full or now - self._measured >= _MEASURE_EVERY_S:
             self._measured = now
-            self._full = weight_of(self._media) >= self._budget
+            self._full = counted_weight(self._media, self._budget) >= self._budget
         return not self._full
 
     def wait_for_room(self, wait: Callable[[float], bool]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.core import signals
 from pipeline.core.files import Closeable, fsync_folder
 from pipeline.core.ledger import LedgerWriter, VideoState
-from pipeline.core.records import EXTRACTED, STAGE, Outcome
+from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE, Outcome
 from pipeline.core.video_ids import is_video_id
 from pipeline.download.budget import SCRATCH, MediaBudget
 from pipeline.download.failures import FAILURE_CLASSES, UNKNOWN, FailureClass
@@ -143,12 +143,12 @@ def place(fetched: Fetched, media: Path, video_id: str) -> None:
 
 
 def settled(state: VideoState | None, attempts: int, recheck_h: float, ask_again: tuple[str, ...]) -> bool:
-    """Whether a video that is not there is left alone: its media were deleted once its features were stored, it is gone
-    for good, was tried often enough, or it is too early to ask again."""
+    """Whether a video that is not there is left alone: its media were deleted once its features were stored or moved
+    aside for having none, it is gone for good, was tried often enough, or it is too early to ask again."""
     if state is None or state.latest.reason in ask_again:
         return False
     if state.latest.outcome != "failed":
-        return state.latest.reason == EXTRACTED
+        return state.latest.reason in (EXTRACTED, NO_FEATURES)
     action = FAILURE_CLASSES.get(state.latest.reason, UNKNOWN).action
     if action == "later":
         return time.time() - state.latest.time < recheck_h * 3600

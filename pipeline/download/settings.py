@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.core.errors import suggest
-from pipeline.core.records import EXTRACTED
+from pipeline.core.records import EXTRACTED, NO_FEATURES
 from pipeline.download.failures import FAILURE_CLASSES
 
 Site = Literal["youtube", "sample"]
@@ -71,12 +71,12 @@ class DownloadSettings(FetchSettings):
     """Hours before a video that is not out yet is asked for again."""
     ask_again: tuple[str, ...] = ()
     """Failures of earlier runs to try anew, such as age,geo after adding --cookies or --proxy; `extracted`: videos
-    whose media were deleted once their features were stored."""
+    whose media were deleted once their features were stored; `no-features`: those whose media gave none."""
     part: str = ""
     """I/N: take only part I of N of the videos, by a hash of the id; default: SLURM's array task."""
     media_budget: float = 0.0
-    """GiB that the media may take, some videos in flight more; 0: no bound. Waits for room while an `mcn extract
-    --follow --delete-media` makes it."""
+    """GiB that the media may take, some videos in flight and a tenth for `.undecodable` more; 0: no bound. Waits for
+    room while an `mcn extract --follow --delete-media` makes it."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.attempts < 1 or self.retries < 0:
@@ -93,6 +93,7 @@ class DownloadSettings(FetchSettings):
             raise ValueError("sample and site_url go with site sample")
         if self.media_budget < 0:
             raise ValueError("media_budget can't be negative")
+        known = (*FAILURE_CLASSES, EXTRACTED, NO_FEATURES)
         for name in self.ask_again:
-            if name not in (*FAILURE_CLASSES, EXTRACTED):
-                raise ValueError(f"ask_again: no failure {name!r}; {suggest(name, [*FAILURE_CLASSES, EXTRACTED])}")
+            if name not in known:
+                raise ValueError(f"ask_again: no failure {name!r}; {suggest(name, known)}")

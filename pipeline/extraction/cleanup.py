@@ -1,71 +1,139 @@
-"""Media whose features lie in a verified shard: deleted on request, and recorded in the downloads' ledger."""
+"""Media that take room for nothing: deleted once their features lie in a verified shard, moved aside if they gave none.
+
+Only on request, and recorded in the downloads' ledger. What is to go is listed first, which is all that a dry run does.
+"""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import LedgerWriter, latest_states
-from pipeline.core.records import EXTRACTED, STAGE, Outcome
+from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE, Outcome
 from pipeline.dataset.shard_check import ShardChecker
 from pipeline.dataset.shard_plans import Receipt, shard_path
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.download.media import MediaFinder, find_media
+from pipeline.download.undecodable import move_aside
 
 FAULT_OF_THE_FILE = {"no-video-stream", "zero-length", "undecodable", "bad-values"}
-"""Failures that another attempt would repeat; media that failed otherwise (time, memory, a crash) are kept."""
+"""Failures that another attempt would repeat; media that failed otherwise (time, memory, a crash) stay in place."""
+
+Find = Callable[[str], Path | None]
 
 
-def delete_processed(media: Path, dataset: Path, receipt: Receipt) -> None:
-    """Delete the media of a closed shard's videos, and of those it left out for a fault of the file.
+@dataclass(frozen=True)
+class Removal:
+    """A media file that is to be deleted, or moved aside."""
 
-    The shard is read whole before: InputError, and no file deleted, when it isn't sound or isn't what its receipt says.
+    video_id: str
+    path: Path
+    bytes: int
+    because: str
+    """True before the file is gone, and after."""
+
+
+def deletable(dataset: Path, receipt: Receipt, find: Find, checker: ShardChecker) -> list[Removal]:
+    """The media of the videos whose features lie in a closed shard.
+
+    The shard is read whole before, where there are any: InputError when it isn't sound or isn't what its receipt says.
     """
-    with ShardChecker() as checker:
-        _delete(media, dataset, receipt, MediaFinder(media).find, checker)
+    removals = list(_removals(dict.fromkeys(receipt.video_ids, f"its features are in shard {receipt.name}"), find))
+    if removals:
+        _refuse_unsound(dataset, receipt, checker)
+    return removals
 
 
-def _delete(
-    media: Path, dataset: Path, receipt: Receipt, find: Callable[[str], Path | None], checker: ShardChecker
-) -> None:
-    spoilt = [video_id for video_id, reason in receipt.left_out.items() if reason in FAULT_OF_THE_FILE]
-    paths = {video_id: path for video_id in (*receipt.video_ids, *spoilt) if (path := find(video_id))}
-    if not paths:
-        return
-    _refuse_unsound(dataset, receipt, checker)
-    states = latest_states(media / "ledger", STAGE, wanted=list(paths))
-    with LedgerWriter(media / "ledger", STAGE) as ledger:
-        for video_id, path in paths.items():
-            attempt = states[video_id].latest.attempt + 1 if video_id in states else 1
-            seconds = states[video_id].latest.detail.get("duration", 0.0) if video_id in states else 0.0
-            detail = {"bytes": path.stat().st_size, "duration": seconds}
-            message = f"its features are in shard {receipt.name}"
-            # The line comes first: a video whose file is gone must not be taken for one that was never fetched.
-            ledger.append(Outcome(video_id, STAGE, "done", EXTRACTED, message, attempt, time.time(), detail))
-            path.unlink(missing_ok=True)
+def _removals(because: Mapping[str, str], find: Find) -> Iterator[Removal]:
+    """Of the videos that have a file; `because`: id -> why it is no longer needed."""
+    for video_id, reason in because.items():
+        with suppress(FileNotFoundError):  # another process may be at work on the same files
+            if path := find(video_id):
+                yield Removal(video_id, path, path.stat().st_size, reason)
 
 
 def _refuse_unsound(dataset: Path, receipt: Receipt, checker: ShardChecker) -> None:
-    """A receipt says what a shard held when it was closed; whether it still does, the shard alone can tell."""
+    """A receipt says what a shard held when it was closed; what it holds now, the shard alone can tell."""
     path = shard_path(dataset, receipt.name)
     problems = checker.check(path)
     if not problems:
         with FeatureFile(path) as file:
-            if (file.plan, file.content_digest()) != (receipt.plan, receipt.content):
+            held = (file.plan, file.content_digest(), tuple(file.video_ids))
+            if held != (receipt.plan, receipt.content, receipt.video_ids):
                 problems = [f"{path}: not what its receipt says"]
     if problems:
         raise InputError(f"{problems[0]}: its media are kept; see `mcn verify {dataset} --repair`")
 
 
+def movable(receipts: Iterable[Receipt], planned: Collection[str], find: Find) -> list[Removal]:
+    """The media of videos that closed shards left out for a fault of the file.
+
+    `receipts`: of all closed shards in order; `planned`: ids in open plans, which may try a video anew.
+    """
+    left_out: dict[str, str] = {}
+    for receipt in receipts:
+        faults = {i: reason for i, reason in receipt.left_out.items() if reason in FAULT_OF_THE_FILE}
+        left_out |= {i: f"it gave no features: {reason}, shard {receipt.name}" for i, reason in faults.items()}
+        for video_id in receipt.video_ids:
+            left_out.pop(video_id, None)
+    return list(_removals({i: reason for i, reason in left_out.items() if i not in planned}, find))
+
+
+def _told(media: Path, removals: list[Removal], reason: str) -> Iterator[Removal]:
+    """Each of them once its line is in the downloads' ledger.
+
+    A video whose file is gone must not be taken for one that was never fetched.
+    """
+    states = latest_states(media / "ledger", STAGE, wanted={removal.video_id for removal in removals})
+    with LedgerWriter(media / "ledger", STAGE) as ledger:
+        for removal in removals:
+            state = states.get(removal.video_id)
+            detail = {"bytes": removal.bytes, "duration": state.latest.detail.get("duration", 0.0) if state else 0.0}
+            attempt = state.latest.attempt + 1 if state else 1
+            message = removal.because
+            ledger.append(Outcome(removal.video_id, STAGE, "done", reason, message, attempt, time.time(), detail))
+            yield removal
+
+
+def _delete(media: Path, removals: list[Removal]) -> None:
+    for removal in _told(media, removals, EXTRACTED) if removals else ():
+        removal.path.unlink(missing_ok=True)
+
+
+def delete_processed(media: Path, dataset: Path, receipt: Receipt) -> None:
+    """Delete the media of the videos whose features lie in a closed shard; see `deletable`."""
+    with ShardChecker() as checker:
+        _delete(media, deletable(dataset, receipt, MediaFinder(media).find, checker))
+
+
 def delete_leftovers(media: Path, dataset: Path, receipts: Iterable[Receipt]) -> dict[str, str]:
     """Delete what a kill between closing a shard and deleting its media has left; returns shard -> why its are kept."""
+    kept: dict[str, str] = {}
+    for removals in leftovers(media, dataset, receipts, kept):
+        _delete(media, removals)
+    return kept
+
+
+def leftovers(
+    media: Path, dataset: Path, receipts: Iterable[Receipt], kept: dict[str, str]
+) -> Iterator[list[Removal]]:
+    """The deletable media of closed shards, shard by shard; shards whose media are kept, and why, go into `kept`."""
     # One look at the folder: asked for one by one, a million deleted files take hours.
     paths = find_media(media).paths
-    kept: dict[str, str] = {}
     with ShardChecker() as checker:
         for receipt in receipts if paths else ():
             try:
-                _delete(media, dataset, receipt, paths.get, checker)
+                yield deletable(dataset, receipt, paths.get, checker)
             except InputError as error:
                 kept[receipt.name] = str(error)
-    return kept
+
+
+def move_undecodable(media: Path, receipts: Iterable[Receipt], planned: Collection[str]) -> int:
+    """Move aside what `movable` names; returns how many files."""
+    removals = movable(receipts, planned, MediaFinder(media).find)
+    for removal in _told(media, removals, NO_FEATURES) if removals else ():
+        with suppress(FileNotFoundError):
+            move_aside(media, removal.path)
+    return len(removals)

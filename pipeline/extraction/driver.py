@@ -23,10 +23,20 @@ from pipeline.core.reporting import RunSummary
 from pipeline.core.video_ids import find_part
 from pipeline.dataset.folder import refuse_half_forgotten
 from pipeline.dataset.freeze import reasons_of
-from pipeline.dataset.shard_plans import Receipt, closed_names, lease_path, plan_names, read_plan, receipts, shard_path
+from pipeline.dataset.shard_plans import (
+    Receipt,
+    closed_names,
+    lease_path,
+    open_ids,
+    plan_names,
+    read_plan,
+    receipts,
+    shard_path,
+)
 from pipeline.download.budget import DownloadWatch, freeing
 from pipeline.download.media import find_media
-from pipeline.extraction.cleanup import delete_leftovers
+from pipeline.download.undecodable import remark_aside, weight_aside
+from pipeline.extraction.cleanup import delete_leftovers, move_undecodable
 from pipeline.extraction.planning import Stock, check_inputs, plan_videos, take_stock
 from pipeline.extraction.prepare import prepare, prepare_networks
 from pipeline.extraction.settings import STAGE, ExtractSettings
@@ -57,6 +67,8 @@ class ExtractionRounds:
         refuse_half_forgotten(self.folder)
         # Before weights, which may take long to fetch or make.
         check_inputs(settings)
+        if settings.delete_media and not settings.media.is_dir():
+            raise InputError(f"{settings.media}: not a folder; --delete-media expects the folder of downloaded videos")
         with locked(self._lock, f"preparing {self.folder}", patient=True):
             self._prepared = prepare(settings)
             self._remove_leftovers()
@@ -96,22 +108,31 @@ class ExtractionRounds:
         """Let a download with a budget wait for this process as long as there is something that it can free."""
         if not self.settings.delete_media:
             return
+        if self._downloads.asks_for_room():
+            self._make_room()
         busy = self._stock.new or any(name not in self._idle for name in self._open_names())
         stuck = not busy and self._downloads.is_stuck()
         if not stuck and not self._offers:
             frees.enter_context(freeing(self.settings.media))
             self._offers = True
         elif stuck and self._offers:
-            left = find_media(self.settings.media).paths
+            left, (aside, _) = find_media(self.settings.media).paths, weight_aside(self.settings.media)
             example = f", e.g. {left[min(left)]}" if left else ""
             print(
                 f"extract: the download's media budget is used up by what no plan will free: {len(left)} media files "
-                f"that aren't listed, or failed and are kept{example}; move them or raise --media-budget",
+                f"that aren't listed, or failed and are kept{example}, and {aside} in .undecodable; move them or "
+                "raise --media-budget",
                 file=sys.stderr,
                 flush=True,
             )
             frees.close()
             self._offers = False
+
+    def _make_room(self) -> None:
+        """Move media aside that gave no features and never will."""
+        with locked(self._lock, f"making room in {self.settings.media}", patient=True):
+            of_shards = receipts(self.folder, self._reasons)
+            move_undecodable(self.settings.media, of_shards, open_ids(self.folder))
 
     def _rounds(self) -> Iterator[tuple[list[str], int]]:
         """The open plans of this part, until none is left that this process or another can work on."""
@@ -178,11 +199,13 @@ class ExtractionRounds:
     def report(self) -> RunSummary:
         """What became of all of it: closed shards by their receipts, this run's and earlier ones'."""
         report, left_out = self._report, Counter[str]()
+        tried = stored = 0
         new: list[Receipt] = []
         count = 0
         bad = dict(self._kept)
         for receipt in receipts(self.folder, self._reasons):
             count += 1
+            stored += len(receipt.video_ids)
             left_out.update(receipt.left_out.values())
             path = shard_path(self.folder, receipt.name)
             if receipt.name not in bad and path.stat().st_size != receipt.bytes:
@@ -193,6 +216,7 @@ class ExtractionRounds:
                 report.skipped += len(receipt.video_ids)
             elif self._part.owns(int(receipt.name)):
                 report.done += len(receipt.video_ids)
+                tried += len(receipt.video_ids) + len(receipt.left_out)
                 new.append(receipt)
         report.failed.update(left_out)
         if bad:
@@ -216,9 +240,11 @@ class ExtractionRounds:
                 f"{len(still_open)} plans are open, e.g. {still_open[0]}: "
                 + (f"their media are not in {self.settings.media}" if waiting else "other processes hold them")
             )
-        report.complete = (
-            not bad and not still_open and count > 0 and not (self.settings.follow and self._stock.unsettled)
-        )
+        fruitless = (tried and not report.done) or not stored
+        if tried and fruitless:
+            report.notes.append(f"none of {tried} videos gave features; `mcn doctor` tells whether decoding works here")
+        report.notes += remark_aside(self.settings.media)
+        report.complete = not (bad or still_open or fruitless or (self.settings.follow and self._stock.unsettled))
         return report
 
     def _remark(self, new: list[Receipt]) -> None:

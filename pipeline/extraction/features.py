@@ -1,6 +1,8 @@
 """Videos to features: decoder and networks of one process; knows no plan, part or shard.
 
 Frames of several videos share fixed-size batches, so a row doesn't depend on which other videos went through with it.
+A file is charged with an error of the decoding libraries on it, or with values that can't be stored, and only while a
+made clip goes through the same decoder and networks. Any other error is the tool's: it ends the work.
 """
 
 import tempfile
@@ -25,11 +27,12 @@ from extractors.video import FrameNetwork
 from extractors.weights import Weights, load_weights
 from models.davenet import output_steps
 from models.settings import MEL_BANDS
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, tool_errors
 from pipeline.core.files import Closeable
 from pipeline.core.provenance import provenance
 from pipeline.core.records import Caption, VideoFeatures, Words
-from pipeline.dataset.shard_writer import to_float16
+from pipeline.dataset.shard_writer import BadValuesError, to_float16
+from pipeline.extraction.made_clip import decode_made_clip
 from pipeline.extraction.settings import ExtractSettings
 
 
@@ -42,7 +45,8 @@ class Extracted:
     """Remarks of the decoder; empty for a video without fault."""
 
 
-Result = Extracted | MediaError | ValueError
+FileError = MediaError | BadValuesError
+Result = Extracted | FileError
 """A video's features, or why it has none: its media's fault, or values that can't be stored."""
 
 
@@ -82,7 +86,8 @@ def check_log_mel() -> None:
 class FeatureExtractor(Closeable):
     """Owns the networks and the decoder of one process. Use as a context manager.
 
-    Raises InputError when the Identity can't be met here (other weights, other precision), or a library doesn't load.
+    Raises InputError when the Identity can't be met here (other weights, other precision) or a library doesn't load,
+    and ToolError for an error that isn't a file's.
     """
 
     def __init__(self, settings: ExtractSettings, identity: dict[str, Any], weight_files: dict[str, Path]) -> None:
@@ -109,6 +114,7 @@ class FeatureExtractor(Closeable):
         self.provenance = provenance(device)
         self.decoder = DecoderProcess(settings.decoding())
         self._in_work: dict[str, _VideoInWork] = {}
+        self._proven = False
 
     def close(self) -> None:
         """End the decoder's process."""
@@ -121,7 +127,7 @@ class FeatureExtractor(Closeable):
         """Each video's id with its result, as soon as it is finished: not always in the order given.
 
         `videos`: (id, file); taken one by one, so that a generator may end the work between two videos, and may give a
-        video again whose first result was an error.
+        video again whose first result was an error. A made clip is decoded before the first, and after each error.
         """
         self._in_work.clear()
         with tempfile.TemporaryDirectory(prefix="mcn-audio-") as scratch:
@@ -129,23 +135,39 @@ class FeatureExtractor(Closeable):
             def finished(video_id: str) -> tuple[str, Result]:
                 work = self._in_work.pop(video_id)
                 try:
-                    features = self._features(video_id, work, captions_of(video_id), Path(scratch))
-                    return video_id, Extracted(features, work.notes)
-                except (MediaError, ValueError) as error:
-                    return video_id, error
+                    with tool_errors(str(work.path), but=(MediaError, BadValuesError)):
+                        features = self._features(video_id, work, captions_of(video_id), Path(scratch))
+                except (MediaError, BadValuesError) as error:
+                    return video_id, self._charged(error)
+                return video_id, Extracted(features, work.notes)
 
             for video_id, path in videos:
+                if not self._proven:
+                    decode_made_clip(self.decoder)
+                    self._proven = True
                 try:
-                    self._decode(video_id, path)
+                    with tool_errors(str(path), but=(MediaError,)):
+                        self._decode(video_id, path)
                 except MediaError as error:
                     self._discard(video_id)
-                    yield video_id, error
+                    yield video_id, self._charged(error)
                 for ready in [i for i, work in self._in_work.items() if work.mask is not None and not self._pending(i)]:
                     yield finished(ready)
-            for name, batcher in self.batchers.items():
-                self._keep(name, batcher.flush())
+            with tool_errors("the frames of " + ", ".join(self._in_work)):
+                for name, batcher in self.batchers.items():
+                    self._keep(name, batcher.flush())
             for video_id in list(self._in_work):
                 yield finished(video_id)
+
+    def _charged(self, error: FileError) -> FileError:
+        """The error, as far as a made clip shows that decoder and networks aren't its cause; ToolError otherwise."""
+        clip = decode_made_clip(self.decoder)
+        if isinstance(error, BadValuesError):
+            with tool_errors("the networks fail on a made clip; choose other weights or another --device"):
+                for name, network in self.networks.items():
+                    to_float16(network.features(clip.frames), name)
+                self._steps(to_float16(log_mel(clip.samples), "log-mel"))
+        return error
 
     def _discard(self, video_id: str) -> None:
         self._in_work.pop(video_id, None)
@@ -169,6 +191,14 @@ class FeatureExtractor(Closeable):
         summary = self.decoder.summary
         work.mask, work.decoder, work.notes = summary.mask, summary.decoder, summary.notes
 
+    def _steps(self, logmel: NDArray[np.float16]) -> NDArray[np.float32]:
+        """DaveNet's; BadValuesError for those that can't be stored."""
+        try:
+            return self.audio_network.steps(logmel)
+        except ValueError as error:
+            # Finite log-mel of the right shape leaves it no other reason for one.
+            raise BadValuesError(str(error)) from error
+
     def _features(
         self, video_id: str, work: _VideoInWork, captions: tuple[Caption, ...], scratch: Path
     ) -> VideoFeatures:
@@ -185,7 +215,7 @@ class FeatureExtractor(Closeable):
             start = track.start
             logmel = to_float16(log_mel(track.samples), "log-mel")
             if store != "logmel":
-                steps = self.audio_network.steps(logmel)
+                steps = self._steps(logmel)
                 if native:
                     audio, audio_mask = steps, np.ones(len(steps), bool)
                 else:

@@ -62,7 +62,10 @@ class ExtractSettings:
     """Go on while a download fills --media, until every id of --ids is extracted or given up; shards are filled
     first."""
     delete_media: bool = False
-    """Delete a video's media once its shard is closed and verified."""
+    """Delete a video's media once its features are in a closed, verified shard. Others are kept: moved aside to
+    .undecodable when a download with --media-budget waits for room and another attempt at them would fail too."""
+    dry_run: bool = False
+    """With --delete-media: list the files that would be deleted or moved aside as the data set is now; do nothing."""
     ask_again: tuple[str, ...] = ()
     """Failures of closed shards to try anew in new shards, e.g. timeout,crashed."""
     poll: float = 30.0
@@ -82,6 +85,8 @@ class ExtractSettings:
             raise ValueError("shard_size, time_limit and poll must be above 0, workers at least 0")
         if self.follow and self.ids is None:
             raise ValueError("follow needs ids: without a list it never knows that every video has arrived")
+        if self.dry_run and not self.delete_media:
+            raise ValueError("dry_run goes with delete_media: it lists the media that would be deleted")
         self.decoding()
 
     def decoding(self) -> DecodeSettings:
@@ -132,5 +137,5 @@ def settings_of(dataset: Path, media: Path | None) -> ExtractSettings:
     """The settings that a data set was made with, on `media` if given. InputError when the file holds none."""
     values = dict(read_description(dataset).get("settings", {}))
     values |= {"out": str(dataset), **({"media": str(media)} if media is not None else {})}
-    values |= {"part": "", "follow": False, "delete_media": False, "ids": None}
+    values |= {"part": "", "follow": False, "delete_media": False, "dry_run": False, "ids": None}
     return from_mapping(ExtractSettings, values, str(dataset / "dataset.json"))

@@ -21,6 +21,7 @@ from extractors.precision import one_thread, resolve_device
 from extractors.video import FrameNetwork
 from extractors.weights import Weights
 from pipeline.core.reporting import Progress
+from pipeline.extraction.made_clip import decode_picture
 from pipeline.extraction.settings import ExtractSettings
 
 CLIP_S = 16
@@ -93,15 +94,11 @@ def _decoding(clip: Path, settings: ExtractSettings, seconds: float) -> tuple[fl
     """Core seconds of the decoder's process a second of video, and the clip's frames (n, H, W, 3)."""
     with DecoderProcess(settings.decoding()) as decoder:
 
-        def decode() -> NDArray[np.uint8]:
-            decoder.open(clip)
-            return np.concatenate([batch.frames for batch in decoder.batches()])
-
-        frames = decode()  # its libraries are loaded in this pass
+        frames, _ = decode_picture(decoder, clip)  # its libraries are loaded in this pass
         child = psutil.Process(decoder.pid)
         before, passes, began = child.cpu_times(), 0, time.monotonic()
         while not passes or time.monotonic() - began < seconds:
-            decode()
+            decode_picture(decoder, clip)
             passes += 1
         after = child.cpu_times()
     used = after.user + after.system - before.user - before.system

@@ -120,6 +120,10 @@ class ShardWorker(Closeable):
         # A video that fails last of all is tried again after the extractor has ended.
         while queue and not counts["stopped"]:
             for video_id, result in self.extractor.extract(videos(), self._captions_of):
+                if isinstance(result, MediaError) and result.kind == "missing-file":
+                    # Gone between the look for it and its opening, maybe with the disk that it is on.
+                    counts["waiting"] += 1
+                    continue
                 if isinstance(result, Extracted):
                     of_part = Origin(origin.name, origin.identity, origin.provenance)
                     write_part(parts / f"{video_id}.h5", result.features, of_part)

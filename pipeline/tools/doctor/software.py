@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from extractors.errors import LibraryError
+from pipeline.core.errors import ToolError
 from pipeline.core.provenance import library_versions
 from pipeline.tools.doctor.finding import Check, Finding
 
@@ -158,18 +159,13 @@ def check_decord() -> Finding:
     """That a made video goes through the decoder's process, and that decord is what decodes it."""
     from extractors.decode import DecodeSettings
     from extractors.decoder_process import DecoderProcess
-    from extractors.made_clip import write_made_clip
+    from pipeline.extraction.made_clip import decode_made_clip
 
-    with tempfile.TemporaryDirectory(prefix="mcn-doctor-") as folder:
-        clip = Path(folder) / "clip.mp4"
-        write_made_clip(clip, _CLIP_S)
-        with DecoderProcess(DecodeSettings(time_limit_s=_CHILD_LIMIT_S)) as decoder:
-            info = decoder.open(clip)
-            frames = sum(len(batch.rows) for batch in decoder.batches())
-            summary = decoder.summary
-    if frames != _CLIP_S or (info.width, info.height) != (454, 256):
-        text = f"{frames} rows of {info.width}x{info.height} from a made video of {_CLIP_S} s at 454x256"
-        return Finding("problem", text, "install decord 0.6.0 again (macOS: eva-decord)")
+    with DecoderProcess(DecodeSettings(time_limit_s=_CHILD_LIMIT_S)) as decoder:
+        try:
+            summary = decode_made_clip(decoder).summary
+        except ToolError as error:
+            return Finding("problem", str(error), "install decord 0.6.0 (macOS: eva-decord) and av again")
     if summary.decoder != "decord":
         mend = "install decord 0.6.0 again (macOS: eva-decord), or continue: PyAV gives the same rows, more slowly"
         return Finding("warning", "; ".join(summary.notes) or f"{summary.decoder} decoded in its place", mend)

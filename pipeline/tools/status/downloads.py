@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.ledger_scan import LedgerScan, VideoNumbers
-from pipeline.core.records import EXTRACTED, STAGE
+from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE
 from pipeline.core.video_ids import each_video_id, is_media_name
 from pipeline.dataset.folder import forgotten
 from pipeline.download.failures import FAILURE_CLASSES, UNKNOWN
 from pipeline.download.media import MEDIA_SUFFIXES
+from pipeline.download.undecodable import weight_aside
 from pipeline.tools.rates import Rate, hours_left, recent_rate
 
 NOT_ASKED = "not asked for"
 """Reason of waiting of a listed id of which the ledger says nothing."""
 
+_TAKEN = (EXTRACTED, NO_FEATURES)
 _WALK_EVERY_S = 60.0
 _UNCOUNTED, _ALIVE, _GONE, _GIVEN_UP, _WAITING = range(5)
 
@@ -48,6 +50,9 @@ class Downloads:
     """Media files."""
     deleted: int
     """Alive, their media deleted once their features were stored."""
+    aside: int
+    """Media files in `.undecodable`, moved there for having given no features."""
+    aside_bytes: int
     lost: int
     """Downloaded, but without a file now: the next `mcn download` fetches them again."""
     bytes: int
@@ -87,7 +92,7 @@ class DownloadScan:
 
     def _walk(self) -> None:
         # The ledger was read before: a file lies in its place before its line is written.
-        stated, (done, deleted) = self.ledger.bytes().tolist(), self._done()
+        stated, (done, taken) = self.ledger.bytes().tolist(), self._done()
         on_disk: list[int] = []
         self._unstated = 0
         for parent, name, stem in _media_files(self.media):
@@ -101,14 +106,14 @@ class DownloadScan:
                 with suppress(OSError):
                     self._unstated += os.stat(os.path.join(parent, name)).st_size
         self._there = np.unique(np.array(on_disk, np.int64))
-        self._lost = np.setdiff1d(np.flatnonzero(done & ~deleted), self._there)
+        self._lost = np.setdiff1d(np.flatnonzero(done & ~taken), self._there)
 
     def _done(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """By number: whether the latest line says that it was downloaded; that its media were deleted after that."""
+        """By number: whether the latest line says that it was downloaded; that its media were taken away after that."""
         kinds = self.ledger.kind()
         done = np.array([outcome == "done" for outcome, _ in self.ledger.kinds])
-        deleted = np.array([kind == ("done", EXTRACTED) for kind in self.ledger.kinds])
-        return done[kinds], deleted[kinds]
+        taken = np.array([outcome == "done" and reason in _TAKEN for outcome, reason in self.ledger.kinds])
+        return done[kinds], taken[kinds]
 
     def alive(self) -> NDArray[np.bool_]:
         """By number: whether the video was there to be downloaded; with a list those on it alone."""
@@ -134,9 +139,10 @@ class DownloadScan:
         counted[: len(standing) if self.listed is None else self.listed] = True
         tombstones = self._forgotten()
         counted[tombstones] = False
-        done, deleted = self._done()
+        done, taken = self._done()
+        extracted = np.array([kind == ("done", EXTRACTED) for kind in self.ledger.kinds])[kinds]
         # What has come since the folder was last walked is where the ledger says it is.
-        has_file = done & ~deleted
+        has_file = done & ~taken
         has_file[self._lost] = False
         has_file[self._there] = True
 
@@ -150,6 +156,7 @@ class DownloadScan:
         ended = (standing == _GONE) | (standing == _GIVEN_UP)
         settled = recent_rate(np.concatenate([self.ledger.done_times(), self.ledger.time()[ended]]), now)
         waiting = reasons(_WAITING)
+        aside, aside_bytes = weight_aside(self.media)
         return Downloads(
             folder=str(self.media),
             listed=self.listed,
@@ -160,8 +167,10 @@ class DownloadScan:
             forgotten=len(tombstones),
             unlisted=int(((standing != _UNCOUNTED) & ~counted).sum()) - len(tombstones),
             files=int(has_file.sum()),
-            deleted=int((deleted & ~has_file).sum()),
-            lost=int((done & ~deleted & ~has_file).sum()),
+            deleted=int((extracted & ~has_file).sum()),
+            aside=aside,
+            aside_bytes=aside_bytes,
+            lost=int((done & ~taken & ~has_file).sum()),
             bytes=int(self.ledger.bytes()[has_file].sum()) + self._unstated,
             settled=settled,
             fetched=recent_rate(self.ledger.done_times(), now),

@@ -70,7 +70,10 @@ def _ids(downloads: Downloads) -> Iterator[str]:
     if downloads.unlisted:
         yield f"{count(downloads.unlisted)} further videos aren't on the list"
     deleted = f", {count(downloads.deleted)} deleted after extraction" if downloads.deleted else ""
-    yield f"{count(downloads.files)} media files, {size(downloads.bytes)}{deleted}"
+    aside = ""
+    if downloads.aside:
+        aside = f", {count(downloads.aside)} without features in .undecodable, {size(downloads.aside_bytes)}"
+    yield f"{count(downloads.files)} media files, {size(downloads.bytes)}{deleted}{aside}"
 
 
 def _videos(shards: Shards, unplanned: int | None) -> Iterator[str]:
