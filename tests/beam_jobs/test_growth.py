@@ -23,6 +23,7 @@ from pipeline.download.budget import download_lock
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOOD = [f"video-{index:05d}" for index in range(4)]
+SPOILT = {"not-a-video", "zero-length"}
 
 
 def listed(path: Path, video_ids: Iterable[str]) -> Path:
@@ -105,11 +106,14 @@ def test_media_are_deleted_once_their_shard_is_closed(
     shutil.copytree(media, tmp_path / "media")
     report = run(settings(out="freed", media=tmp_path / "media", delete_media=True))
     assert report.complete and report.done == 5
-    assert [path.name for path in (tmp_path / "media").rglob("*.mp4")] == [], "spoilt files go too"
+    assert {path.stem for path in (tmp_path / "media").rglob("*.mp4")} == SPOILT, "without features nothing goes"
     states = latest_states(tmp_path / "media" / "ledger", "download")
-    assert {(s.latest.outcome, s.latest.reason) for s in states.values()} == {("done", "extracted")} and len(
-        states
-    ) == 7
+    assert states.keys() == {*GOOD, "without-snd"}
+    for video_id, state in states.items():
+        shard = state.latest.message.removeprefix("its features are in shard ")
+        receipt = read_receipt(tmp_path / "freed", shard)
+        assert (state.latest.outcome, state.latest.reason) == ("done", "extracted")
+        assert receipt is not None and video_id in receipt.video_ids
     assert run(settings(out="freed", media=tmp_path / "media", delete_media=True)).skipped == 5
 
 
@@ -120,7 +124,7 @@ def test_a_kill_between_closing_and_deleting_is_made_good(
     run(settings(out="freed", media=tmp_path / "media"))
     assert list((tmp_path / "media").rglob("video*.mp4"))
     run(settings(out="freed", media=tmp_path / "media", delete_media=True))
-    assert not list((tmp_path / "media").rglob("*.mp4"))
+    assert {path.stem for path in (tmp_path / "media").rglob("*.mp4")} == SPOILT
 
 
 @pytest.mark.parametrize("fault", ["cut", "value", "swapped"])
@@ -146,7 +150,7 @@ def test_media_of_a_damaged_shard_are_never_deleted(
         shard.write_bytes(others[0].read_bytes())
     report = run(settings(out="damaged", media=kept, delete_media=True))
     there = {path.stem for path in kept.glob("*.mp4")}
-    assert there == {*receipt.video_ids, *receipt.left_out}
+    assert there == {*receipt.video_ids, *SPOILT}
     assert not report.complete and report.skipped == 5 - len(receipt.video_ids)
     assert report.failed["damaged shard"] == len(receipt.video_ids)
     assert f"{shard}" in capsys.readouterr().out and "verify" in report.notes[-1]

@@ -93,3 +93,14 @@ def test_a_wait_is_seen_to_be_stuck_when_nothing_changes(tmp_path: Path) -> None
         assert MediaBudget(tmp_path, 10_000).wait_for_room(wait)
     assert seen == [False, True, False, True, False]
     assert not watch.is_stuck() and not watch.is_stuck()
+
+
+def test_files_moved_aside_take_a_tenth_of_the_budget_beyond_it(tmp_path: Path) -> None:
+    def weighs(size: int) -> float:
+        fill(tmp_path, "aa", 5_000)
+        (tmp_path / ".undecodable").mkdir(exist_ok=True)
+        (tmp_path / ".undecodable" / "bb.mp4").write_bytes(b"x" * size)
+        return media_budget.counted_weight(tmp_path, 10_000)
+
+    assert [weighs(size) for size in (0, 600, 1_000, 1_001, 9_000)] == [5_000, 5_000, 5_000, 5_001, 13_000]
+    assert not MediaBudget(tmp_path, 10_000).has_room()

@@ -1,5 +1,6 @@
 """Extraction in one process, in milliseconds: a decoder and networks that say what to do by a file's own words."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from models.settings import AUDIO_WIDTH
 from pipeline.core.ledger import read_ledger
 from pipeline.dataset import shard_check
 from pipeline.dataset.folder import settle
-from pipeline.dataset.shard_plans import write_plans
+from pipeline.dataset.freeze import reasons_of
+from pipeline.dataset.shard_plans import receipts, write_plans
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.extraction import cleanup, features, made_clip, worker
 from pipeline.extraction.settings import ExtractSettings
@@ -103,6 +105,17 @@ class Extraction:
     settings: ExtractSettings
     name: str
     content: dict[str, bytes] = field(default_factory=dict)
+    description: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Make both folders anew."""
+        for folder in (self.settings.out, self.media):
+            shutil.rmtree(folder, ignore_errors=True)
+        settle(self.settings.out, self.description)
+        write_plans(self.settings.out / "plans", [[GOOD[0], BAD, GOOD[1]]])
+        self.media.mkdir(parents=True)
+        for name, content in self.content.items():
+            (self.media / name).write_bytes(content)
 
     @property
     def media(self) -> Path:
@@ -145,19 +158,13 @@ class Extraction:
 
     def ends_right(self) -> None:
         """The next run closes the shard, deletes the media of what it holds, and keeps the others."""
+        dataset = self.settings.out
+        of_shards = receipts(dataset, lambda: reasons_of(dataset / "ledger", "extract"))
+        assert cleanup.delete_leftovers(self.media, dataset, of_shards) == {}
         self.run()
-        if any(path.stem != BAD for path in self.media.glob("*.mp4")):
-            cleanup.delete_leftovers(self.media, self.settings.out, worker_receipts(self.settings.out))
         self.nothing_is_lost()
         assert self.stored() == dict.fromkeys(GOOD, self.name)
         assert set(self.there()) == {f"{BAD}.mp4"}
-
-
-def worker_receipts(dataset: Path) -> Any:
-    from pipeline.dataset.freeze import reasons_of
-    from pipeline.dataset.shard_plans import receipts
-
-    return receipts(dataset, lambda: reasons_of(dataset / "ledger", "extract"))
 
 
 @pytest.fixture
@@ -177,12 +184,9 @@ def extraction(
     monkeypatch.setattr(
         made_clip, "write_made_clip", lambda path, *size: path.write_text(" ".join(map(str, ("video", *size))))
     )
-    settings = ExtractSettings(tmp_path / "media", tmp_path / "dataset", delete_media=True)
-    settle(settings.out, {"identity": make_identity({"resnet152": WIDTH}) | {"captions": {"format": ""}}})
-    (name,) = write_plans(settings.out / "plans", [[GOOD[0], BAD, GOOD[1]]])
-    settings.media.mkdir()
+    settings = ExtractSettings(tmp_path / "words" / "media", tmp_path / "words" / "dataset", delete_media=True)
+    description = {"identity": make_identity({"resnet152": WIDTH}) | {"captions": {"format": ""}}}
     content = {f"{video_id}.mp4": f"video {3 + n} 96 54".encode() for n, video_id in enumerate(GOOD)}
-    content[f"{BAD}.mp4"] = b"spoilt"
-    for file, text in content.items():
-        (settings.media / file).write_bytes(text)
-    return Extraction(settings, name, content)
+    made = Extraction(settings, "000000", content | {f"{BAD}.mp4": b"spoilt"}, description)
+    made.begin()
+    return made

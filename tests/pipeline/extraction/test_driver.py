@@ -1,10 +1,13 @@
-"""The driver's side of extraction, without networks: what it says to a download that waits for room."""
+"""The driver's side of extraction, without networks: what it says to a download that waits for room, and at the end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.core.lease import locked
 from pipeline.dataset.shard_plans import write_plans
 from pipeline.download import budget as media_budget
@@ -13,6 +16,8 @@ from pipeline.extraction import driver as extraction_rounds
 from pipeline.extraction.driver import ExtractionRounds
 from pipeline.extraction.prepare import Prepared
 from pipeline.extraction.settings import ExtractSettings
+
+from .conftest import BAD, GOOD, Extraction
 
 BUDGET = 2_000_000.0
 
@@ -108,3 +113,68 @@ def test_room_is_offered_again_once_there_is_something_to_free(
 
     follow(settings, monkeypatch, each_wait)
     assert offered_again
+
+
+def test_what_gave_no_features_makes_room_for_a_download_and_is_not_deleted(
+    extraction: Extraction, settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heavy = extraction.media / f"{BAD}.mp4"
+    heavy.write_bytes(b"x" * int(BUDGET))
+    extraction.run()
+    following = replace(settings, media=extraction.media, out=extraction.settings.out)
+    monkeypatch.setattr(media_budget, "_ASIDE_SHARE", 0.5)
+    seen = []
+
+    def each_wait(number: int) -> bool:
+        seen.append((offers(following), MediaBudget(extraction.media, BUDGET).has_room()))
+        return True
+
+    assert not MediaBudget(extraction.media, BUDGET).has_room()
+    follow(following, monkeypatch, each_wait)
+    assert seen == [(True, True)]
+    assert (extraction.media / ".undecodable" / heavy.name).read_bytes() == b"x" * int(BUDGET)
+
+
+@pytest.fixture
+def report(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """The summary of a run of one worker on what is in the folders."""
+    monkeypatch.setattr(extraction_rounds, "prepare", lambda settings: Prepared({}, {"identity": {}}, []))
+
+    def run() -> Any:
+        rounds = ExtractionRounds(extraction.settings, "test")
+        for _ in rounds:
+            extraction.run()
+        return rounds.report()
+
+    return run
+
+
+def test_none_of_the_videos_is_status_1_each_time(extraction: Extraction, report: Callable[[], Any]) -> None:
+    for path in extraction.media.iterdir():
+        path.write_bytes(b"spoilt")
+    first = report()
+    assert (first.done, first.failed, first.complete) == (0, {"undecodable": 3}, False)
+    assert any("none of 3 videos gave features" in note for note in first.notes)
+    assert not report().complete, "nor when there is nothing left to try"
+
+
+def test_one_of_the_videos_is_enough(extraction: Extraction, report: Callable[[], Any]) -> None:
+    (extraction.media / f"{GOOD[0]}.mp4").write_bytes(b"spoilt")
+    first = report()
+    assert (first.done, first.failed, first.complete) == (1, {"undecodable": 2}, True)
+    assert report().complete
+
+
+def test_new_videos_that_all_fail_are_status_1(extraction: Extraction, report: Callable[[], Any]) -> None:
+    assert report().complete
+    write_plans(extraction.settings.out / "plans", [["new-video-1"]])
+    (extraction.media / "new-video-1.mp4").write_bytes(b"spoilt")
+    extraction.name = "000001"
+    again = report()
+    assert (again.done, again.skipped, again.complete) == (0, 2, False)
+
+
+def test_deleting_needs_a_folder(extraction: Extraction) -> None:
+    file = extraction.media / f"{GOOD[0]}.mp4"
+    with pytest.raises(InputError, match="not a folder"):
+        ExtractionRounds(replace(extraction.settings, media=file), "test")

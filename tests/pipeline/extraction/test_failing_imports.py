@@ -62,7 +62,8 @@ OF_THE_DECODER = libraries("extractors/decode*.py", "extractors/frames_*.py", "e
 _FEATURES = ("audio*", "logmel", "networks", "precision", "state_dict_file", "video", "weights")
 OF_THE_WORKER = libraries(
     *(f"extractors/{name}.py" for name in _FEATURES),
-    *(f"pipeline/{name}.py" for name in ("extraction/worker", "extraction/features", "dataset/shard_*", "download/media")),
+    *(f"pipeline/{name}.py" for name in ("extraction/worker", "extraction/features", "dataset/shard_*")),
+    "pipeline/download/media.py",
 )
 WEIGHTS = {"efficientnet-lite0": "IMAGENET1K", "davenet": "random:0"}
 

@@ -121,6 +121,18 @@ def test_where_the_ids_stand(study: Path) -> None:
     assert downloads.bytes == 6000
 
 
+def test_media_that_were_moved_aside_are_counted_and_not_lost(study: Path) -> None:
+    media = study / "media"
+    tell(media, "download", ("spoilt00000", "done", "no-features", 2, 20.0))
+    (media / ".undecodable").mkdir()
+    media_path(media, "spoilt00000").rename(media / ".undecodable" / "spoilt00000.mp4")
+    found = seen(study)
+    downloads = found.downloads
+    assert downloads is not None and (downloads.aside, downloads.aside_bytes) == (1, 1000)
+    assert (downloads.alive, downloads.files, downloads.deleted, downloads.lost) == (11, 5, 6, 0)
+    assert "1 without features in .undecodable, 1 kB" in "\n".join(lines(found))
+
+
 def test_where_the_videos_and_shards_stand(study: Path) -> None:
     found = seen(study)
     shards = found.shards

@@ -1,0 +1,126 @@
+"""Media that go and media that stay: only what lies in a sound shard is deleted, and a dry run lists exactly that."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.extract import run
+from pipeline.core.errors import InputError
+from pipeline.core.ledger import latest_states
+from pipeline.dataset.freeze import reasons_of
+from pipeline.dataset.shard_plans import Receipt, open_ids, receipt_path, receipts, write_plans
+from pipeline.download.downloader import settled
+from pipeline.download.media import find_media
+from pipeline.download.undecodable import aside_of, move_aside, remark_aside, weight_aside
+from pipeline.extraction.cleanup import delete_leftovers, move_undecodable
+
+from .conftest import BAD, GOOD, Extraction
+
+
+def of_shards(extraction: Extraction) -> list[Receipt]:
+    dataset = extraction.settings.out
+    return list(receipts(dataset, lambda: reasons_of(dataset / "ledger", "extract")))
+
+
+def tree(*folders: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_gave_no_features_is_moved_aside_and_told(extraction: Extraction) -> None:
+    extraction.run()
+    media, dataset = extraction.media, extraction.settings.out
+    assert move_undecodable(media, of_shards(extraction), open_ids(dataset)) == 1
+    (aside,) = aside_of(media, BAD)
+    assert aside == media / ".undecodable" / f"{BAD}.mp4" and aside.read_bytes() == b"spoilt"
+    assert not find_media(media).paths and weight_aside(media) == (1, 6)
+    assert "1 media files" in remark_aside(media)[0] and "6 bytes" in remark_aside(media)[0]
+    state = latest_states(media / "ledger", "download")[BAD]
+    assert (state.latest.outcome, state.latest.reason) == ("done", "no-features")
+    assert state.latest.message == f"it gave no features: undecodable, shard {extraction.name}"
+    assert settled(state, 3, 24.0, ()) and not settled(state, 3, 24.0, ("no-features",))
+    assert move_undecodable(media, of_shards(extraction), open_ids(dataset)) == 0
+    extraction.run()
+    assert extraction.stored() == dict.fromkeys(GOOD, extraction.name)
+
+
+def test_a_video_that_is_to_be_tried_again_stays(extraction: Extraction) -> None:
+    extraction.run()
+    write_plans(extraction.settings.out / "plans", [[BAD]])
+    assert move_undecodable(extraction.media, of_shards(extraction), open_ids(extraction.settings.out)) == 0
+    assert set(extraction.there()) == {f"{BAD}.mp4"}
+
+
+@pytest.mark.parametrize("reason", ["timeout", "crashed", "memory", "unknown", "forgotten"])
+def test_what_may_decode_another_time_stays(extraction: Extraction, reason: str) -> None:
+    extraction.run()
+    (receipt,) = of_shards(extraction)
+    assert move_undecodable(extraction.media, [replace(receipt, left_out={BAD: reason})], set()) == 0
+    assert set(extraction.there()) == {f"{BAD}.mp4"}
+
+
+def test_a_later_shard_that_has_the_video_outweighs_an_earlier_one(extraction: Extraction) -> None:
+    extraction.run()
+    (receipt,) = of_shards(extraction)
+    later = replace(receipt, name="000001", video_ids=(BAD,), left_out={})
+    assert move_undecodable(extraction.media, [receipt, later], set()) == 0
+
+
+def test_files_moved_aside_never_replace_each_other(tmp_path: Path) -> None:
+    for content in ("first", "second", "third"):
+        (tmp_path / "one.mp4").write_text(content)
+        move_aside(tmp_path, tmp_path / "one.mp4")
+    assert sorted(path.read_text() for path in aside_of(tmp_path, "one")) == ["first", "second", "third"]
+    assert aside_of(tmp_path, "on") == [] and not (tmp_path / "one.mp4").exists()
+
+
+@pytest.mark.parametrize("receipt", ["there", "missing"])
+def test_a_dry_run_lists_what_the_next_run_deletes_and_changes_nothing(
+    extraction: Extraction, capsys: pytest.CaptureFixture[str], receipt: str
+) -> None:
+    keeping = replace(extraction, settings=replace(extraction.settings, delete_media=False))
+    keeping.run()
+    media, dataset = extraction.media, extraction.settings.out
+    if receipt == "missing":
+        receipt_path(dataset, extraction.name).unlink()
+    before = tree(media, dataset)
+    assert run(replace(extraction.settings, dry_run=True)).complete
+    assert tree(media, dataset) == before
+    *lines, total = capsys.readouterr().out.splitlines()
+    sizes = {video_id: len(extraction.content[f"{video_id}.mp4"]) for video_id in (*GOOD, BAD)}
+    assert sorted(lines) == sorted(
+        [
+            f"would delete {media / i}.mp4, {sizes[i]} bytes: its features are in shard {extraction.name}"
+            for i in GOOD
+        ]
+        + [
+            f"would move to .undecodable {media / BAD}.mp4, {sizes[BAD]} bytes: it gave no features: undecodable, "
+            f"shard {extraction.name}"
+        ]
+    )
+    assert f"2 files, {sizes[GOOD[0]] + sizes[GOOD[1]]} bytes, would be deleted" in total
+    assert f"1 files, {sizes[BAD]} bytes, would be moved" in total
+    delete_leftovers(media, dataset, of_shards(extraction))
+    listed = {Path(line.removeprefix("would delete ").partition(",")[0]) for line in lines if "delete" in line}
+    assert {Path(path) for path in before} - {Path(path) for path in tree(media, dataset)} == listed
+
+
+def test_a_dry_run_says_what_is_kept_for_a_damaged_shard(
+    extraction: Extraction, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace(extraction, settings=replace(extraction.settings, delete_media=False)).run()
+    shard = extraction.settings.out / "shards" / f"{extraction.name}.h5"
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    before = tree(extraction.media, extraction.settings.out)
+    assert not run(replace(extraction.settings, dry_run=True)).complete
+    said = capsys.readouterr().out
+    assert "would delete" not in said and f"would keep: {shard}" in said
+    assert tree(extraction.media, extraction.settings.out) == before
+
+
+def test_a_dry_run_without_a_data_set_or_without_delete_media_is_refused(extraction: Extraction) -> None:
+    with pytest.raises(ValueError, match="dry_run goes with delete_media"):
+        replace(extraction.settings, delete_media=False, dry_run=True)
+    (extraction.settings.out / "dataset.json").unlink()
+    with pytest.raises(InputError, match="no data set"):
+        run(replace(extraction.settings, dry_run=True))
