@@ -25,9 +25,9 @@ def tool_errors(what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[No
     """Raise an error of the block as a ToolError that begins with `what`; InputError, ToolError and `but` stay."""
     try:
         yield
-    except (InputError, ToolError, *but):
-        raise
     except Exception as error:
+        if isinstance(error, (InputError, ToolError, *but)):
+            raise
         raise ToolError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:400]}".rstrip(": ")) from error
 
 

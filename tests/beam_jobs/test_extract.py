@@ -179,6 +179,42 @@ def test_nothing_but_the_report_is_said_when_all_goes_well(
     assert (ended.returncode, said(ended)) == (0, []) and ended.stdout.startswith("extract: 5 videos done")
 
 
+OTHER_PYAV = """
+import av
+whole = av.open
+def open(file, mode=None, *, format=None, **named):
+    if named:
+        raise TypeError(f"open() got an unexpected keyword argument {min(named)!r}")
+    return whole(file, mode, format=format)
+av.open = open
+"""
+
+
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
+def test_a_pyav_of_another_version_is_one_line_and_costs_no_media(
+    settings: Callable[..., ExtractSettings],
+    media: Path,
+    tmp_path: Path,
+    command_of: Callable[..., list[str]],
+    workers: int,
+) -> None:
+    kept = Path(shutil.copytree(media, tmp_path / "media"))
+    (tmp_path / "sitecustomize.py").write_text(OTHER_PYAV)
+    other = settings(out="other", media=kept, workers=workers)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    ended = subprocess.run(
+        command_of(other, "--delete-media"), cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    (line,) = said(ended)
+    assert line.startswith("mcn: a made clip can't be decoded on this machine") and "TypeError" in line
+    assert {path.name for path in kept.iterdir()} == {path.name for path in media.iterdir()}
+    assert not latest_states(other.out / "ledger", "extract") and not list(other.out.glob("shards/*"))
+    again = run(settings(out="other", media=kept, workers=workers, delete_media=True))
+    assert again.complete and again.done == 5
+    assert {path.stem for path in kept.rglob("*.mp4")} == {"zero-length", "not-a-video"}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 @pytest.mark.parametrize(("workers", "room"), [(1, 200_000), (2, 40_000)])

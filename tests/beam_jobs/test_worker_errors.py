@@ -1,0 +1,77 @@
+"""A worker's error as the driver sees it: what it was, in one line, and the status that goes with it."""
+
+import logging
+from collections.abc import Iterator
+
+import apache_beam as beam
+import pytest
+
+from beam_jobs.options import beam_options
+from beam_jobs.worker_errors import ReportingDoFn, running
+from extractors.errors import DecoderError
+from pipeline import cli
+from pipeline.commands import COMMANDS
+from pipeline.core.errors import InputError, ToolError
+
+
+class Failing(ReportingDoFn):
+    def __init__(self, counted: bool, error: Exception, in_open: bool) -> None:
+        super().__init__(counted)
+        self.error, self.in_open = error, in_open
+
+    def open(self) -> "Failing":
+        if self.in_open:
+            raise self.error
+        return self
+
+    def close(self) -> None: ...
+
+    def work(self, opened: object, element: int) -> Iterator[int]:
+        if element == 1:
+            raise self.error
+        yield element
+
+
+@pytest.mark.parametrize("in_open", [False, True])
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (InputError("x.csv: no such file"), InputError, r"^x\.csv: no such file$"),
+        (ToolError("the decoder fails"), ToolError, r"^the decoder fails$"),
+        (RuntimeError("CUDA error:\nan illegal access"), ToolError, r"RuntimeError: CUDA error: an illegal access$"),
+        (OSError(5, "Input/output error", "/x"), ToolError, r"OSError: \[Errno 5\] Input/output error: '/x'$"),
+        (MemoryError(), ToolError, r"MemoryError$"),
+    ],
+)
+def test_an_error_arrives_as_what_it_is_and_in_one_line(
+    error: Exception, kind: type[Exception], said: str, in_open: bool
+) -> None:
+    options = beam_options([], "in_memory")
+    with pytest.raises(kind, match=said) as caught, running(options) as (pipeline, counted):
+        assert counted
+        _ = pipeline | beam.Create([1, 2]) | beam.ParDo(Failing(counted, error, in_open))
+    assert "\n" not in str(caught.value) and type(caught.value) is kind
+
+
+@pytest.mark.parametrize("wrapped", [InputError("x.csv: no such file"), ToolError("the decoder fails")])
+def test_runners_that_bring_no_counters_back_tell_it_in_the_error(
+    wrapped: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = beam_options([], "in_memory")
+    monkeypatch.setattr("beam_jobs.worker_errors.runner_name", lambda options: "DaskRunner")
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    with pytest.raises(type(wrapped), match=str(wrapped)), running(options) as (pipeline, counted):
+        assert not counted
+        _ = pipeline | beam.Create([1]) | beam.ParDo(Failing(counted, wrapped, False))
+
+
+@pytest.mark.parametrize("error", [ToolError("it fails"), DecoderError("it fails"), ImportError("it fails")])
+def test_the_command_line_says_it_in_one_line_with_status_1(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(COMMANDS["doctor"]), "run", run)
+    assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().err == "mcn: it fails (--debug shows where)\n"
