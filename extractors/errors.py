@@ -38,5 +38,9 @@ class LibraryError(RuntimeError):
     """
 
 
+class UnstorableError(ValueError):
+    """Features hold NaN or a value that float16 can't hold; the message names the network."""
+
+
 class WeightsError(ValueError):
     """A weights name or file can't be used; the message is one line that says why and how to mend it."""

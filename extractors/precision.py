@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from extractors.errors import UnstorableError
+
 logger = logging.getLogger(__name__)
 
 Precision = Literal["bf16", "fp32"]
@@ -79,10 +81,10 @@ def one_thread() -> Iterator[None]:
 
 
 def check_storable(network: str, weights_digest: str, rows: NDArray[np.float32]) -> None:
-    """Raises ValueError, naming the network, when features hold NaN or a value beyond +-65504."""
+    """Raises UnstorableError, naming the network, when features hold NaN or a value beyond +-65504."""
     largest = np.finfo(np.float16).max
     if not bool((np.abs(rows) <= largest).all()):
-        raise ValueError(
+        raise UnstorableError(
             f"{network} gave NaN or a value beyond {largest:.0f}, which float16 can't hold: its weights "
             f"(sha256 {weights_digest[:12]}) don't suit this input; choose other weights"
         )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from extractors.audio import AudioNetwork, feature_rows
 from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
-from extractors.errors import LibraryError, MediaError, WeightsError
+from extractors.errors import LibraryError, MediaError, UnstorableError, WeightsError
 from extractors.frame_batcher import FrameBatcher
 from extractors.logmel import log_mel, mel_filters
 from extractors.precision import resolve_device
@@ -195,8 +195,7 @@ class FeatureExtractor(Closeable):
         """DaveNet's; BadValuesError for those that can't be stored."""
         try:
             return self.audio_network.steps(logmel)
-        except ValueError as error:
-            # Finite log-mel of the right shape leaves it no other reason for one.
+        except UnstorableError as error:
             raise BadValuesError(str(error)) from error
 
     def _features(
@@ -208,7 +207,7 @@ class FeatureExtractor(Closeable):
         audio = np.zeros((0 if native else work.rows, self.audio_network.width), np.float32)
         audio_mask = np.zeros(len(audio), bool)
         logmel, start = np.zeros((0, MEL_BANDS), np.float16), 0.0
-        track = extract_audio(work.path, scratch, self.settings.time_limit)
+        track = extract_audio(work.path, scratch, decoder=self.decoder)
         if track is not None:
             work.notes += track.notes
         if track is not None and len(track.samples):

@@ -11,9 +11,9 @@ from extractors.audio_track import extract_audio
 from extractors.decode import DecodeSummary
 from extractors.decoder_process import DecoderProcess
 from extractors.feature_format import SAMPLE_RATE
+from extractors.made_clip import write_made_clip
 from extractors.timeline import frame_size, parse_frame_size
 from pipeline.core.errors import ToolError, tool_errors
-from extractors.made_clip import write_made_clip
 
 CLIP_S = 2
 _WIDTH, _HEIGHT = 160, 90
@@ -49,7 +49,7 @@ def decode_made_clip(decoder: DecoderProcess) -> DecodedClip:
         clip = Path(folder) / "clip.mp4"
         write_made_clip(clip, CLIP_S, _WIDTH, _HEIGHT)
         frames, summary = decode_picture(decoder, clip)
-        track = extract_audio(clip, folder, settings.time_limit_s)
+        track = extract_audio(clip, folder, decoder=decoder)
         # A copy: the track's own samples are mapped from a file that goes with the folder.
         samples = np.array(track.samples if track is not None else (), np.int16)
     width, height = parse_frame_size(settings.frame_size) or frame_size(_WIDTH, _HEIGHT)

@@ -90,18 +90,21 @@ def _own_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
+def _child_seconds(decoder: DecoderProcess) -> float:
+    """Processor seconds of the decoder's process so far."""
+    times = psutil.Process(decoder.pid).cpu_times()
+    return times.user + times.system
+
+
 def _decoding(clip: Path, settings: ExtractSettings, seconds: float) -> tuple[float, NDArray[np.uint8]]:
     """Core seconds of the decoder's process a second of video, and the clip's frames (n, H, W, 3)."""
     with DecoderProcess(settings.decoding()) as decoder:
-
         frames, _ = decode_picture(decoder, clip)  # its libraries are loaded in this pass
-        child = psutil.Process(decoder.pid)
-        before, passes, began = child.cpu_times(), 0, time.monotonic()
+        before, passes, began = _child_seconds(decoder), 0, time.monotonic()
         while not passes or time.monotonic() - began < seconds:
             decode_picture(decoder, clip)
             passes += 1
-        after = child.cpu_times()
-    used = after.user + after.system - before.user - before.system
+        used = _child_seconds(decoder) - before
     return used / passes / CLIP_S, frames
 
 
@@ -110,18 +113,20 @@ def _sound(
 ) -> tuple[float, float]:
     """Core seconds of the sound's decoding and log-mel, and seconds of DaveNet, each a second of video."""
     samples = logmel_s = network_s = 0.0
-    began = time.monotonic()
-    while not samples or time.monotonic() - began < seconds:
-        before = _own_seconds()
-        track = extract_audio(clip, scratch, settings.time_limit)
-        assert track is not None
-        logmel = log_mel(track.samples).astype(np.float16)
-        logmel_s += _own_seconds() - before
-        samples += track.duration
-        if settings.audio_store != "logmel":
-            before = _seconds_of(network.device)
-            feature_rows(network.steps(logmel), track.start, CLIP_S * settings.feature_fps, settings.feature_fps)
-            network_s += _seconds_of(network.device) - before
+    with DecoderProcess(settings.decoding()) as decoder:
+        extract_audio(clip, scratch, decoder=decoder)  # its libraries are loaded in this pass
+        began = time.monotonic()
+        while not samples or time.monotonic() - began < seconds:
+            before = _own_seconds() + _child_seconds(decoder)
+            track = extract_audio(clip, scratch, decoder=decoder)
+            assert track is not None
+            logmel = log_mel(track.samples).astype(np.float16)
+            logmel_s += _own_seconds() + _child_seconds(decoder) - before
+            samples += track.duration
+            if settings.audio_store != "logmel":
+                before = _seconds_of(network.device)
+                feature_rows(network.steps(logmel), track.start, CLIP_S * settings.feature_fps, settings.feature_fps)
+                network_s += _seconds_of(network.device) - before
     return logmel_s / samples, network_s / samples
 
 

@@ -82,7 +82,7 @@ class MediaFeatures(Closeable):
 
     def sound(self, path: Path) -> Sound | None:
         """The sound of a media file; None where it has none. MediaError where it can't be decoded."""
-        track = extract_audio(path, self._scratch.name, self._settings.time_limit)
+        track = extract_audio(path, self._scratch.name, decoder=self._decoder)
         if track is None or not len(track.samples):
             return None
         sound = Sound(np.array(track.samples, np.int16), track.start)

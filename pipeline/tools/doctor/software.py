@@ -173,7 +173,7 @@ def check_decord() -> Finding:
 
 
 def check_pyav() -> Finding:
-    """That PyAV and the sound's FFmpeg read a made video, all frames and all samples."""
+    """That PyAV reads a made video, all frames and all samples."""
     import av
 
     from extractors.audio_track import extract_audio
@@ -188,8 +188,8 @@ def check_pyav() -> Finding:
         heard = track.duration if track is not None else 0.0
     if frames != _CLIP_S * FRAME_RATE or abs(heard - _CLIP_S) > 0.1:
         text = f"{frames} frames and {heard:.2f} s of sound from a made video of {_CLIP_S * FRAME_RATE} and {_CLIP_S} s"
-        return Finding("problem", text, "install av and imageio-ffmpeg again")
-    return Finding("ok", f"PyAV {av.__version__} and FFmpeg read picture and sound of a made video")
+        return Finding("problem", text, "install av again")
+    return Finding("ok", f"PyAV {av.__version__} reads picture and sound of a made video")
 
 
 def check_yt_dlp() -> Finding:

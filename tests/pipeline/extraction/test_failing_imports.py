@@ -10,13 +10,13 @@ import pytest
 
 from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
+from extractors.made_clip import write_made_clip
 from extractors.weights import load_weights, materialise
 from pipeline.core.errors import ToolError
 from pipeline.dataset.folder import settle
 from pipeline.dataset.shard_plans import write_plans
 from pipeline.extraction import features, made_clip
 from pipeline.extraction.settings import ExtractSettings, identity
-from extractors.made_clip import write_made_clip
 
 from .conftest import BAD, GOOD, Extraction
 

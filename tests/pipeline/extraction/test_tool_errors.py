@@ -99,7 +99,7 @@ def test_a_made_clip_of_which_something_is_missing_fails(
         whole = WordDecoder.batches
         monkeypatch.setattr(WordDecoder, "batches", lambda self: list(whole(self))[:1])
     else:
-        monkeypatch.setattr(made_clip, "extract_audio", lambda *given: None)
+        monkeypatch.setattr(made_clip, "extract_audio", lambda *given, **named: None)
     with pytest.raises(ToolError, match="made clip"):
         extraction.run()
     assert extraction.lines("extract") == [] and extraction.there() == extraction.content
