@@ -58,7 +58,7 @@ def real(extraction: Extraction, clips: dict[str, bytes], monkeypatch: pytest.Mo
     return extraction
 
 
-OF_THE_DECODER = libraries("extractors/decode*.py", "extractors/frames_*.py", "extractors/media_scan.py")
+OF_THE_DECODER = libraries("extractors/decode*.py", "extractors/frames_*.py", "extractors/media_*.py")
 _FEATURES = ("audio*", "logmel", "networks", "precision", "state_dict_file", "video", "weights")
 OF_THE_WORKER = libraries(
     *(f"extractors/{name}.py" for name in _FEATURES),
@@ -163,7 +163,8 @@ def test_a_worker_without_a_library_is_charged_to_no_video(clips: dict[str, byte
     found = json.loads(done.stdout.splitlines()[-1])
     said, media_files, written = found.pop("")
     assert (said, media_files) == ([["000000", {"done": 2, "failed undecodable": 1}]], 1) and written
-    assert found.keys() >= {"torch", "torchaudio", "torchvision", "numpy", "h5py", "av", "imageio_ffmpeg"}
+    assert found.keys() >= {"torch", "torchaudio", "torchvision", "numpy", "h5py"}
     for library, (said, media_files, written) in found.items():
-        assert f"import of {library}" in said and "\n" not in said
+        assert f"import of {library}" in said or f"{library} doesn't load" in said
+        assert "\n" not in said
         assert (media_files, written) == (3, []), library

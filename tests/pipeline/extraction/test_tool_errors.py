@@ -50,12 +50,12 @@ def fail_from(monkeypatch: pytest.MonkeyPatch, call: str, number: int, error: Ex
     calls = 0
 
     def failing(whole: Callable[..., Any]) -> Callable[..., Any]:
-        def either(*arguments: Any) -> Any:
+        def either(*arguments: Any, **named: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls >= number:
                 raise error
-            return whole(*arguments)
+            return whole(*arguments, **named)
 
         return either
 
