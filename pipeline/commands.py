@@ -61,6 +61,7 @@ COMMANDS = {
         "pipeline.sample.settings.SampleSettings",
         "make a small HowTo100M of one's own: videos, captions, truth; no network",
         "mcn sample --out runs/sample",
+        stops_on_signals=True,
     ),
     "download": Command(
         "beam_jobs.download",

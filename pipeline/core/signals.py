@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 STOPPED = 75
@@ -66,10 +67,21 @@ def stop_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "sigtimedwait"):
         yield
         return
+    # A handler for the moment: an ignored signal is dropped as soon as it is no longer blocked.
+    early: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: early.append(number)) for number in SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # Whatever uses multiprocessing starts this process once, and many a Python then unblocks SIGTERM in the thread that
+    # did. Started here, it has the signals blocked itself, and nothing unblocks them later.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    asked_early = signal.sigtimedwait(SIGNALS, 0) is not None or bool(early)
     # Blocked, they are kept until the thread below takes them. Ignored, they stay so in what is started meanwhile, also
     # by a shell, which would unblock them.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if asked_early:
+        _asked.set()
     over = threading.Event()
 
     def watch() -> None:

@@ -17,6 +17,7 @@ from pipeline.core.files import ASIDE, read_json, sha256_of_file, write_json, wr
 from pipeline.core.provenance import usable_cores
 from pipeline.core.records import Caption
 from pipeline.core.reporting import Progress, RunSummary
+from pipeline.core.signals import asked_to_stop
 from pipeline.sample.film import write_film
 from pipeline.sample.lists import DEAD_CLASSES, make_captions, permuted_texts, step_rows, truth_rows
 from pipeline.sample.procedures import PROCEDURES, Procedure
@@ -39,6 +40,8 @@ class SampleSummary:
     kept: int
     seconds: float
     files: Mapping[str, str]
+    stopped: bool = False
+    """It was asked to stop before the last video: the lists, and with them `files`, are left to the next run."""
 
 
 _Annotated = tuple[str, list[Caption], list[dict[str, str]]]
@@ -51,6 +54,8 @@ def run(settings: SampleSettings) -> RunSummary:
     with Progress("sample", settings.videos, "video") as shown:
         summary = make_sample(settings, lambda done, total: shown.to(done))
     report.done, report.skipped = summary.made, summary.kept
+    report.stopped, report.complete = summary.stopped, not summary.stopped
+    report.waiting = settings.videos - summary.made - summary.kept
     report.detail = {"out": str(settings.out), "seconds_of_video": round(summary.seconds, 3), "seed": settings.seed}
     report.finish().publish()
     return report
@@ -83,6 +88,9 @@ def make_sample(settings: SampleSettings, on_progress: Callable[[int, int], None
         captions[video_id], truths[video_id] = lines, rows
         if on_progress is not None:
             on_progress(len(truths), len(stories))
+    if len(truths) < len(stories):
+        there = sum(_media_path(media, story).exists() for story in stories)
+        return SampleSummary(there - kept, kept, total, {}, stopped=True)
     captions = {story.video_id: captions[story.video_id] for story in stories}
     if settings.uninformative == TEXT:
         captions = permuted_texts(captions, settings.seed)
@@ -144,15 +152,22 @@ def _make_video(story: VideoStory, settings: SampleSettings) -> _Annotated:
 
 
 def _results(stories: list[VideoStory], settings: SampleSettings) -> Iterator[_Annotated]:
+    """All videos, each once it is there; asked to stop, those in hand alone."""
     processes = settings.processes or usable_cores()
     if processes == 1:
-        yield from (_make_video(story, settings) for story in stories)
+        for story in stories:
+            if asked_to_stop():
+                return
+            yield _make_video(story, settings)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(stories)), mp_context=context) as pool:
         waiting = [pool.submit(_make_video, story, settings) for story in stories]
         try:
-            yield from (done.result() for done in as_completed(waiting))
+            for done in as_completed(waiting):
+                if asked_to_stop():
+                    return
+                yield done.result()
         except BrokenProcessPool:
             raise InputError(
                 "mcn sample: a drawing process was killed (is memory short?); run it again with --processes 1"

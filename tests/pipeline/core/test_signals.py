@@ -1,5 +1,6 @@
 """Signals: the first asks to stop, the second ends; what runs below isn't torn from its work."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -55,3 +56,57 @@ with signals.stop_on_signals():
     __import__("threading").Event().wait(30)
 """
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 128 + signal.SIGTERM
+
+
+POOL = """
+import multiprocessing, os, signal, sys
+from concurrent.futures import ProcessPoolExecutor
+from pipeline.core import signals
+
+def work(number):
+    return number
+
+if __name__ == "__main__":
+    method, number = sys.argv[1], int(sys.argv[2])
+    with signals.stop_on_signals():
+        context = multiprocessing.get_context(method)
+        with ProcessPoolExecutor(2, context) as pool:
+            assert list(pool.map(work, range(4))) == list(range(4))
+            # As a batch system does: those of the pool are spared, this one hears it.
+            os.killpg(0, number)
+            assert signals.wait(10), "swallowed"
+            assert list(pool.map(work, range(4))) == list(range(4))
+        context.Semaphore().acquire()
+        assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    print("heard")
+"""
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_whatever_starts_processes_takes_no_signal_away(method: str, number: signal.Signals, tmp_path: Path) -> None:
+    path = tmp_path / "pool.py"  # which processes that are spawned import
+    path.write_text(POOL)
+    command = [sys.executable, str(path), method, str(int(number))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, start_new_session=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+@pytest.mark.parametrize("ignored", [False, True], ids=["blocked", "blocked and ignored"])
+def test_a_signal_that_came_while_the_program_was_loaded_is_heard(number: signal.Signals, ignored: bool) -> None:
+    script = """
+import os, signal, sys
+from pipeline.core import signals
+number = int(sys.argv[1])
+signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
+if sys.argv[2] == "True":
+    signal.signal(number, signal.SIG_IGN)
+os.kill(os.getpid(), number)
+with signals.stop_on_signals():
+    assert signals.asked_to_stop()
+print("heard")
+"""
+    command = [sys.executable, "-c", script, str(int(number)), str(ignored)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).stdout == b"heard\n"
