@@ -64,7 +64,7 @@ def _work(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> RunSumm
         # All take it up, or none: one process that finds a checkpoint and one that doesn't would part for good.
         has_checkpoint = torch.tensor(int((settings.out / FILE).exists()), device=fabric.device)
         if bool(communicator_of(fabric).first(has_checkpoint)):
-            trainer.resume()
+            report.notes += trainer.resume()
         report.skipped = trainer.epoch
         if trainer.epoch < settings.epochs:
             if fabric.device.type == "cuda":

@@ -74,6 +74,8 @@ class Trainer:
         self.sums: dict[str, float] = {}
         """Figure -> its sum over the steps of the epoch begun."""
         self.history: list[dict[str, float]] = []
+        self.extended: list[dict[str, int]] = []
+        """Where epochs were added and the schedule depends on their number: that of before, and the steps done."""
         self.waited_s = self.worked_s = 0.0
         self.steps_now = 0
         """Steps taken by this process, in `waited_s` + `worked_s` seconds."""
@@ -252,6 +254,7 @@ class Trainer:
             "step": self.step,
             "sums": self.sums,
             "history": self.history,
+            "extended": self.extended,
             "settings": as_plain(self.settings),
             "precision": self.precision,
             "model_settings": {
@@ -282,14 +285,19 @@ class Trainer:
         writer.writerows(self.history)
         write_text(self.settings.out / "metrics.csv", table.getvalue())
 
-    def resume(self) -> None:
-        """Go on from the checkpoint in `out`; InputError when it was made with other settings."""
+    def resume(self) -> list[str]:
+        """Go on from the checkpoint in `out`; returns what a reader of the report must know.
+
+        InputError when it was made with other settings, or for more epochs.
+        """
         path = self.settings.out / FILE
         content = load_checkpoint(self.settings.out)
         for name, value in as_plain(self.settings).items():
             before = content["settings"].get(name)
-            if name not in CHANGEABLE_ON_RESUME and before != value:
-                raise InputError(f"{path}: made with {name} {before!r}, asked for {value!r}; take another --out")
+            added = name == "epochs" and isinstance(before, int) and before < value
+            if name not in CHANGEABLE_ON_RESUME and before != value and not added:
+                hint = ": epochs may be added, not taken away" if name == "epochs" else ""
+                raise InputError(f"{path}: made with {name} {before!r}, asked for {value!r}{hint}; take another --out")
         if content["precision"] != self.precision:
             raise InputError(
                 f"{path}: made in {content['precision']}, this machine would resume in {self.precision}; "
@@ -319,6 +327,17 @@ class Trainer:
             raise InputError(f"{path}: doesn't fit its own settings: {str(error).splitlines()[0]}") from None
         self.epoch, self.step, self.sums = content["epoch"], content["step"], content["sums"]
         self.history = content["history"]
+        self.extended = content.get("extended", [])
+        # With a constant rate, or still in the warm-up, the run is what it would be had all been asked for at once.
+        before, scheduled = content["settings"]["epochs"], self.settings.schedule != "constant"
+        if self.settings.epochs > before and scheduled and self.steps_done > self.settings.warm_up_steps:
+            self.extended = [*self.extended, {"epochs": before, "steps": self.steps_done}]
+        return [
+            f"epochs were added after step {each['steps']}: up to there the learning rate followed the "
+            f"{self.settings.schedule} schedule of {each['epochs']} epochs, from there on that of more; "
+            f"{self.settings.epochs} epochs asked for at once give another model"
+            for each in self.extended
+        ]
 
 
 def learning_rate_at(settings: TrainSettings, step: int, steps: int) -> float:

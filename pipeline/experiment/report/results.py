@@ -97,6 +97,8 @@ def read_study(folder: Path) -> Study:
         models = [
             read_model(folder / "runs" / run["run"], run["arm"], run["seed"], run["equal"]) for run in detail["runs"]
         ]
+        for model, run in zip(models, detail["runs"], strict=True):
+            _refuse_added_epochs(path, model, run["settings"]["epochs"])
         arms = [detail["reference"], *(arm for arm in detail["arms"] if arm != detail["reference"])]
         tables = {equal: {arm: detail["tables"][equal][arm] for arm in arms} for equal in detail["equal"]}
         order = {arm: index for index, arm in enumerate(arms)}
@@ -104,6 +106,16 @@ def read_study(folder: Path) -> Study:
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: lacks {error}; run `mcn compare` on it again") from None
     return Study(folder, detail | {"tables": tables}, tuple(models))
+
+
+def _refuse_added_epochs(path: Path, model: Model, compared: int) -> None:
+    """The tables are of models as they were: what lies in a model's folder must be the same."""
+    trained = model.training["detail"]["settings"]["epochs"]
+    if trained != compared:
+        raise InputError(
+            f"{model.folder}: trained to {trained} epochs, the comparison {path} is of {compared}; remove that folder "
+            "and run `mcn compare` again"
+        )
 
 
 def read_model(folder: Path, arm: str, seed: int, equal: Sequence[str], localized: bool | None = None) -> Model:

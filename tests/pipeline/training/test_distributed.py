@@ -3,8 +3,10 @@
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from models.mcn import MCN
 from models.settings import ClusterSettings, LossSettings, ModelSettings
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
+from pipeline.core.signals import SIGNALS
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.distributed import communicator_of, started_from_outside
 from pipeline.training.settings import TrainSettings
@@ -152,29 +155,90 @@ def test_several_machines_want_a_starter(small: TrainSettings, tmp_path: Path, m
     assert started_from_outside()
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_signal_saves_and_ends_with_75(
-    planted: Any, small_training: dict[str, Any], tmp_path: Path, devices: int
-) -> None:
-    out = tmp_path / "model"
-    settings = small_training | {"epochs": 100_000, "save_every": 1e-9, "devices": devices}
+def begin(planted: Any, out: Path, settings: dict[str, Any], **environment: str) -> "subprocess.Popen[str]":
+    """`mcn train` without an end, in a process group of its own."""
+    settings = settings | {"epochs": 100_000, "save_every": 1e-9}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "train", "--manifest", str(planted.manifest), "--out", str(out), *flags],
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
+
+
+def wait_for_a_checkpoint(out: Path, process: "subprocess.Popen[str]") -> None:
     while not (out / "checkpoint.pt").exists() and process.poll() is None:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.05)
-        except subprocess.TimeoutExpired:
-            pass
-    os.killpg(process.pid, signal.SIGUSR1)
-    output, _ = process.communicate()
+
+
+def assert_saved(out: Path, process: "subprocess.Popen[str]") -> None:
+    try:
+        output, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"the signal was swallowed: {process.communicate()[0]}")
     assert process.returncode == 75, output
     assert "Traceback" not in output and "stopped by a signal" in output
     content = load_checkpoint(out)
     assert content["epoch"] * 3 + content["step"] > 0
     assert not list(out.glob(".*")) and not (out / "lock.json").exists()
+
+
+TERM, USR1 = SIGNALS
+
+
+@pytest.mark.parametrize(
+    ("devices", "workers", "number", "group"),
+    [
+        (1, 0, TERM, False),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                (1, 0, USR1, True),
+                (1, 1, TERM, True),
+                (1, 2, TERM, False),
+                (1, 2, USR1, True),
+                (2, 0, TERM, False),
+                (2, 0, USR1, True),
+                (2, 1, TERM, True),
+                (2, 1, USR1, False),
+            )
+        ),
+    ],
+)
+def test_a_signal_saves_and_ends_with_75(
+    planted: Any,
+    small_training: dict[str, Any],
+    tmp_path: Path,
+    devices: int,
+    workers: int,
+    number: signal.Signals,
+    group: bool,
+) -> None:
+    out = tmp_path / "model"
+    process = begin(planted, out, small_training | {"devices": devices, "workers": workers})
+    wait_for_a_checkpoint(out, process)
+    (os.killpg if group else os.kill)(process.pid, number)
+    assert_saved(out, process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_one_of_the_processes_that_torchrun_starts_ends_them_all_with_75(
+    planted: Any, small_training: dict[str, Any], tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "model"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    settings = small_training | {"devices": 2, "workers": 1}
+    processes = [begin(planted, out, settings, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
+    wait_for_a_checkpoint(out, processes[0])
+    os.kill(processes[1].pid, number)
+    for process in processes:
+        assert_saved(out, process)

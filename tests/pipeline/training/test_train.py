@@ -196,6 +196,52 @@ def test_a_finished_run_does_nothing_more_and_says_so(
     assert json.loads((small.out / "train.json").read_text())["done"] == 3, "the report of the run that did it stays"
 
 
+@pytest.mark.parametrize(
+    ("number", "workers"), [(None, 0), (2, 2), (4, 0)], ids=["finished", "within an epoch", "between epochs"]
+)
+def test_epochs_added_later_are_those_of_a_run_that_was_asked_for_them_at_once(
+    small: TrainSettings,
+    uninterrupted: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int | None,
+    workers: int,
+) -> None:
+    shorter = changed(small, epochs=2 if number is None else 1, save_every=OFTEN, workers=workers)
+    if number is None:
+        assert run(shorter).complete
+    else:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt_step(patch, number)
+            run(changed(shorter, epochs=2))
+    torch.manual_seed(12345)
+    report = run(changed(small, workers=workers))
+    assert report.complete and report.notes == []
+    found = load_checkpoint(small.out)
+    assert_same_run(found, uninterrupted)
+    assert found["settings"]["epochs"] == 3 == json.loads((small.out / "settings.json").read_text())["epochs"]
+    assert json.loads((small.out / "train.json").read_text())["detail"]["settings"]["epochs"] == 3
+    assert len((small.out / "metrics.csv").read_text().splitlines()) == 1 + 3
+    with pytest.raises(InputError, match="made with epochs 3, asked for 2: epochs may be added, not taken away"):
+        run(changed(small, epochs=2))
+
+
+def test_epochs_added_to_a_run_whose_rate_depends_on_their_number_are_told_of(small: TrainSettings) -> None:
+    cosine = changed(small, schedule="warm-up-cosine", warm_up_steps=4, save_every=OFTEN)
+    # In the warm-up nothing depends on it yet.
+    assert run(changed(cosine, epochs=1)).notes == run(changed(cosine, epochs=2)).notes == []
+    report = run(cosine)
+    (note,) = report.notes
+    assert "epochs were added after step 6: " in note and "the warm-up-cosine schedule of 2 epochs" in note
+    content = load_checkpoint(small.out)
+    (group,) = content["optimizer"]["param_groups"]
+    assert group["lr"] == pytest.approx(0.01 * 0.5 * (1 + np.cos(np.pi * 4 / 5)))
+    at_once = changed(cosine, out=small.out / "at once")
+    assert run(at_once).notes == []
+    assert not equal(load_checkpoint(at_once.out)["model"], content["model"])
+    # For as long as the model is there.
+    assert run(cosine).notes == report.notes
+
+
 def test_another_seed_gives_another_model(small: TrainSettings, uninterrupted: dict[str, Any]) -> None:
     run(changed(small, seed=2))
     assert not equal(load_checkpoint(small.out)["model"], uninterrupted["model"])
@@ -203,7 +249,7 @@ def test_another_seed_gives_another_model(small: TrainSettings, uninterrupted: d
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 2}, {"epochs": 5}, {"width": 8}, {"scheme": "disjoint"}, {"learning_rate": 0.02}, {"batch_videos": 3}],
+    [{"seed": 2}, {"epochs": 2}, {"width": 8}, {"scheme": "disjoint"}, {"learning_rate": 0.02}, {"batch_videos": 3}],
     ids=lambda change: next(iter(change)),
 )
 def test_going_on_with_other_settings_is_refused(

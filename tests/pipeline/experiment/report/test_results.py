@@ -1,13 +1,18 @@
 """Curves, scores and examples show what the study's own files hold."""
 
 import csv
+import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.experiment.report.examples import Frames, retrieval_examples
+from pipeline.experiment.report.results import read_study
 from pipeline.experiment.report.score_figures import (
     difference_figure,
     kinds_of,
@@ -84,3 +89,13 @@ def test_a_mix_of_circumstances_is_told(study: Any) -> None:
     assert table.notes == ("Models differ in processor, host.",) and "Other (1 models)" in table.text()
     assert "other-host" not in circumstance_table(mixed, public=True).text()
     assert circumstance_table(study, public=False).notes == ("The same for all models.",)
+
+
+def test_a_model_that_was_trained_on_since_is_not_shown_beside_the_old_tables(copied: Callable[[], Path]) -> None:
+    folder = copied()
+    path = folder / "runs" / "disjoint-seed2" / "train.json"
+    content = json.loads(path.read_text())
+    content["detail"]["settings"]["epochs"] += 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"disjoint-seed2: trained to 4 epochs, the comparison .* is of 3; remove"):
+        read_study(folder)
