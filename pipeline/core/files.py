@@ -11,8 +11,9 @@ import os
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +31,44 @@ ASIDE = ".aside"
 
 class AlreadyThereError(Exception):
     """Another process has written this file first; it is whole and was left as it is."""
+
+
+_fences: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("fences", default=())
+
+
+@contextmanager
+def fenced(check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` right before anything that this thread writes or deletes in the block; it raises to prevent that.
+
+    Only what goes through this module is fenced.
+    """
+    token = _fences.set((*_fences.get(), check))
+    try:
+        yield
+    finally:
+        _fences.reset(token)
+
+
+def check_fences() -> None:
+    """Raise what a fence around this call raises."""
+    for check in _fences.get():
+        check()
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there and no fence forbids it."""
+    check_fences()
+    path.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder file by file, each as `remove` does; one that isn't there, or that others fill again, is left."""
+    for parent, folders, names in os.walk(folder, topdown=False):
+        for name in names:
+            remove(Path(parent, name))
+        for path in (*(Path(parent, name) for name in folders), Path(parent)):
+            with suppress(OSError):
+                path.rmdir()
 
 
 class Closeable(ABC):
@@ -51,7 +90,7 @@ def write_aside(path: Path, exclusive: bool = False) -> Iterator[Path]:
     """Give a path beside `path` to write to; on leaving without an error it is fsynced and renamed to `path`.
 
     With `exclusive` a file that has come to be there meanwhile is kept, and AlreadyThereError raised. Raises InputError
-    when the folder can't be written to or the disk is full.
+    when the folder can't be written to or the disk is full, and what a fence raises.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{ASIDE}")
     try:
@@ -59,6 +98,7 @@ def write_aside(path: Path, exclusive: bool = False) -> Iterator[Path]:
         yield aside
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
+        check_fences()
         if exclusive:
             _link(aside, path)
         else:

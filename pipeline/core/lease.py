@@ -3,6 +3,8 @@
 A lease is a file made exclusively (link), holding host, boot, process and a count that its holder raises every few
 seconds. A holder on the same boot of the same host whose process is gone has lost it at once; any other when the count
 has stood still for `EXPIRES_S` seconds of the observer's own clock, since clocks of hosts differ.
+
+A holder that was itself stopped for so long finds that out from the file before each write: see `Lease.held`.
 """
 
 import json
@@ -18,11 +20,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.core import signals
-from pipeline.core.errors import InputError
-from pipeline.core.files import AlreadyThereError, write_json
+from pipeline.core.errors import InputError, ToolError
+from pipeline.core.files import AlreadyThereError, fenced, write_text
 
 BEATS_EVERY_S = 10.0
 EXPIRES_S = 90.0
+
+
+class LeaseLostError(ToolError):
+    """This process no longer holds its lease: it was stopped for too long, and another one has taken it over."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,9 @@ def read_lease(path: Path) -> tuple[Holder, int] | None:
 class LeaseWatch:
     """Tells which leases are dead, by what this process has seen of them so far."""
 
-    def __init__(self, expires_s: float = EXPIRES_S, polls_every_s: float = 1.0) -> None:
-        self._expires_s, self.polls_every_s = expires_s, polls_every_s
+    def __init__(self, expires_s: float | None = None, polls_every_s: float = 1.0) -> None:
+        self._expires_s = EXPIRES_S if expires_s is None else expires_s
+        self.polls_every_s = polls_every_s
         self._seen: dict[Path, tuple[object, float]] = {}
 
     def is_dead(self, path: Path, now: float | None = None) -> bool:
@@ -104,16 +111,16 @@ class LeaseWatch:
 
 
 class Lease:
-    """One lease; `acquire`, then `release`, or both by `with lease.held():`."""
+    """One lease; `acquire`, then `release`. What it covers is done `with lease.held():`."""
 
-    def __init__(self, path: Path, beats_every_s: float = BEATS_EVERY_S) -> None:
+    def __init__(self, path: Path, beats_every_s: float | None = None) -> None:
         self.path = path
-        self._every = beats_every_s
+        self._every = BEATS_EVERY_S if beats_every_s is None else beats_every_s
         self._holder: Holder | None = None
         self._stop = threading.Event()
         self._beating: threading.Thread | None = None
-        self.lost = False
-        """Another process has taken the lease over: what it covers is that one's now."""
+        self._file = threading.Lock()
+        """Held while the file is read, or written in place."""
 
     def acquire(self, watch: LeaseWatch) -> bool:
         """Take the lease unless a live process has it; a dead one's is taken over, with a line that says so."""
@@ -123,31 +130,38 @@ class Lease:
         if not watch.is_dead(self.path):
             return False
         before = read_lease(self.path)
-        # Renaming has one winner; what was renamed must be the lease that was found dead, not a new one in its place.
-        aside = self.path.with_name(f".{self.path.name}.{holder.token[:8]}.dead")
-        try:
-            os.rename(self.path, aside)
-        except FileNotFoundError:
-            return self._make(holder)
-        after = read_lease(aside)
-        if (before and before[0].token) != (after and after[0].token):
-            with suppress(FileExistsError):
-                os.link(aside, self.path)
-            aside.unlink(missing_ok=True)
+        if not self._take_away(before[0].token if before else None):
             return False
-        aside.unlink(missing_ok=True)
         if not self._make(holder):
             return False
         name = before[0] if before else "a process that left no name"
         print(f"mcn: {self.path.stem}: taken over from {name}, which has ended", file=sys.stderr, flush=True)
         return True
 
+    def _take_away(self, token: str | None) -> bool:
+        """Remove the lease at `path` if it is of this token (None: one that can't be read); whether none is there now.
+
+        Renaming has one winner; what was renamed must be the lease that was meant, not a new one in its place.
+        """
+        aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.dead")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return True
+        found = read_lease(aside)
+        meant = (found[0].token if found else None) == token
+        if not meant:
+            with suppress(FileExistsError):
+                os.link(aside, self.path)
+        aside.unlink(missing_ok=True)
+        return meant
+
     def _make(self, holder: Holder) -> bool:
         try:
-            write_json(self.path, asdict(holder) | {"beat": 0}, exclusive=True)
+            write_text(self.path, _content(holder, 0), exclusive=True)
         except AlreadyThereError:
             return False
-        self._holder, self.lost = holder, False
+        self._holder = holder
         self._stop.clear()
         self._beating = threading.Thread(target=self._beat, daemon=True, name=f"lease {self.path.stem}")
         self._beating.start()
@@ -156,15 +170,43 @@ class Lease:
     def _beat(self) -> None:
         beat = 0
         while not self._stop.wait(self._every):
-            assert self._holder is not None
-            current = read_lease(self.path)
-            if current is None or current[0].token != self._holder.token:
-                self.lost = True
-                return
             beat += 1
             # A full or slow disk costs a beat, not the work: the lease stands until it expires.
-            with suppress(OSError, InputError):
-                write_json(self.path, asdict(self._holder) | {"beat": beat})
+            with suppress(OSError):
+                self._write_beat(beat)
+
+    def _write_beat(self, beat: int) -> None:
+        """Raise the count in place: renamed over another's, a file would take the lease back from it."""
+        assert self._holder is not None
+        with self._file, open(self.path, "r+b", buffering=0) as file:
+            if _token_in(file.read()) == self._holder.token:
+                os.pwrite(file.fileno(), _content(self._holder, beat).encode(), 0)
+
+    def is_mine(self) -> bool:
+        """Whether this process holds the lease still, by what its file says now."""
+        with self._file:
+            current = read_lease(self.path)
+        return self._holder is not None and current is not None and current[0].token == self._holder.token
+
+    def check(self) -> None:
+        """Raise LeaseLostError, with the new holder's name, unless this process holds the lease still."""
+        if not self.is_mine():
+            current = read_lease(self.path)
+            by = f"{current[0]} has taken it over" if current is not None else "another process has taken it over"
+            raise LeaseLostError(
+                f"{self.path}: this process was stopped for longer than its lease lasts, and {by}: nothing more is "
+                "written or deleted here; rerun to resume"
+            )
+
+    @contextmanager
+    def held(self) -> Iterator["Lease"]:
+        """Do in the block what the lease covers: files are written and deleted, by way of `core.files`, as long as it
+        is this process's. LeaseLostError when it was lost; in the end it is given back."""
+        try:
+            with fenced(self.check):
+                yield self
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Give the lease back; one that was lost is left to its new holder."""
@@ -173,17 +215,28 @@ class Lease:
         self._stop.set()
         if self._beating is not None:
             self._beating.join()
-        current = read_lease(self.path)
-        if current is not None and current[0].token == self._holder.token:
-            self.path.unlink(missing_ok=True)
+        if self.is_mine():
+            self._take_away(self._holder.token)
         self._holder = None
+
+
+def _content(holder: Holder, beat: int) -> str:
+    """A lease's file, of the same length whatever the count."""
+    text = json.dumps({"beat": 0} | asdict(holder), indent=2)
+    return text.replace('"beat": 0', f'"beat": {beat:12d}', 1) + "\n"
+
+
+def _token_in(content: bytes) -> str | None:
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(content)["token"])
+    return None
 
 
 @contextmanager
 def locked(path: Path, what: str, watch: LeaseWatch | None = None, patient: bool = False) -> Iterator[Lease]:
     """Hold the lease at `path` while the block runs. InputError naming host and process when another one has it.
 
-    `what` says what it is for, e.g. "training in runs/model". Whether a process of another host is alive takes up to
+    The block is fenced, see `Lease.held`. `what` says what it is for, e.g. "training in runs/model". Whether a process of another host is alive takes up to
     EXPIRES_S to tell: that is waited for. With `patient` a live one's end is waited for too.
     """
     lease, watch = Lease(path), watch or LeaseWatch()
@@ -202,7 +255,5 @@ def locked(path: Path, what: str, watch: LeaseWatch | None = None, patient: bool
             print(f"mcn: {what}: waiting for {current[0]}, which has the lock", file=sys.stderr, flush=True)
             announced = True
         signals.wait(watch.polls_every_s)
-    try:
+    with lease.held():
         yield lease
-    finally:
-        lease.release()

@@ -46,11 +46,19 @@ def cut_into_shards(seconds: Mapping[str, float], shard_seconds: float) -> list[
     return [tuple(shard) for shard in shards if shard]
 
 
-def write_plans(folder: Path, shards: Sequence[Sequence[str]]) -> list[str]:
-    """Add a plan per shard after those already in `folder`; returns their names."""
+def next_number(folder: Path) -> int:
+    """Number of the next plan in `folder`."""
+    return 1 + max((int(name) for name in plan_names(folder)), default=-1)
+
+
+def write_plans(folder: Path, shards: Sequence[Sequence[str]], first: int | None = None) -> list[str]:
+    """Add a plan per shard after those already in `folder`; returns their names.
+
+    `first`: what `next_number` said before it was looked what is to be planned. InputError where another process has
+    planned since: the same videos, perhaps.
+    """
     names = []
-    first = 1 + max((int(name) for name in plan_names(folder)), default=-1)
-    for number, video_ids in enumerate(shards, first):
+    for number, video_ids in enumerate(shards, next_number(folder) if first is None else first):
         name = f"{number:06d}"
         content: dict[str, Any] = {"schema": 1, "name": name, "video_ids": list(video_ids)}
         try:

@@ -70,7 +70,12 @@ def _offsets(counts: Iterable[int]) -> NDArray[np.int64]:
 
 
 def _write(
-    path: Path, kind: str, origin: Origin, outlines: list[_Outline], videos: Callable[[], Iterator[VideoFeatures]]
+    path: Path,
+    kind: str,
+    origin: Origin,
+    outlines: list[_Outline],
+    videos: Callable[[], Iterator[VideoFeatures]],
+    replace: bool = False,
 ) -> None:
     """Write the file aside in one pass over `videos`, verify it by reading it back, rename it to `path`."""
     layout = fields(origin.identity)
@@ -94,7 +99,7 @@ def _write(
         "plan": origin.plan,
         "digest": "",
     }
-    with write_aside(path, exclusive=kind == "shard") as aside:
+    with write_aside(path, exclusive=not replace) as aside:
         with write_hdf5(aside, "w") as file:
             for name, value in attributes.items():
                 file.attrs[name] = value
@@ -127,9 +132,12 @@ def _write(
             raise OSError(f"{path}: what was written can't be read back: {problems[0]}")
 
 
-def write_part(path: Path, video: VideoFeatures, origin: Origin) -> None:
-    """Write one finished video; the part exists whole or not at all."""
-    _write(path, "part", origin, [_outline(video)], lambda: iter([video]))
+def write_part(path: Path, video: VideoFeatures, origin: Origin, replace: bool = True) -> None:
+    """Write one finished video; the part exists whole or not at all.
+
+    Without `replace` one that another worker has written is kept: AlreadyThereError.
+    """
+    _write(path, "part", origin, [_outline(video)], lambda: iter([video]), replace)
 
 
 def write_shard(path: Path, parts: Sequence[Path], origin: Origin, without: Collection[str] = ()) -> None:

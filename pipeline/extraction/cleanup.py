@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import check_fences, remove
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE, Outcome
 from pipeline.dataset.shard_check import ShardChecker
@@ -93,13 +94,14 @@ def _told(media: Path, removals: list[Removal], reason: str) -> Iterator[Removal
             detail = {"bytes": removal.bytes, "duration": state.latest.detail.get("duration", 0.0) if state else 0.0}
             attempt = state.latest.attempt + 1 if state else 1
             message = removal.because
+            check_fences()
             ledger.append(Outcome(removal.video_id, STAGE, "done", reason, message, attempt, time.time(), detail))
             yield removal
 
 
 def _delete(media: Path, removals: list[Removal]) -> None:
     for removal in _told(media, removals, EXTRACTED) if removals else ():
-        removal.path.unlink(missing_ok=True)
+        remove(removal.path)
 
 
 def delete_processed(media: Path, dataset: Path, receipt: Receipt) -> None:
@@ -134,6 +136,7 @@ def move_undecodable(media: Path, receipts: Iterable[Receipt], planned: Collecti
     """Move aside what `movable` names; returns how many files."""
     removals = movable(receipts, planned, MediaFinder(media).find)
     for removal in _told(media, removals, NO_FEATURES) if removals else ():
+        check_fences()
         with suppress(FileNotFoundError):
             move_aside(media, removal.path)
     return len(removals)

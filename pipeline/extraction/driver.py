@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.core import signals
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.files import ASIDE
+from pipeline.core.files import ASIDE, remove
 from pipeline.core.lease import Lease, LeaseWatch, locked, read_lease
 from pipeline.core.ledger import latest_states
 from pipeline.core.reporting import RunSummary
@@ -169,7 +169,7 @@ class ExtractionRounds:
         stock = take_stock(self.settings)
         # A download that is at work and has room brings more: shards are filled. Else what is there is taken.
         waits = self.settings.follow and bool(stock.unsettled) and self._downloads.goes_on()
-        names = plan_videos(self.settings, stock.new, full_only=waits)
+        names = plan_videos(self.settings, stock.new, full_only=waits, first=stock.first_plan)
         planned = {video_id for name in names for video_id in read_plan(self.folder / "plans", name).video_ids}
         stock.new = {video_id: seconds for video_id, seconds in stock.new.items() if video_id not in planned}
         return stock
@@ -184,7 +184,7 @@ class ExtractionRounds:
                     # A file that another process is writing has its final name a moment later.
                     with suppress(FileNotFoundError):
                         if now - path.stat().st_mtime > _OLD_S:
-                            path.unlink()
+                            remove(path)
         if self.settings.delete_media:
             self._kept |= delete_leftovers(self.settings.media, self.folder, receipts(self.folder, self._reasons))
 

@@ -44,6 +44,8 @@ class Stock:
     """Listed videos that have neither media nor a plan."""
     unsettled: int
     """Those of them that a download may still bring."""
+    first_plan: int
+    """Number of the first plan to be written, by what was there before the stock was taken."""
     notes: list[str] = field(default_factory=list)
     """Remarks on odd files."""
 
@@ -78,6 +80,7 @@ def check_inputs(settings: ExtractSettings) -> None:
 
 def take_stock(settings: ExtractSettings) -> Stock:
     """Compare list, media and plans. Of a million planned videos nothing but their ids is held."""
+    first_plan = shard_plans.next_number(settings.out / "plans")
     planned = planned_ids(settings.out, settings.ask_again)
     tombstones = forgotten(settings.out)
     media = find_media(settings.media, passed_over=planned)
@@ -110,7 +113,7 @@ def take_stock(settings: ExtractSettings) -> Stock:
         notes.append(f"{len(media.duplicates)} videos have several media files, e.g. {example}: the first is used")
     if kept_out:
         notes.append(f"{len(kept_out)} videos were forgotten and stay out")
-    return Stock(new, len(absent), unsettled, notes)
+    return Stock(new, len(absent), unsettled, first_plan, notes)
 
 
 def _durations(ledger: Path, video_ids: Collection[str]) -> dict[str, float]:
@@ -122,15 +125,18 @@ def _durations(ledger: Path, video_ids: Collection[str]) -> dict[str, float]:
     return {o.video_id: float(seconds) for o in outcomes if (seconds := o.detail.get("duration"))}
 
 
-def plan_videos(settings: ExtractSettings, new: Mapping[str, float], full_only: bool = False) -> list[str]:
+def plan_videos(
+    settings: ExtractSettings, new: Mapping[str, float], full_only: bool = False, first: int | None = None
+) -> list[str]:
     """Write plans for the `new` videos (id -> seconds); returns the plans' names.
 
-    With `full_only` only as many as fill shards are planned: the others wait until more are there.
+    With `full_only` only as many as fill shards are planned: the others wait until more are there. `first`: the stock's
+    `first_plan`; InputError where another process has planned since.
     """
     shard_seconds = settings.shard_size * 2**20 / settings.bytes_per_second()
     if full_only:
         new = _filling(new, shard_seconds)
-    return shard_plans.write_plans(settings.out / "plans", shard_plans.cut_into_shards(new, shard_seconds))
+    return shard_plans.write_plans(settings.out / "plans", shard_plans.cut_into_shards(new, shard_seconds), first)
 
 
 def _filling(new: Mapping[str, float], shard_seconds: float) -> dict[str, float]:

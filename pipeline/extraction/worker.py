@@ -4,18 +4,19 @@ A kill costs the videos in flight: each finished video lies in a part file. A pl
 any number of processes may share a data set.
 """
 
-import shutil
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from extractors.errors import MediaError
 from pipeline.core import signals
 from pipeline.core.errors import InputError
-from pipeline.core.files import AlreadyThereError, Closeable
-from pipeline.core.lease import Lease, LeaseWatch
+from pipeline.core.files import AlreadyThereError, Closeable, remove_tree
+from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Caption, Outcome, ShardPlan, VideoFeatures
 from pipeline.dataset.caption_store import open_captions
@@ -69,13 +70,15 @@ class ShardWorker(Closeable):
         if not lease.acquire(LeaseWatch()):
             return Counter(elsewhere=len(plan.video_ids))
         try:
-            if shard.exists():
-                return Counter(skipped=len(plan.video_ids))
-            receipt = read_receipt(self.folder, name)
-            left_out = receipt.left_out if receipt is not None and receipt.plan == plan.digest else {}
-            return self._extract(plan, lease, dict(left_out))
-        finally:
-            lease.release()
+            with lease.held():
+                if shard.exists():
+                    return Counter(skipped=len(plan.video_ids))
+                receipt = read_receipt(self.folder, name)
+                left_out = receipt.left_out if receipt is not None and receipt.plan == plan.digest else {}
+                return self._extract(plan, lease, dict(left_out))
+        except LeaseLostError as error:
+            print(f"mcn: {error}", file=sys.stderr, flush=True)
+            return Counter(elsewhere=len(plan.video_ids))
 
     def _extract(self, plan: ShardPlan, lease: Lease, failed: dict[str, str]) -> Counter[str]:
         parts = self.folder / "parts" / plan.name
@@ -104,10 +107,11 @@ class ShardWorker(Closeable):
         counts: Counter[str] = Counter()
         tried: set[str] = set()
         queue = deque(video_ids)
+        unfit = {video_id for video_id in video_ids if (parts / f"{video_id}.h5").exists()}
 
         def videos() -> Iterator[tuple[str, Path]]:
             while queue:
-                if self._asked_to_stop() or lease.lost:
+                if self._asked_to_stop() or not lease.is_mine():
                     counts["stopped"] += len(queue)
                     return
                 video_id = queue.popleft()
@@ -120,13 +124,15 @@ class ShardWorker(Closeable):
         # A video that fails last of all is tried again after the extractor has ended.
         while queue and not counts["stopped"]:
             for video_id, result in self.extractor.extract(videos(), self._captions_of):
+                lease.check()
                 if isinstance(result, MediaError) and result.kind == "missing-file":
                     # Gone between the look for it and its opening, maybe with the disk that it is on.
                     counts["waiting"] += 1
                     continue
                 if isinstance(result, Extracted):
                     of_part = Origin(origin.name, origin.identity, origin.provenance)
-                    write_part(parts / f"{video_id}.h5", result.features, of_part)
+                    with suppress(AlreadyThereError):
+                        write_part(parts / f"{video_id}.h5", result.features, of_part, replace=video_id in unfit)
                     detail = _detail(result.features, self._odd.pop(video_id, Counter()))
                     self._record(video_id, "done", "", "; ".join(result.notes), detail)
                     counts["done"] += 1
@@ -165,7 +171,7 @@ class ShardWorker(Closeable):
             if not shard.exists():
                 raise
         receipt = make_receipt(self.folder, plan.name, failed)
-        shutil.rmtree(parts, ignore_errors=True)
+        remove_tree(parts)
         if self.settings.delete_media:
             delete_processed(self.settings.media, self.folder, receipt)
 

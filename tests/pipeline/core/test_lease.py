@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_json
-from pipeline.core.lease import Lease, LeaseWatch, has_ended, locked, read_lease, this_process
+from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch, has_ended, locked, read_lease, this_process
 
 
 def elsewhere(path: Path, beat: int = 0, **changes: object) -> None:
@@ -100,11 +101,88 @@ def test_a_beat_moves_the_count_and_a_loss_is_noticed(tmp_path: Path) -> None:
     while (found := read_lease(path)) and found[1] < 3:
         deadline.wait(0.005)
     elsewhere(path)
-    while not lease.lost:
-        deadline.wait(0.005)
+    assert not lease.is_mine()
+    with pytest.raises(LeaseLostError, match="far-away, process 7 has taken it over.*rerun to resume"):
+        lease.check()
     lease.release()
     # The new holder's lease isn't the old one's to remove.
     assert read_lease(path)[0].host == "far-away"  # type: ignore[index]
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.core import files
+from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch
+
+moment, folder = sys.argv[1], Path(sys.argv[2])
+lease = Lease(folder / "lease.json", beats_every_s=0.01)
+
+def stop_before(function):
+    def call(*arguments, **named):
+        if stops:
+            stops.pop()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return function(*arguments, **named)
+    return call
+
+stops = []
+where, name = {"beat": (os, "pwrite"), "release": (os, "rename"), "link": (os, "link")}.get(moment, (os, "fsync"))
+setattr(where, name, stop_before(getattr(where, name)))
+assert lease.acquire(LeaseWatch())
+try:
+    with lease.held():
+        stops.append(moment)
+        if moment == "beat":
+            while stops:
+                pass
+        if moment == "release":
+            raise SystemExit(0)
+        if moment == "remove":
+            os.kill(os.getpid(), signal.SIGSTOP)
+            stops.clear()
+            files.remove(folder / "other.json")
+        if moment == "tree":
+            os.kill(os.getpid(), signal.SIGSTOP)
+            stops.clear()
+            files.remove_tree(folder / "parts")
+        if moment == "link":
+            files.write_text(folder / "new.json", "mine", exclusive=True)
+        files.write_text(folder / "other.json", "mine")
+except LeaseLostError as error:
+    assert "has taken it over" in str(error)
+    print("lost")
+except files.AlreadyThereError:
+    print("there")
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [("write", "lost"), ("remove", "lost"), ("tree", "lost"), ("beat", "lost"), ("release", ""), ("link", "there")],
+)
+def test_a_holder_that_is_stopped_past_its_term_and_wakes_changes_nothing(
+    tmp_path: Path, moment: str, said: str
+) -> None:
+    (tmp_path / "other.json").write_text("theirs")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.h5").write_text("theirs")
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, moment, str(tmp_path)], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE
+    )
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    lease, watch = Lease(tmp_path / "lease.json"), LeaseWatch(expires_s=0.05)
+    while not lease.acquire(watch):
+        threading.Event().wait(watch.polls_every_s / 100)
+    (tmp_path / "new.json").write_text("theirs")
+    os.kill(process.pid, signal.SIGCONT)
+    output, _ = process.communicate()
+    assert process.returncode == 0 and output.decode().strip() == said
+    assert lease.is_mine(), "the new holder's lease is neither written over nor removed"
+    for name in ("other.json", "new.json", "parts/a.h5"):
+        assert (tmp_path / name).read_text() == "theirs"
+    lease.release()
+    assert {path.name for path in tmp_path.iterdir()} == {"other.json", "new.json", "parts"}
 
 
 def test_a_lock_names_who_has_it(tmp_path: Path) -> None:
