@@ -17,7 +17,7 @@ from beam_jobs.worker_errors import ReportingDoFn, running
 from pipeline.core import signals
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.lease import locked
+from pipeline.core.lease import Lease, locked
 from pipeline.core.ledger import latest_states
 from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE, Outcome
 from pipeline.core.reporting import RunSummary, ledger_progress
@@ -91,19 +91,21 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> RunSu
     report = RunSummary(STAGE)
     if kept_out:
         report.notes.append(f"{len(kept_out)} videos were forgotten and stay out")
-    with locked(download_lock(settings.out, str(part)), f"downloading to {settings.out}"):
-        _download(settings, report, video_ids, options)
-    report.detail |= {
-        "media": str(settings.out),
-        "part": str(part),
-        "settings": as_plain(settings),
-        "runner": runner_name(options),
-    }
-    report.finish().publish(settings.out / "download.json")
+    with locked(download_lock(settings.out, str(part)), f"downloading to {settings.out}") as lease:
+        _download(settings, report, video_ids, options, lease)
+        report.detail |= {
+            "media": str(settings.out),
+            "part": str(part),
+            "settings": as_plain(settings),
+            "runner": runner_name(options),
+        }
+        report.finish().publish(settings.out / "download.json")
     return report
 
 
-def _download(settings: DownloadSettings, report: RunSummary, video_ids: list[str], options: PipelineOptions) -> None:
+def _download(
+    settings: DownloadSettings, report: RunSummary, video_ids: list[str], options: PipelineOptions, lease: Lease
+) -> None:
     ledger = settings.out / "ledger"
     present = set(find_media(settings.out).paths)
     states = latest_states(ledger, STAGE)
@@ -120,7 +122,15 @@ def _download(settings: DownloadSettings, report: RunSummary, video_ids: list[st
             url = settings.site_url or _serve(settings, stack)
             fetching = _fetching(settings, url, workers)
             budget = settings.media_budget * 2**30
-            job = DownloadJob(settings.out.resolve(), fetching, settings.attempts, uuid.uuid4().hex, budget)
+            job = DownloadJob(
+                settings.out.resolve(),
+                fetching,
+                settings.attempts,
+                run=uuid.uuid4().hex,
+                budget=budget,
+                lock=lease.path.resolve(),
+                token=lease.token,
+            )
             stack.callback(clear_scratch, job)
             stack.enter_context(signals.stop_file(job.scratch / f"stop-{SIGNAL}"))
             stack.enter_context(ledger_progress(ledger, STAGE, len(requests), STAGE))

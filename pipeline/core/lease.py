@@ -122,6 +122,11 @@ class Lease:
         self._file = threading.Lock()
         """Held while the file is read, or written in place."""
 
+    @property
+    def token(self) -> str:
+        """Of this lease, while it is held: what its file must say."""
+        return self._holder.token if self._holder is not None else ""
+
     def acquire(self, watch: LeaseWatch) -> bool:
         """Take the lease unless a live process has it; a dead one's is taken over, with a line that says so."""
         holder = this_process()
@@ -205,6 +210,12 @@ class Lease:
         try:
             with fenced(self.check):
                 yield self
+        except LeaseLostError:
+            raise
+        except Exception:
+            # What failed because another process is at work there is no error of its own.
+            self.check()
+            raise
         finally:
             self.release()
 
@@ -236,8 +247,9 @@ def _token_in(content: bytes) -> str | None:
 def locked(path: Path, what: str, watch: LeaseWatch | None = None, patient: bool = False) -> Iterator[Lease]:
     """Hold the lease at `path` while the block runs. InputError naming host and process when another one has it.
 
-    The block is fenced, see `Lease.held`. `what` says what it is for, e.g. "training in runs/model". Whether a process of another host is alive takes up to
-    EXPIRES_S to tell: that is waited for. With `patient` a live one's end is waited for too.
+    `what` says what it is for, e.g. "training in runs/model". Whether a process of another host is alive takes up to
+    EXPIRES_S to tell: that is waited for. With `patient` a live one's end is waited for too. LeaseLostError as
+    `Lease.held` raises it.
     """
     lease, watch = Lease(path), watch or LeaseWatch()
     first = read_lease(path)

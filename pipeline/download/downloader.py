@@ -4,12 +4,14 @@ import os
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.core import signals
 from pipeline.core.files import Closeable, fsync_folder
+from pipeline.core.lease import read_lease
 from pipeline.core.ledger import LedgerWriter, VideoState
 from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE, Outcome
 from pipeline.core.video_ids import is_video_id
@@ -39,6 +41,9 @@ class DownloadJob:
     """Names this run: its workers share a scratch folder, and with it the order to stop."""
     budget: float = 0.0
     """Bytes that the media may take in all; 0: no bound."""
+    lock: Path | None = None
+    """The lease under which the driver runs the job, if any, and its token."""
+    token: str = ""
 
     @property
     def scratch(self) -> Path:
@@ -78,6 +83,8 @@ class Downloader(Closeable):
         while True:
             if fetched_path(self.job.media, request.video_id):
                 return Outcome(request.video_id, STAGE, "skipped", attempt=attempt)
+            if not stopped(self.job) and not self._is_ours():
+                stop(self.job, SIGNAL)
             if not stopped(self.job) and not self._budget.wait_for_room(self._wait):
                 stop(self.job, stopped(self.job) or "media-budget")
             if stopped(self.job):
@@ -90,6 +97,11 @@ class Downloader(Closeable):
             attempt += 1
             signals.wait(min(wait, _LONGEST_WAIT_S))
             wait *= 2
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is this job's still: its driver may have been stopped for longer than a lease lasts."""
+        lease = read_lease(self.job.lock) if self.job.lock is not None else None
+        return self.job.lock is None or (lease is not None and lease[0].token == self.job.token)
 
     def _wait(self, seconds: float) -> bool:
         return signals.wait(seconds) or bool(stopped(self.job))
@@ -131,14 +143,16 @@ class Downloader(Closeable):
 
 
 def place(fetched: Fetched, media: Path, video_id: str) -> None:
-    """Flush a whole file to the disk and rename it to where it belongs."""
+    """Flush a whole file to the disk and give it the name under which it belongs, unless another has that."""
     target = media_path(media, video_id, fetched.path.suffix.lower())
     if not target.parent.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         fsync_folder(media)
     with open(fetched.path, "rb+") as file:
         os.fsync(file.fileno())
-    os.replace(fetched.path, target)
+    # A link replaces nothing: another process, which took this one for dead, may have fetched the same.
+    with suppress(FileExistsError):
+        os.link(fetched.path, target)
     fsync_folder(target.parent)
 
 

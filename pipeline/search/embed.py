@@ -6,6 +6,7 @@ A part file for each shard of the data set, then all joined: a kill costs the sh
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from models.pairing import scheme_to_dict
 from pipeline.clips.cutting import ClipFeatures, Cutter, known_words
 from pipeline.clips.rules import ClipRules, ClipSpan, caption_clips, window_clips
 from pipeline.core.errors import InputError
-from pipeline.core.files import ASIDE
+from pipeline.core.files import ASIDE, remove, remove_tree
 from pipeline.core.lease import locked
 from pipeline.core.provenance import provenance
 from pipeline.core.reporting import Progress, RunSummary
@@ -49,16 +50,17 @@ def run(settings: EmbedSettings) -> RunSummary:
         return report
     with locked(parts_folder / "lock.json", f"embedding to {settings.out}"):
         for aside in (*parts_folder.rglob(f"*{ASIDE}"), *settings.out.parent.glob(f".{settings.out.name}.*{ASIDE}")):
-            aside.unlink(missing_ok=True)
+            remove(aside)
         parts = _write_parts(model, settings, made_of, parts_folder / made_of.key[:16], report)
         if not report.stopped:
             paths = {"checkpoint": str(model.checkpoint.resolve()), "manifest": str(model.dataset.path.resolve())}
             join_parts(settings.out, made_of, paths, parts)
             for folder in parts_folder.iterdir():
                 if folder.is_dir():
-                    shutil.rmtree(folder)
+                    remove_tree(folder)
     if not report.stopped:
-        shutil.rmtree(parts_folder, ignore_errors=True)
+        with suppress(OSError):  # another process has come, and looks
+            parts_folder.rmdir()
         _describe(report, settings, model)
     report.complete = not report.stopped
     report.finish().publish(None if report.stopped else summary)

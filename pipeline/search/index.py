@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import InputError, suggest
-from pipeline.core.files import ASIDE, read_json, write_json
+from pipeline.core.files import ASIDE, read_json, remove, write_json
 from pipeline.core.lease import locked
 from pipeline.core.reporting import RunSummary
 from pipeline.search import vector_index
@@ -67,7 +67,7 @@ def run(settings: IndexSettings) -> RunSummary:
             return _published(report)
         with locked(settings.out / "lock.json", f"indexing to {settings.out}"):
             for aside in settings.out.glob(f".*{ASIDE}"):
-                aside.unlink(missing_ok=True)
+                remove(aside)
             room = memory - vector_index.RESERVE
             description = make_index(file, settings.out, space, settings.modality, memory, room)
     report.done, report.detail = description.count, asdict(description)

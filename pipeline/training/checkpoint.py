@@ -23,7 +23,7 @@ from pipeline.clips.cutting import ClipFeatures, collate, known_words
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
-from pipeline.core.files import ASIDE, sha256_of_file, write_aside
+from pipeline.core.files import ASIDE, remove, sha256_of_file, write_aside
 from pipeline.training.settings import settings_of
 
 FILE = "checkpoint.pt"
@@ -60,7 +60,7 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete what kills have left half written; for who alone writes there."""
     for path in folder.glob(f".*.pt.*{ASIDE}"):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from pipeline.clips.dataset import FeatureDataset
 from pipeline.clips.rules import ClipRules
 from pipeline.core import signals
 from pipeline.core.errors import InputError
-from pipeline.core.files import ASIDE, AlreadyThereError, write_aside
+from pipeline.core.files import ASIDE, AlreadyThereError, remove, write_aside
 from pipeline.core.hdf5 import write_hdf5
-from pipeline.core.lease import locked
+from pipeline.core.lease import LeaseLostError, locked
 from pipeline.core.reporting import Progress
 from pipeline.dataset.schema import Field, fields
 from pipeline.dataset.shard_plans import shard_path
@@ -48,11 +48,11 @@ def stage(dataset: FeatureDataset, rules: ClipRules, folder: Path, budget_gib: f
             with locked(folder / "staging.json", f"staging to {folder}", patient=True):
                 # What a process that was killed has left half written: the lock says that none is at work.
                 for path in folder.glob(f".[0-9]*-*.h5.*{ASIDE}"):
-                    path.unlink(missing_ok=True)
+                    remove(path)
                 reason = _copy_missing(dataset.folder, layout, copies, contents, budget_gib * GIB)
         except _UnreadableError:
             raise
-        except InputError as error:
+        except (InputError, LeaseLostError) as error:
             reason = "asked to stop" if signals.asked_to_stop() else str(error)
     staged = [name for name in shards if _is_whole(copies[name], contents[name], layout)]
     for name in staged:
@@ -102,7 +102,7 @@ def _copy_missing(
                 if size + _SPARE_BYTES > shutil.disk_usage(copy.parent).free:
                     return f"{copy.parent} is full"
                 try:
-                    copy.unlink(missing_ok=True)
+                    remove(copy)
                     with write_aside(copy, exclusive=True) as aside:
                         _copy(shard, aside, contents[name], layout)
                         _verify(aside, shard)

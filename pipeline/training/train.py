@@ -14,7 +14,7 @@ from pipeline.clips.dataset import FeatureDataset
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_json, write_text
-from pipeline.core.lease import locked
+from pipeline.core.lease import LeaseLostError, locked
 from pipeline.core.provenance import provenance
 from pipeline.core.reporting import RunSummary
 from pipeline.dataset.manifest import TRAIN
@@ -39,10 +39,10 @@ def run(settings: TrainSettings) -> RunSummary:
     except ValueError as error:  # a device that isn't there
         raise InputError(f"mcn train: {str(error).splitlines()[0]}") from None
     except ProcessRaisedException as error:
-        message = re.search(r"InputError: (.*)", str(error))
+        message = re.search(r"(InputError|LeaseLostError): (.*)", str(error))
         if message is None:
             raise
-        raise InputError(message[1]) from None
+        raise (InputError if message[1] == "InputError" else LeaseLostError)(message[2]) from None
     except ProcessExitedException as error:
         raise InputError(
             f"mcn train: one of {settings.devices} processes has died ({error}): memory may be too small; the last "

@@ -5,14 +5,22 @@ same command, with or without ids, goes on.
 """
 
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import ASIDE, fsync_folder, write_aside, write_json, write_text
+from pipeline.core.files import (
+    ASIDE,
+    check_fences,
+    fsync_folder,
+    remove,
+    remove_tree,
+    write_aside,
+    write_json,
+    write_text,
+)
 from pipeline.core.lease import locked
 from pipeline.core.ledger import decode_line, read_ledger
 from pipeline.core.reporting import RunSummary
@@ -98,7 +106,7 @@ def _forget(
     checkpoints = _checkpoints(settings.run, ids) if settings.run else []
     embeddings, indices = _embedded(settings.run, dataset, ids) if settings.run else ([], [])
     removed, left = _forget_reports(settings.run, dataset, media, ids)
-    (dataset / FORGETTING).unlink()
+    remove(dataset / FORGETTING)
     report.detail |= {"reports": [str(path) for path in removed], "files left": len(left)}
     for what, paths, note in (
         ("checkpoints", checkpoints, "was trained on some of them: train anew to be rid of what it learnt"),
@@ -201,13 +209,13 @@ def _forget_media(media: Path, ids: Collection[str]) -> int:
     count = 0
     for video_id in ids:
         while (path := finder.find(video_id)) is not None:
-            path.unlink()
+            remove(path)
             fsync_folder(path.parent)
             finder = MediaFinder(media)
             count += 1
     # What a killed download has left; its lock says that none is at work.
     for path in files_naming([media / SCRATCH], ids, ()):
-        path.unlink()
+        remove(path)
     return count
 
 
@@ -228,9 +236,9 @@ def _forget_shards(dataset: Path, ids: Collection[str]) -> dict[str, str]:
         leftovers = sorted(shard.parent.glob(f".{shard.name}.*"))
         # The receipt first: one without its shard would stand for a shard that is lost.
         for path in (*leftovers, shard_plans.receipt_path(dataset, name), shard, plans / f"{name}.json"):
-            path.unlink(missing_ok=True)
+            remove(path)
             fsync_folder(path.parent if path.parent.is_dir() else dataset)
-        shutil.rmtree(dataset / "parts" / name, ignore_errors=True)
+        remove_tree(dataset / "parts" / name)
     return replaced
 
 
@@ -241,6 +249,7 @@ def _move_features(dataset: Path, name: str, new: str, kept: tuple[str, ...]) ->
     for part in (dataset / "parts" / name).glob("*.h5"):
         if part.stem in kept:
             parts.mkdir(parents=True, exist_ok=True)
+            check_fences()
             os.replace(part, parts / part.name)
     if not source.exists():
         return
@@ -253,12 +262,12 @@ def _move_features(dataset: Path, name: str, new: str, kept: tuple[str, ...]) ->
     if shard_plans.read_receipt(dataset, new) is None:
         left_out = receipt.left_out if receipt is not None else reasons_of(dataset / "ledger", "extract")
         shard_plans.make_receipt(dataset, new, left_out)
-    shutil.rmtree(parts, ignore_errors=True)
+    remove_tree(parts)
 
 
 def _forget_captions(dataset: Path, ids: Collection[str]) -> bool:
     for aside in dataset.glob(f".{CAPTIONS}.*{ASIDE}"):
-        aside.unlink()
+        remove(aside)
     if not (dataset / CAPTIONS).exists():
         return False
     remove_from_store(dataset / CAPTIONS, ids)
@@ -369,7 +378,7 @@ def _forget_reports(
         users = any(path.resolve().is_relative_to(own) for own in given)
         if not users and (path == dataset / WITHOUT_MEDIA or is_report(path)):
             for trace in (*(figures_of(path) if path.suffix == ".html" else ()), path):
-                trace.unlink(missing_ok=True)
+                remove(trace)
                 removed.append(trace)
         else:
             left.append(path)

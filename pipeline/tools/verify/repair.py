@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.core.child import Child, ChildError
 from pipeline.core.errors import InputError
-from pipeline.core.files import write_text
+from pipeline.core.files import check_fences, remove, write_text
 from pipeline.core.lease import locked
 from pipeline.dataset import shard_plans
 from pipeline.dataset.folder import half_forgotten, is_forgotten, kept_out, read_description
@@ -46,7 +46,7 @@ def repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
 def _repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
     notes = []
     for part in findings.bad_parts:
-        part.unlink(missing_ok=True)
+        remove(part)
     if findings.bad_parts:
         notes.append(f"{len(findings.bad_parts)} bad parts are removed; `mcn extract` computes them anew")
     for name in findings.bad_receipts:
@@ -73,12 +73,13 @@ def _repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
             shard = shard_plans.shard_path(dataset, name)
             bad = shard.with_name(f".{shard.name}.bad")
             if shard.exists():
+                check_fences()
                 shard.replace(bad)
             outcomes = worker.extract(name)
             if not shard.exists():
                 raise InputError(f"{shard}: couldn't be closed ({dict(outcomes)}); the damaged one is kept as {bad}")
             counts = {outcome: counts[outcome] + outcomes[outcome] for outcome in counts}
-            bad.unlink(missing_ok=True)
+            remove(bad)
     notes.append(
         f"{len(ready)} shards were made anew: {counts['skipped']} videos kept, {counts['done']} computed from media"
     )
@@ -130,7 +131,7 @@ def save_sound_videos(dataset: Path, name: str) -> int:
             try:
                 video = file.video(index)
                 if digests_of(video) == file.stored_digests(index) and set(video.video) == set(identity["streams"]):
-                    write_part(part, video, Origin(name, identity, provenance))
+                    write_part(part, video, Origin(name, identity, provenance), replace=False)
                     saved += 1
             except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError):
                 continue
