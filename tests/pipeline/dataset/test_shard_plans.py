@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import InputError
 from pipeline.core.records import ShardPlan
-from pipeline.dataset.shard_plans import SMALL_SET_SHARDS, cut_into_shards, plan_names, read_plan, write_plans
+from pipeline.dataset.shard_plans import (
+    SMALL_SET_SHARDS,
+    cut_into_shards,
+    next_number,
+    plan_names,
+    read_plan,
+    write_plans,
+)
 
 
 def by_hash(video_ids: list[str]) -> list[str]:
@@ -108,3 +115,11 @@ def test_missing_and_broken_plans_are_refused(tmp_path: Path) -> None:
         (tmp_path / "000000.json").write_text(content)
         with pytest.raises(InputError, match="digest doesn't match"):
             read_plan(tmp_path, "000000")
+
+
+def test_plans_of_a_process_that_was_taken_for_dead_are_refused(tmp_path: Path) -> None:
+    first = next_number(tmp_path)
+    write_plans(tmp_path, [["theirs"]])
+    with pytest.raises(InputError, match="another extraction is planning there"):
+        write_plans(tmp_path, [["mine"], ["too"]], first)
+    assert plan_names(tmp_path) == ["000000"]

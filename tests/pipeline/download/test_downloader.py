@@ -3,10 +3,12 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipeline.core.lease import locked
 from pipeline.core.ledger import VideoState, read_ledger
 from pipeline.core.records import Outcome
 from pipeline.download.downloader import Downloader, DownloadJob, Request, clear_scratch, settled, stopped
@@ -139,3 +141,27 @@ def test_who_is_asked_for_again(outcome: str, reason: str, failures: int, age_h:
 
 def test_a_new_video_is_asked_for() -> None:
     assert not settled(None, attempts=3, recheck_h=24, ask_again=())
+
+
+def test_a_file_that_another_process_has_placed_meanwhile_stays(downloader: Downloader, tmp_path: Path) -> None:
+    target = media_path(tmp_path, "abcdefghijk", ".mkv")
+
+    class Other(Script):
+        def fetch(self, video_id: str, folder: Path) -> Fetched:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text("theirs")
+            return super().fetch(video_id, folder)
+
+    downloader._fetcher = Other()  # type: ignore[assignment]
+    assert downloader.download(Request("abcdefghijk")).outcome == "done"
+    assert target.read_text() == "theirs"
+
+
+def test_a_job_whose_lock_is_anothers_takes_up_no_video(job: DownloadJob, tmp_path: Path) -> None:
+    with locked(tmp_path / "lock.json", "downloading") as lease:
+        for token, outcome in (("another", "waiting"), (lease.token, "done")):
+            run = replace(job, lock=lease.path, token=token, run=token)
+            with Downloader(run) as downloader:
+                script = scripted(downloader)
+                assert downloader.download(Request("abcdefghijk")).outcome == outcome
+                assert script.calls == (outcome == "done")

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from models.mcn import MCN
 from models.settings import ClusterSettings, LossSettings, ModelSettings
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
+from pipeline.core.lease import Lease, LeaseWatch, read_lease
 from pipeline.core.signals import SIGNALS
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.distributed import communicator_of, started_from_outside
@@ -247,3 +249,31 @@ def test_a_signal_to_one_of_the_processes_that_torchrun_starts_ends_them_all_wit
     os.kill(processes[1].pid, number)
     output_of(processes[1])
     assert_saved(out, processes[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_stopped_for_longer_than_its_lock_lasts_it_writes_no_checkpoint(
+    planted: Any, small_training: dict[str, Any], tmp_path: Path, devices: int
+) -> None:
+    out = tmp_path / "model"
+    process = begin(planted, out, small_training | {"devices": devices})
+    wait_for_a_checkpoint(out, process)
+    found = read_lease(out / "lock.json")
+    assert found is not None
+    # Of several processes the first holds the lock.
+    os.killpg(process.pid, signal.SIGSTOP)
+    while Path(f"/proc/{found[0].pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        threading.Event().wait(0.005)
+    mine, watch = Lease(out / "lock.json"), LeaseWatch(expires_s=0.05)
+    while not mine.acquire(watch):
+        threading.Event().wait(0.01)
+    # What it had half written is not of the folder yet.
+    before = {p.name: (p.stat().st_ino, p.read_bytes()) for p in out.glob("[a-z]*") if p.is_file() and p != mine.path}
+    os.killpg(process.pid, signal.SIGCONT)
+    output, _ = process.communicate()
+    assert process.returncode == 1 and "has taken it over: nothing more is written" in output, output
+    assert "Traceback" not in output
+    after = {p.name: (p.stat().st_ino, p.read_bytes()) for p in out.glob("[a-z]*") if p.is_file() and p != mine.path}
+    assert after == before and mine.is_mine()
+    mine.release()

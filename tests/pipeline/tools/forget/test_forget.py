@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,10 @@ from matplotlib.figure import Figure
 from pipeline.cli import main
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.clips.rules import ClipRules, ClipSpan
+from pipeline.core import lease
 from pipeline.core.errors import InputError
 from pipeline.core.figures import Drawing, FigureFiles
-from pipeline.core.lease import locked
+from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch, locked
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Outcome
 from pipeline.core.reporting import RunSummary
@@ -180,6 +184,47 @@ def test_interrupted_anywhere_it_goes_on(whole: Path, monkeypatch: pytest.Monkey
             forget.run(ForgetSettings(ids=(GONE,), run=whole))
     with pytest.raises(InputError, match="a `mcn forget` was interrupted; finish it first"):
         freeze(FreezeSettings(whole / "dataset", "another"))
+    assert forget.run(ForgetSettings(run=whole)).complete
+    check(whole, before)
+
+
+@pytest.mark.parametrize("step", ["_forget_media", "_move_features", "_forget_captions", "_forget_in_ledger"])
+def test_stopped_for_longer_than_its_lock_lasts_it_changes_nothing_more(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    before = rows(whole / "dataset" / "manifests" / "study.json")
+    monkeypatch.setattr(lease, "BEATS_EVERY_S", 0.005)
+    real: Callable[..., Any] = getattr(forget, step)
+
+    def stops(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return real(*arguments)
+
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            monkeypatch.setattr(forget, step, stops)
+            forget.run(ForgetSettings(ids=(GONE,), run=whole))
+        except LeaseLostError:
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.WIFSTOPPED(os.waitpid(process, os.WUNTRACED)[1])
+    mine, watch = Lease(whole / "dataset" / "leases" / "planning.json"), LeaseWatch(expires_s=0.02)
+    while not mine.acquire(watch):
+        threading.Event().wait(0.005)
+
+    def content() -> dict[Path, bytes]:
+        # Beats of this process's own lease are no change.
+        paths = (path for path in whole.rglob("*") if path.is_file() and path.parent.name not in ("leases", ".part"))
+        return {path: path.read_bytes() for path in paths}
+
+    there = content()
+    os.kill(process, signal.SIGCONT)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert content() == there and mine.is_mine()
+    mine.release()
     assert forget.run(ForgetSettings(run=whole)).complete
     check(whole, before)
 
