@@ -22,6 +22,7 @@ from pipeline.core.files import sha256_of_file
 from pipeline.core.ledger import LedgerWriter, latest_states, read_ledger
 from pipeline.core.records import Outcome
 from pipeline.core.reporting import RunSummary
+from pipeline.core.signals import SIGNALS
 from pipeline.download.media import find_media, media_path
 from pipeline.download.settings import DownloadSettings
 from pipeline.sample.site import SampleSite
@@ -217,6 +218,32 @@ def test_a_killed_job_leaves_nothing_torn_and_is_completed_by_the_next(site: Sam
     assert report.complete and report.done + report.skipped == len(LIVING)
     assert sum("/media/" in line for line in site.requests) == report.done
     assert_whole(tmp_path, LIVING)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_signal_finishes_the_videos_in_hand_and_exits_75(
+    site: SampleSite, tmp_path: Path, workers: int, number: signal.Signals
+) -> None:
+    write_lists(tmp_path / "sample", {})
+    site.requests = log = _Log([f"/media/{LIVING[0]}.mp4"])
+    flags = ["--ids", str(tmp_path / "sample" / "list.csv"), "--out", str(tmp_path / "out"), "--site", "sample"]
+    flags += ["--site-url", site.url, "--workers", str(workers)]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "download", *flags],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert log.came.wait(600)
+    os.killpg(job.pid, number)
+    printed, _ = job.communicate()
+    assert job.returncode == 75 and "stopped by a signal" in printed, printed
+    there = find_media(tmp_path / "out").paths
+    assert LIVING[0] in there and len(there) < len(LIVING)
+    assert_whole(tmp_path, sorted(there))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -298,7 +298,8 @@ def test_a_study_is_overridden_on_the_command_line(make_study: Callable[..., Pat
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_whole_group_is_saved_and_goes_on(make_study: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, True), (signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_a_signal_is_saved_and_goes_on(make_study: Callable[..., Path], number: signal.Signals, group: bool) -> None:
     path = make_study(["shared", "disjoint"], seeds=[1])
     out = StudySettings.load(path).out
     command = [sys.executable, "-m", "pipeline.cli", "compare", str(path), "--set", "train.epochs=4000"]
@@ -308,7 +309,7 @@ def test_a_signal_to_the_whole_group_is_saved_and_goes_on(make_study: Callable[.
     while not all(file.exists() for file in settings):
         assert process.poll() is None
         time.sleep(0.05)  # until both are at it
-    os.killpg(process.pid, signal.SIGTERM)
+    (os.killpg if group else os.kill)(process.pid, number)
     printed, _ = process.communicate()
     assert process.returncode == 75, printed
     assert printed.count("stopped, all of it saved") == 2

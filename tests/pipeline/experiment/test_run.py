@@ -1,6 +1,11 @@
 """The whole way from a YAML file: stages in order, skipped when complete, stopped at the first that isn't."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +231,41 @@ def test_every_section_is_a_stage_of_the_command() -> None:
 
     stages = {section: stage for section, stage, _ in EVALUATIONS}
     assert {stages.get(section, section) for section in SECTIONS} <= set(COMMANDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [("sample", signal.SIGTERM), ("download", signal.SIGTERM), ("train", signal.SIGTERM), ("train", signal.SIGUSR1)],
+)
+def test_a_signal_ends_a_run_with_75_whatever_its_stages_have_started(
+    tmp_path: Path, planted: Any, tiny_training: dict[str, Any], stage: str, number: signal.Signals
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    # Drawn by processes of its own: from then on the run's has multiprocessing's tracker.
+    videos = 6 if stage == "sample" else 2
+    content: dict[str, Any] = {"out": str(tmp_path / "out")}
+    content["sample"] = {"videos": videos, "seconds": 16, "processes": 2}
+    endless = tiny_training | {"epochs": 100_000, "manifest": str(planted.manifest), "save_every": 1e-9}
+    content |= {"download": {"download": {"workers": 1}}, "train": {"train": endless}}.get(stage, {})
+    sign = {"sample": "sample/media/*.mp4", "download": "media/??/*.mp4", "train": "models/*/checkpoint.pt"}[stage]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "run", str(written(tmp_path, content))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    while not list((tmp_path / "out").glob(sign)) and process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
+    os.killpg(process.pid, number)
+    try:
+        printed, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"the signal was swallowed: {process.communicate()[0]}")
+    assert process.returncode == 75, printed
+    assert "Traceback" not in printed and "stopped by a signal" in printed
+    if stage != "sample":
+        assert "sample: 2 videos done" in printed
