@@ -6,15 +6,19 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from pipeline.core import files, lease
-from pipeline.core.lease import Lease, LeaseWatch
-from pipeline.dataset.shard_plans import lease_path
+from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch
+from pipeline.dataset.shard_plans import lease_path, shard_path
+from pipeline.tools.verify import repair
+from pipeline.tools.verify.findings import check_shards
 
 CALLS = ("link", "rename", "replace", "unlink")
 """By which names are given and taken."""
@@ -136,3 +140,37 @@ def test_stopped_right_at_a_write_it_replaces_nothing_of_what_the_new_holder_mad
     for name, content in before.items():
         assert after.get(name) == content or ("/parts/" in name and extraction.stored())
     extraction.ends_right()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_repair_that_is_stopped_moves_and_removes_nothing_more(
+    extraction: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    settings = replace(extraction.settings, delete_media=False)
+    replace(extraction, settings=settings).run()
+    shard = shard_path(settings.out, extraction.name)
+    with h5py.File(shard, "r+") as file:
+        file["rows/resnet152"][0] = file["rows/resnet152"][0] + 1
+    monkeypatch.setattr(repair, "settings_of", lambda *given: settings)
+    monkeypatch.setattr(repair, "prepare_weights", lambda *given: {"resnet152": Path(), "davenet": Path()})
+    findings = check_shards(settings.out, [extraction.name])
+    assert findings.bad_shards
+
+    def mend() -> None:
+        with suppress(LeaseLostError):
+            repair.repair(settings.out, findings, settings.media)
+
+    def stop() -> None:
+        before_call(files, ("check_fences",), number, tmp_path)()
+        repair.check_fences = files.check_fences
+
+    process = begin(mend, stop)
+    assert stopped(process)
+    mine, before = take_over(settings.out / "leases" / "planning.json"), state(settings.out, settings.media)
+    with woken(process):
+        pass
+    assert state(settings.out, settings.media) == before and mine.is_mine()
+    mine.release()
+    mend()
+    assert extraction.stored() == dict.fromkeys(("good-video-1", "good-video-2"), extraction.name)

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from scipy.signal import welch
 
+from pipeline.cli import main
+from pipeline.core import signals
 from pipeline.core.errors import InputError
 from pipeline.core.records import Caption
 from pipeline.core.video_ids import read_video_list
 from pipeline.dataset.captions import read_caption_file
+from pipeline.sample import make
 from pipeline.sample.film import SegmentScene
 from pipeline.sample.lists import permuted_texts, truth_rows
 from pipeline.sample.make import make_sample, run
@@ -57,6 +60,27 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> SampleSettings:
     summary = make_sample(settings)
     assert (summary.made, summary.kept) == (3, 1)
     return settings
+
+
+@pytest.mark.slow
+def test_asked_to_stop_it_ends_after_the_video_in_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, made = make._make_video, []
+
+    def asked_meanwhile(*given: Any) -> Any:
+        made.append(whole(*given))
+        signals.ask_to_stop()
+        return made[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make, "_make_video", asked_meanwhile)
+        flags = ["sample", "--out", str(tmp_path / "out"), "--videos", "2", "--seconds", "16", "--processes", "1"]
+        assert main(flags) == 75 and len(made) == 1
+    assert not json.loads((tmp_path / "out" / "sample.json").read_text())["complete"]
+    (path,) = (tmp_path / "out" / "media").iterdir()
+    before = path.stat().st_ino
+    assert main(flags) == 0
+    assert path.stat().st_ino == before and len(list(path.parent.iterdir())) == 2
+
 
 
 def make_control(plain: SampleSettings, uninformative: str, taken: tuple[int, ...]) -> SampleSettings:

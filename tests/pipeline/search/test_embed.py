@@ -21,6 +21,8 @@ from models.clips import ClipInputs
 from pipeline.cli import main
 from pipeline.core import signals
 from pipeline.core.errors import InputError
+from pipeline.core.files import write_json
+from pipeline.core.lease import LeaseLostError, this_process
 from pipeline.search import embed
 from pipeline.search.embed import run
 from pipeline.search.embeddings import EmbeddingsFile, damage, join_parts
@@ -176,6 +178,25 @@ def test_a_signal_ends_it_after_the_part_in_hand(
     assert main(arguments) == 0
     assert len(written) == len(set(written)) == 5
     assert (tmp_path / "c.h5").read_bytes() == embedded.read_bytes()
+
+
+def test_once_its_lock_is_anothers_it_writes_and_deletes_nothing(
+    trained: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    real, written = embed.write_part, []
+    parts, lock = tmp_path / ".c.h5.parts", tmp_path / ".c.h5.parts" / "lock.json"
+
+    def taken_over(path: Path, *rest: Any) -> None:
+        if len(written) == 2:
+            write_json(lock, this_process().__dict__ | {"host": "far-away", "boot": "another", "beat": 0})
+        real(path, *rest)
+        written.append(path)
+
+    monkeypatch.setattr(embed, "write_part", taken_over)
+    with pytest.raises(LeaseLostError, match=r"far-away, process \d+ has taken it over"):
+        run(EmbedSettings(trained.model, tmp_path / "c.h5"))
+    assert sorted(path for path in parts.rglob("*") if path.is_file()) == sorted([*written, lock])
+    assert len(written) == 2 and not (tmp_path / "c.h5").exists()
 
 
 DOOMED = """
