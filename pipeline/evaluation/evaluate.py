@@ -3,6 +3,7 @@
 A new evaluation is a module that calls `evaluate`, its settings, and a line in the table of commands.
 """
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ def evaluate(
         **inputs,
     }
     if not _restored(report, path, inputs):
+        _tell_replaced(path, inputs)
         report.detail = {
             **measure(model),
             **model.provenance(),
@@ -56,6 +58,15 @@ def evaluate(
         report.finish().publish(path)
     print("\n".join(table.text() for table in tables(report.detail)) if text is None else text(report.detail))
     return report
+
+
+def _tell_replaced(path: Path, inputs: Mapping[str, Any]) -> None:
+    """Say that results of other inputs, which lie at `path`, will be replaced. Made again, they are the same."""
+    before = read_json(path) if path.exists() else None
+    detail = before.get("detail") if isinstance(before, dict) else None
+    held = detail.get("inputs") if isinstance(detail, dict) else None
+    if isinstance(held, dict) and (other := sorted(name for name in inputs if held.get(name) != inputs[name])):
+        print(f"{path}: held results of another {', '.join(other)}; they are replaced", file=sys.stderr)
 
 
 def _restored(report: RunSummary, path: Path, inputs: Mapping[str, Any]) -> bool:

@@ -18,7 +18,8 @@ from pipeline.core.tables import Table, write_tables
 from pipeline.dataset.manifest import TRAIN
 from pipeline.experiment import training_runs
 from pipeline.experiment.comparison import about_the_data, compare, comparison_tables, read_runs
-from pipeline.experiment.report.results import Model
+from pipeline.experiment.finished import asked_of_models, has_finished, refuse_another_study
+from pipeline.experiment.report.results import COMPARISON, Model
 from pipeline.experiment.run import run_stages
 from pipeline.experiment.settings import ReportSettings, StudySettings
 from pipeline.experiment.stages import stage_settings
@@ -26,19 +27,19 @@ from pipeline.experiment.training_runs import Run, processes_at_once
 from pipeline.sample.make import SUMMARY
 from pipeline.training.speed import TrainingShape, probe_failure, probe_training
 
-FILE = "compare.json"
 PROBE_SECONDS = 20.0
 """In all; by it the hours are told."""
 
 
 def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """The data's stages, then every model, then the tables and the report; what is done is skipped, what was stopped
-    is resumed.
+    is resumed. InputError, with nothing written, where `out` holds another study's comparison.
 
     Complete when all models are trained and evaluated, and the report is written. With `plan` or `only` the data must
     be there, and nothing or one model is trained.
     """
     report = RunSummary("compare", unit="model")
+    refuse_another_study(settings)
     if not settings.plan and not settings.only:
         stages = RunSummary("data", unit="stage")
         run_stages(settings.experiment.data_plan(), settings.experiment.source, stages, beam_arguments)
@@ -46,6 +47,7 @@ def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> RunSumma
             report.complete, report.stopped = False, stages.stopped
             report.notes += stages.notes
             return report.finish()
+        refuse_another_study(settings)  # now that its manifest is there
     dataset = FeatureDataset(settings.experiment.manifest)
     runs = training_runs.runs_of(settings, dataset, dataset.word_vectors().vector_size)
     if settings.only:
@@ -67,7 +69,11 @@ def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> RunSumma
     _train(settings, runs, report)
     if report.complete:
         _conclude(settings, runs, dataset, report)
-    report.finish().publish(settings.out / FILE)
+    if report.complete or not has_finished(settings.out):
+        report.finish().publish(settings.out / COMPARISON)
+    else:
+        report.notes.append(f"{settings.out / COMPARISON} is kept as it was when all models were there")
+        report.finish().publish()
     if report.complete:
         print("\n".join(table.text() for table in comparison_tables(report.detail)))
         report.complete = _write_report(settings)
@@ -130,6 +136,7 @@ def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureData
         "chance": _chance(reference, models),
         "reference": settings.reference,
         "seeds": list(settings.seeds),
+        "evaluations": asked_of_models(settings),
         "manifest": {"name": manifest.name, "digest": manifest.digest},
         "data": {
             "made": "sample" in settings.experiment.stages or _is_of_sample(retrieval),
@@ -155,7 +162,7 @@ def _conclude(settings: StudySettings, runs: Sequence[Run], dataset: FeatureData
     report.notes.append(about_the_data(report.detail))
     if len(settings.seeds) == 1:
         report.notes.append("one seed: the intervals know nothing of how much another seed would differ")
-    write_tables(settings.out / FILE, comparison_tables(report.detail))
+    write_tables(settings.out / COMPARISON, comparison_tables(report.detail))
 
 
 def _is_of_sample(retrieval: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline.cli import main
 from pipeline.core import figures as vector_drawing
 from pipeline.core.errors import InputError
 from pipeline.experiment import compare, training_runs
+from pipeline.experiment.finished import refuse_another_study
 from pipeline.experiment.report.results import read_study
 from pipeline.experiment.settings import StudySettings
 from pipeline.experiment.training_runs import parameters, width_for
@@ -410,3 +412,72 @@ def test_a_width_is_found_for_any_number_of_parameters(done: Any, planted: Any) 
         off = abs(parameters(train, dataset, 16, width) - wanted)
         neighbours = [w for w in (width - 1, width + 1) if w > 0]
         assert all(off <= abs(parameters(train, dataset, 16, near) - wanted) for near in neighbours)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"compare": {"arms": ["shared"]}}, "arms was ['shared', 'slow', 'video-audio'], now ['shared']"),
+        ({"compare": {"seeds": [1, 2, 3]}}, "seeds was [1, 2], now [1, 2, 3]"),
+        ({"compare": {"reference": "slow"}}, "reference was 'shared', now 'slow'"),
+        ({"train": {"epochs": 4}}, "arm shared: epochs was 3, now 4"),
+        ({"train": {"width": 16}}, "arm shared: width was 8, now 16"),
+        ({"evaluate": {"bootstrap": 11}}, "evaluate retrieval: bootstrap was 10, now 11"),
+        ({"evaluate": {"clips": "other/clips.csv"}}, "evaluate retrieval: clips was"),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--plan"], ["--only", "shared-seed1"]], ids=["whole", "plan", "only"])
+def test_another_study_of_the_same_out_is_refused_before_anything_is_written(
+    done: Any,
+    tmp_path: Path,
+    change: dict[str, Any],
+    problem: str,
+    how: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, _ = done
+    monkeypatch.chdir(tmp_path)
+    content = yaml.safe_load(Path(settings.experiment.source).read_text())
+    (tmp_path / "other").mkdir()
+    lines = Path(content["evaluate"]["clips"]).read_text().splitlines(keepends=True)
+    (tmp_path / "other" / "clips.csv").write_text("".join(lines[:-1]))
+    another = tmp_path / "another.yaml"
+    another.write_text(yaml.safe_dump(content | {key: content[key] | values for key, values in change.items()}))
+    files = [path for path in settings.experiment.out.rglob("*") if path.is_file()]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+    assert main(["compare", str(another), *how]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"{settings.out / 'compare.json'}: holds another study: {problem}" in told
+    assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before}
+    assert len(before) == sum(path.is_file() for path in settings.experiment.out.rglob("*"))
+
+
+def test_models_that_fail_now_take_no_finished_comparison_away(
+    done: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(pool: Any, runs: Sequence[training_runs.Run]) -> None:
+        pool.statuses.update({run.name: 2 for run in runs})
+
+    settings, _ = done
+    before = (settings.out / "compare.json").read_bytes()
+    monkeypatch.setattr(training_runs.Pool, "work", fail)
+    assert not compare.run(settings).complete
+    assert (settings.out / "compare.json").read_bytes() == before
+    assert f"note: {settings.out / 'compare.json'} is kept as it was" in capsys.readouterr().out
+
+
+def test_a_comparison_of_an_earlier_version_is_protected_too(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It doesn't say what its models were asked."""
+    settings, _ = done
+    path = settings.out / "compare.json"
+    whole = path.read_text()
+    content = json.loads(whole)
+    del content["detail"]["evaluations"]
+    path.write_text(json.dumps(content))
+    try:
+        refuse_another_study(replace(settings, at_once=1))
+        with pytest.raises(InputError, match=r"holds another study: seeds was \[1, 2\], now \[2\]"):
+            refuse_another_study(replace(settings, seeds=(2,)))
+    finally:
+        path.write_text(whole)
