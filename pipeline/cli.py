@@ -24,6 +24,7 @@ from pipeline.commands import COMMANDS, FLAG_GROUPS, OUTPUTS
 from pipeline.core import config
 from pipeline.core.errors import InputError, ToolError, suggest
 from pipeline.core.signals import STOPPED, stop_on_signals
+from pipeline.core.terminal import one_line, safe_output
 
 
 class _Parser(argparse.ArgumentParser):
@@ -147,7 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     if "_ARGCOMPLETE" in os.environ:
         _complete()
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with safe_output():
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -167,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"mcn: {error}" if not str(error).startswith("mcn") else error, file=sys.stderr)
+        print(one_line(error if str(error).startswith("mcn") else f"mcn: {error}"), file=sys.stderr)
         return 2
     except (ToolError, DecoderError, ImportError) as error:
         if "--debug" in arguments:
@@ -180,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"mcn: {error.filename or ''}: {error.strerror or error} (--debug shows where)", file=sys.stderr)
+        line = f"mcn: {error.filename or ''}: {error.strerror or error} (--debug shows where)"
+        print(one_line(line), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("mcn: interrupted; rerun the same command to resume", file=sys.stderr)

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from pipeline.core.errors import InputError, suggest, suggest_path
+from pipeline.core.secrets import masked_setting
 
 Settings = TypeVar("Settings")
 
@@ -241,13 +242,18 @@ def _plain_value(value: Any) -> Any:
 
 
 def as_plain(settings: Any) -> dict[str, Any]:
-    """Settings, flat, as values that YAML and JSON can hold; what `from_mapping` takes back."""
+    """Settings, flat, as values that YAML and JSON can hold, without secrets; what `from_mapping` takes back.
+
+    A password in an address stays behind as `***`; paths are given as they are.
+    """
     values: dict[str, Any] = {}
     for field in _set_by_users(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             values |= as_plain(value)
         else:
+            # A path names what is on this disk: no secret, and another one if it were masked.
+            value = value if isinstance(value, Path) else masked_setting(field.name, value)
             values[field.name] = _plain_value(value)
     return values
 

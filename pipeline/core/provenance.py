@@ -9,6 +9,8 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from pipeline.core.secrets import masked_words
+
 LIBRARIES = "torch torchvision torchaudio decord av h5py numpy gensim apache-beam imageio-ffmpeg".split()
 
 
@@ -47,6 +49,6 @@ def provenance(device: str) -> dict[str, Any]:
         "processor": processor(),
         "device": device,
         "host": socket.gethostname(),
-        "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        "command": " ".join(masked_words([os.path.basename(sys.argv[0]), *sys.argv[1:]])),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

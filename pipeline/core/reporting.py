@@ -13,6 +13,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from pipeline.core.files import Closeable, write_json
+from pipeline.core.secrets import masked
+from pipeline.core.terminal import one_line, raw_stream
 
 
 @dataclass
@@ -46,7 +48,8 @@ class RunSummary:
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "started"}
-        return values | {"failed": dict(sorted(self.failed.items())), "seconds": round(self.seconds, 3)}
+        values |= {"failed": dict(sorted(self.failed.items())), "seconds": round(self.seconds, 3)}
+        return values | {"notes": [masked(note) for note in self.notes]}
 
     def lines(self) -> list[str]:
         """The summary for people."""
@@ -56,9 +59,9 @@ class RunSummary:
             f"{self.stage}: {self.done} {self.unit}s done, {self.skipped} skipped (already there), "
             f"{self.failed.total()} failed{waiting} in {self.seconds:.1f} s{rate}"
         )
-        reasons = [f"  failed, {reason}: {count}" for reason, count in sorted(self.failed.items())]
+        reasons = [f"  failed, {one_line(reason)}: {count}" for reason, count in sorted(self.failed.items())]
         stopped = ["  stopped by a signal: progress is saved; rerun the same command to resume"] if self.stopped else []
-        return [head, *reasons, *(f"  note: {note}" for note in self.notes), *stopped]
+        return [head, *reasons, *(f"  note: {one_line(note)}" for note in self.notes), *stopped]
 
     def publish(self, path: Path | None = None, stream: TextIO | None = None) -> None:
         """Print the summary and, with `path`, write it there as JSON."""
@@ -77,7 +80,10 @@ class Progress(Closeable):
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit, self.count = label, total, unit, 0
         self._started = self._printed = time.monotonic()
-        self._bar = tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+        terminal = raw_stream(sys.stderr)
+        self._bar = tqdm(
+            total=total, desc=label, unit=unit, file=terminal, disable=not terminal.isatty(), leave=False
+        )
 
     def close(self) -> None:
         """Take the bar off the terminal."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.core.files import write_text
 from pipeline.core.formatting import aligned
+from pipeline.core.terminal import one_line
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -43,8 +44,10 @@ class Table:
 
     def text(self) -> str:
         """Aligned columns for a terminal."""
-        shown = aligned([self.columns, *self.rows], range(1, len(self.columns)))
-        return "\n".join([self.title, *("  " + line for line in shown), *("  " + note for note in self.notes)])
+        cells = [[one_line(cell) for cell in row] for row in (self.columns, *self.rows)]
+        shown = aligned(cells, range(1, len(self.columns)))
+        notes = ("  " + one_line(note) for note in self.notes)
+        return "\n".join([one_line(self.title), *("  " + line for line in shown), *notes])
 
     def markdown(self) -> str:
         """A Markdown table under its title."""

@@ -7,8 +7,10 @@ its own, which serves one video after the other and is replaced when it had to b
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies
 
 from pipeline.core.child import Child, ChildError
+from pipeline.core.secrets import masked, secrets_of
 from pipeline.download.failures import FAILURE_CLASSES, FailureClass
 from pipeline.download.settings import FetchSettings
 
@@ -36,6 +38,8 @@ class Fetcher(Child):
     def __init__(self, settings: FetchSettings) -> None:
         super().__init__("pipeline.download.ytdlp:fetch")
         self._settings = settings
+        # yt-dlp, and what it calls, quote addresses in their messages, some of them decoded or in pieces.
+        self._secrets = secrets_of(settings.proxy, settings.site_url, *getproxies().values())
 
     def fetch(self, video_id: str, folder: Path) -> Fetched:
         """Fetch into `folder`, an empty one, and check that the file is whole. Raises FetchError."""
@@ -43,9 +47,9 @@ class Fetcher(Child):
             kind, *answer = self.call(video_id, folder, self._settings, limit_s=self._settings.kill_after_s)
         except ChildError as error:
             name = "timeout" if error.reason == "timeout" else "crashed"
-            raise FetchError(FAILURE_CLASSES[name], f"the fetching process {error}") from None
+            raise FetchError(FAILURE_CLASSES[name], masked(f"the fetching process {error}", self._secrets)) from None
         if kind == "failed":
             name, message = answer
-            raise FetchError(FAILURE_CLASSES[name], message)
+            raise FetchError(FAILURE_CLASSES[name], masked(message, self._secrets))
         path, detail = answer
         return Fetched(Path(path), detail)

@@ -11,6 +11,7 @@ from pipeline.commands import COMMANDS
 from pipeline.core.config import as_plain
 from pipeline.core.files import write_json, write_text
 from pipeline.core.reporting import RunSummary
+from pipeline.core.secrets import masked_setting
 from pipeline.core.signals import asked_to_stop
 from pipeline.experiment.page import write_page
 from pipeline.experiment.stages import EVALUATIONS, RunSettings, stage_settings
@@ -52,7 +53,8 @@ def run_stages(
 def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """Run all stages; stops at the first whose work isn't there. Writes results.json and index.html beside them."""
     report = RunSummary("run", unit="stage")
-    write_text(settings.out / "run.yaml", yaml.safe_dump({"source": settings.source, "stages": dict(settings.plan())}))
+    asked = {"source": settings.source, "stages": masked_setting("stages", dict(settings.plan()))}
+    write_text(settings.out / "run.yaml", yaml.safe_dump(asked))
     stages = run_stages(settings.plan(), settings.source, report, beam_arguments)
     evaluated = [stage for stage in stages if stage["stage"] in {stage for _, stage, _ in EVALUATIONS}]
     results = {

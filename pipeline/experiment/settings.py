@@ -10,6 +10,7 @@ import yaml
 
 from pipeline.core.config import command_line, convert, from_mapping
 from pipeline.core.errors import InputError, suggest
+from pipeline.core.secrets import masked_words
 from pipeline.experiment.stages import RunSettings
 from pipeline.training.settings import TrainSettings, find_scheme
 
@@ -153,7 +154,8 @@ class StudySettings:
 
     def command(self, model: str) -> str:
         """The command line that trains and evaluates one model."""
-        given = [word for override in self.overrides for word in ("--set", override)]
+        # Where a model is trained nothing is downloaded any more: no secret is needed.
+        given = [word for override in masked_words(self.overrides) for word in ("--set", override)]
         return shlex.join(["mcn", "compare", self.experiment.source, *given, "--only", model])
 
     def train_settings(self, arm: Arm, seed: int, out: Path, width: int | None = None) -> TrainSettings:

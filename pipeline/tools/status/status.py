@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.core.formatting import count, duration, plain, size
 from pipeline.core.reporting import RunSummary
+from pipeline.core.terminal import raw_stream
 from pipeline.tools.rates import Rate
 from pipeline.tools.settings import StatusSettings
 from pipeline.tools.status.dataset import Shards
@@ -153,8 +154,9 @@ def run(settings: StatusSettings) -> RunSummary:
             if settings.json:
                 print(json.dumps(report.detail, indent=None if settings.watch else 2), flush=True)
             else:
-                clear = _CLEAR if settings.watch and sys.stdout.isatty() else ""
-                print(clear + "\n".join(lines(status)), flush=True)
+                if settings.watch and sys.stdout.isatty():
+                    raw_stream(sys.stdout).write(_CLEAR)
+                print("\n".join(lines(status)), flush=True)
             report.done += 1
             if not settings.watch:
                 break
