@@ -18,7 +18,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from pipeline.core.files import write_aside, write_text
-from pipeline.core.tables import Table
+from pipeline.core.tables import Table, spreadsheet_cell
+from pipeline.core.terminal import escaped
 
 _BY_REPORT = b"mcn report "
 
@@ -52,6 +53,10 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_TITLE = 200
+"""Characters of a figure's title."""
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A figure, and the numbers that it draws."""
@@ -71,8 +76,8 @@ def drawing_style() -> Iterator[None]:
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text on one line, with an ellipsis where it has more than `longest` characters."""
-    text = " ".join(text.split())
+    """The text on one line, its control characters escaped, with an ellipsis where it is longer than `longest`."""
+    text = escaped(" ".join(text[: 100 * longest].split()))
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
@@ -87,7 +92,7 @@ def as_svg(figure: Figure, title: str) -> str:
     """An `<svg>` element whose title is `title`; all text in it is escaped."""
     buffer = io.StringIO()
     with drawing_style():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": shortened(title, _TITLE)})
     text = buffer.getvalue()
     # The title is given twice, once in RDF, which no browser reads.
     text = _METADATA.sub("", text[text.index("<svg") :], count=1)
@@ -98,8 +103,9 @@ def as_svg(figure: Figure, title: str) -> str:
 def as_pdf(figure: Figure, title: str, command: str) -> bytes:
     """A PDF whose subject is the command that made it."""
     buffer = io.BytesIO()
+    about = {"CreationDate": None, "Title": shortened(title, _TITLE), "Subject": escaped(command)}
     with drawing_style():
-        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Title": title, "Subject": command})
+        figure.savefig(buffer, format="pdf", metadata=about)
     return buffer.getvalue()
 
 
@@ -121,10 +127,10 @@ def write_drawing(path: Path, drawing: Drawing, title: str, command: str, suffix
 
 def _as_csv(drawing: Drawing, command: str) -> str:
     text = io.StringIO()
-    text.write(f"# {MADE_BY}{command}\n")
+    # A spreadsheet takes what follows a comma for a cell.
+    text.write(f"# {MADE_BY}{escaped(re.sub(',(?=[=+@-])', ', ', command))}\n")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(drawing.columns)
-    writer.writerows(drawing.rows)
+    writer.writerows(map(spreadsheet_cell, row) for row in (drawing.columns, *drawing.rows))
     return text.getvalue()
 
 
@@ -163,7 +169,7 @@ class FigureFiles:
     def table(self, name: str, table: Table) -> Shown:
         """Write `name`.tex."""
         name = self._free(name)
-        write_text(self._folder / f"{name}.tex", f"% {MADE_BY}{self._command}\n{table.latex()}")
+        write_text(self._folder / f"{name}.tex", f"% {MADE_BY}{escaped(self._command)}\n{table.latex()}")
         return Shown(table.title, self._noted(name, ".tex"), table=table)
 
     def remove_others(self) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.files import write_text
 from pipeline.core.formatting import aligned
-from pipeline.core.terminal import one_line
+from pipeline.core.terminal import escaped, one_line
+from pipeline.core.video_ids import is_media_name
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -44,10 +46,19 @@ class Table:
 
     def text(self) -> str:
         """Aligned columns for a terminal."""
-        cells = [[one_line(cell) for cell in row] for row in (self.columns, *self.rows)]
-        shown = aligned(cells, range(1, len(self.columns)))
-        notes = ("  " + one_line(note) for note in self.notes)
-        return "\n".join([one_line(self.title), *("  " + line for line in shown), *notes])
+        table = self._shown(200)
+        lines = aligned([table.columns, *table.rows], range(1, len(table.columns)))
+        return "\n".join([table.title, *("  " + line for line in [*lines, *table.notes])])
+
+    def _shown(self, longest: int = 2000) -> "Table":
+        """The table with each text on one line of at most so many characters, control characters escaped."""
+
+        def shown(texts: Sequence[str]) -> tuple[str, ...]:
+            lines = (one_line(text[: longest + 1]) for text in texts)
+            return tuple(line if len(line) <= longest else line[: longest - 1] + "…" for line in lines)
+
+        (title,) = shown([self.title])
+        return Table(title, shown(self.columns), tuple(map(shown, self.rows)), shown(self.notes))
 
     def markdown(self) -> str:
         """A Markdown table under its title."""
@@ -55,9 +66,10 @@ class Table:
         def line(cells: Sequence[str]) -> str:
             return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
+        table = self._shown()
         rule = "|---|" + "---:|" * (len(self.columns) - 1)
-        notes = ["\n" + note.replace("*", "\\*") for note in self.notes]
-        return "\n".join([f"**{self.title}**", "", line(self.columns), rule, *map(line, self.rows), *notes]) + "\n"
+        notes = ["\n" + note.replace("*", "\\*") for note in table.notes]
+        return "\n".join([f"**{table.title}**", "", line(table.columns), rule, *map(line, table.rows), *notes]) + "\n"
 
     def latex(self) -> str:
         """A `table` environment; it needs the package booktabs."""
@@ -65,17 +77,18 @@ class Table:
         def line(cells: Sequence[str]) -> str:
             return "  " + " & ".join(map(_latex, cells)) + r" \\"
 
-        notes = [rf"  \\[2pt] {{\footnotesize {_latex(note)}}}" for note in self.notes]
+        table = self._shown()
+        notes = [rf"  \\[2pt] {{\footnotesize {_latex(note)}}}" for note in table.notes]
         return "\n".join(
             [
                 r"\begin{table}",
                 r"  \centering",
-                rf"  \caption{{{_latex(self.title)}}}",
+                rf"  \caption{{{_latex(table.title)}}}",
                 rf"  \begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
                 r"  \toprule",
-                line(self.columns),
+                line(table.columns),
                 r"  \midrule",
-                *map(line, self.rows),
+                *map(line, table.rows),
                 r"  \bottomrule",
                 r"  \end{tabular}",
                 *notes,
@@ -83,6 +96,27 @@ class Table:
                 "",
             ]
         )
+
+
+_FORMULA_BEGINS = frozenset("=+-@\t\r\n＝＋－＠")
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """A cell of a csv as no spreadsheet takes for a formula: text that would begin one gets an apostrophe before it.
+
+    Numbers stay numbers, negative ones too, and so do names of videos: nothing in one can be run.
+    """
+    if not isinstance(value, str):
+        return value
+    # Python's writer puts no quotes around a carriage return, after which a reader begins another line.
+    value = escaped(value.replace("\r", "\n"))
+    if not value or value[0] not in _FORMULA_BEGINS or is_media_name(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def write_tables(path: Path, tables: Sequence[Table]) -> None:

@@ -12,9 +12,9 @@ from typing import Any, TextIO, cast
 
 from pipeline.core.secrets import masked
 
-# Control characters but tab and line feed, marks of direction and line separators, halves of a character (bytes of a
-# file name that aren't UTF-8).
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# Control characters but tab and line feed, line separators, what turns the direction of the text after it, halves of
+# a character (bytes of a file name that aren't UTF-8).
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
 def escaped(text: str) -> str:

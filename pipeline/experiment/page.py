@@ -1,13 +1,15 @@
 """The page at the end of a run: scores, what was found for which text, learning curves; one file, no network."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from pipeline.core.figures import as_svg
+from pipeline.core.figures import as_svg, shortened
 from pipeline.core.files import write_text
+from pipeline.core.terminal import escaped
 from pipeline.core.thumbnails import thumbnail
 from pipeline.download.media import find_media
 from pipeline.evaluation.timeline import spread, timeline
@@ -15,6 +17,8 @@ from pipeline.experiment.report.score_figures import learning_curve_figure, read
 from pipeline.metrics.localization import FIGURES
 
 EXAMPLES = 8
+_LONGEST = 600
+"""Characters of a text or cell that a page shows."""
 
 
 def learning_curves(metrics: Path) -> str:
@@ -28,13 +32,19 @@ def learning_curves(metrics: Path) -> str:
 
 
 def write_html(path: Path, template: str, content: Mapping[str, Any]) -> None:
-    """Write a template of this package, filled in, so that `path` is whole or unchanged. All text in it is escaped."""
+    """Write a template of this package, filled in, so that `path` is whole or unchanged. All text in it is escaped.
+
+    The filter `brief` cuts what somebody else wrote.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.experiment"),
         autoescape=True,
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
+        # What is marked as HTML was made so by a template of this package, or by matplotlib.
+        finalize=lambda value: escaped(value) if type(value) is str else value,
     )
+    environment.filters["brief"] = partial(shortened, longest=_LONGEST)
     write_text(path, environment.get_template(template).render(content))
 
 

@@ -6,7 +6,7 @@ the table of clips stay in the embeddings file, which must lie where it was.
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +131,27 @@ def read_description(folder: Path) -> IndexDescription:
         if content["schema"] != SCHEMA:
             raise InputError(f"{folder / FILE}: schema {content['schema']}, this program reads {SCHEMA}")
         description = IndexDescription(**content)
-        vector_index.IndexPlan(**description.plan)
-    except (KeyError, TypeError):
+        _check_types(description)
+    except (KeyError, TypeError, ValueError):
         raise InputError(f"{folder / FILE}: no index of this program; make one with `mcn index`") from None
     vectors = folder / VECTORS
     if not vectors.is_file() or vectors.stat().st_size != description.bytes:
         raise InputError(f"{vectors}: missing or of another size than it was written; delete {folder} and index anew")
     return description
+
+
+def _check_types(description: IndexDescription) -> None:
+    """ValueError, KeyError or TypeError where a field isn't what this program writes."""
+    plan = vector_index.IndexPlan(**description.plan)
+    numbers = [description.count, description.left_out, description.width, description.memory, description.bytes]
+    numbers += [getattr(plan, field.name) for field in fields(plan) if field.name != "kind"]
+    texts = [description.space, description.modality, plan.kind, description.made_of["checkpoint"]]
+    texts += [description.embeddings[name] for name in ("path", "relative", "digest")]
+    texts += [description.paths[name] for name in ("checkpoint", "manifest")]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError
+    if not all(isinstance(text, str) and "\0" not in text for text in texts):
+        raise ValueError
 
 
 def _space(settings: IndexSettings, file: EmbeddingsFile) -> str:

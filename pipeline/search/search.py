@@ -16,6 +16,7 @@ from pipeline.core.files import Closeable, write_aside
 from pipeline.core.formatting import plain
 from pipeline.core.reporting import RunSummary
 from pipeline.core.thumbnails import frame_jpeg
+from pipeline.core.video_ids import is_media_name
 from pipeline.dataset.folder import read_description as read_dataset
 from pipeline.download.media import MediaFinder
 from pipeline.search.embeddings import EmbeddingsFile, IndexedClip
@@ -40,8 +41,13 @@ class ClipSearch(Closeable):
         self.description: IndexDescription = read_description(folder)
         with ExitStack() as files:
             self._file = files.enter_context(self._embeddings(embeddings))
-            vectors = self._file.vectors(self.description.space, self.description.modality)
-            self._vectors = files.enter_context(vectors)
+            space, modality = self.description.space, self.description.modality
+            if modality not in self._file.made_of.widths.get(space, {}):
+                raise InputError(
+                    f"{self._file.path}: holds no {modality} in space {space}, of which {folder} says to be an index; "
+                    "make it anew with `mcn index`"
+                )
+            self._vectors = files.enter_context(self._file.vectors(space, modality))
             self._index = VectorIndex(folder / VECTORS, self._vectors, IndexPlan(**self.description.plan))
             # Open beyond this block, since nothing was wrong.
             self._files = files.pop_all()
@@ -103,6 +109,7 @@ class ClipSearch(Closeable):
 
 _CAPTION = 72
 """Characters of a caption that a line shows."""
+_ID = 64
 
 
 def run(settings: SearchSettings) -> RunSummary:
@@ -187,7 +194,8 @@ def _pictures(
     finder = MediaFinder(media)
     pictures, lacking = [], 0
     for one in results:
-        path = finder.find(one.clip.video_id)
+        # An id from someone else's file may be a path.
+        path = finder.find(one.clip.video_id) if is_media_name(one.clip.video_id) else None
         middle = (one.clip.start + one.clip.end) / 2
         picture = frame_jpeg(path, middle) if path is not None else b""
         target = settings.thumbnails / f"{one.clip.video_id}_{middle:.2f}.jpg"
@@ -212,13 +220,11 @@ def _media_of(manifest: Path) -> Path | None:
 
 def _lines(detail: dict[str, Any]) -> list[str]:
     lines = [f"{detail['asked']}  ({detail['modality']} in space {detail['space']})"]
-    width = max([8, *(len(one["video_id"]) for one in detail["found"])])
+    width = max([8, *(len(plain(one["video_id"], _ID)) for one in detail["found"])])
     lines.append(f"{'score':>9}  {'video':<{width}}  {'start':>8}  {'end':>8}  caption")
     for one in detail["found"]:
-        caption = plain(one["caption"], _CAPTION) or "-"
-        lines.append(
-            f"{one['score']:>9.4f}  {one['video_id']:<{width}}  {one['start']:>8.1f}  {one['end']:>8.1f}  {caption}"
-        )
+        video_id, caption = plain(one["video_id"], _ID), plain(one["caption"], _CAPTION) or "-"
+        lines.append(f"{one['score']:>9.4f}  {video_id:<{width}}  {one['start']:>8.1f}  {one['end']:>8.1f}  {caption}")
         if "thumbnail" in one:
             lines.append(f"{'':>9}  {one['thumbnail']}")
     return lines

@@ -177,6 +177,10 @@ def _principal_directions(vectors: VectorRows, chosen: Rows, width: int, seed: i
 
 
 class _Faiss(Protocol):
+    d: int
+    """Width of the vectors."""
+    metric_type: int
+
     def search(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
         """Scores and numbers [Q, k], best first; -1 where there are fewer."""
 
@@ -187,14 +191,19 @@ class VectorIndex:
     def __init__(self, path: Path, vectors: VectorRows, plan: IndexPlan) -> None:
         import faiss
 
-        self.plan, self._vectors = plan, vectors
+        self.path, self.plan, self._vectors = path, plan, vectors
         try:
             self._index: _Faiss = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
             if plan.kind == "ivf-pq":
                 faiss.extract_index_ivf(self._index).nprobe = plan.probes
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0][-100:]
+        except (RuntimeError, MemoryError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][-100:]
             raise InputError(f"{path}: not a whole index ({reason}); make it anew with `mcn index`") from None
+        if (self._index.d, self._index.metric_type) != (vectors.width, faiss.METRIC_INNER_PRODUCT):
+            raise InputError(
+                f"{path}: an index of width {self._index.d}, expected {vectors.width} and inner products, as "
+                f"{vectors.path} has; make it anew with `mcn index`"
+            )
 
     def search(self, query: Floats, top: int, without: Collection[int] = ()) -> list[tuple[int, float]]:
         """The best `top` (row, inner product) for a query [D], best first, rows in `without` left out.
@@ -215,16 +224,25 @@ class VectorIndex:
         return list(zip(rows[best].tolist(), scores[best].tolist(), strict=True))
 
     def candidates(self, queries: Floats, count: int) -> Rows:
-        """Rows [Q, count] that FAISS finds, best first by its codes; -1 where there are fewer."""
+        """Rows [Q, count] that FAISS finds, best first by its codes; -1 where there are fewer.
+
+        InputError for the number of a row that the vectors' file doesn't have.
+        """
         import faiss
 
         threads = faiss.omp_get_max_threads()
         # One query is one thread's work; others would wait for it and, on a busy machine, make it wait.
         faiss.omp_set_num_threads(1 if len(queries) == 1 else threads)
         try:
-            return self._index.search(np.ascontiguousarray(queries, np.float32), count)[1]
+            rows = self._index.search(np.ascontiguousarray(queries, np.float32), count)[1]
         finally:
             faiss.omp_set_num_threads(threads)
+        if rows.max(initial=-1) >= self._vectors.count:
+            raise InputError(
+                f"{self.path}: names clip {rows.max()}, {self._vectors.path} has {self._vectors.count}; make it anew "
+                "with `mcn index`"
+            )
+        return rows
 
     def exact_scores(self, query: Floats, rows: Rows) -> NDArray[np.float64]:
         """Inner products [n] of a query [D] with the stored vectors."""

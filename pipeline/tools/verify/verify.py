@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.core.errors import InputError
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary
+from pipeline.core.terminal import one_line
 from pipeline.core.video_ids import read_video_ids
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.shard_plans import Receipt, read_plans
@@ -43,7 +44,7 @@ def run(settings: VerifySettings) -> RunSummary:
     report.complete = not findings.problems
     for kind in dict.fromkeys(kind for kind, _ in findings.problems):
         lines = [line for one, line in findings.problems if one == kind]
-        print("\n".join(f"{kind}: {line}" for line in lines[:SHOWN]))
+        print("\n".join(one_line(f"{kind}: {line}") for line in lines[:SHOWN]))
         if len(lines) > SHOWN:
             print(f"{kind}: {len(lines) - SHOWN} more, see {settings.dataset / 'verify.json'}")
     for reason, count in report.detail.get("coverage", {}).items():

@@ -51,8 +51,9 @@ def test_other_text_stays(text: str) -> None:
 
 
 def test_a_command_line_loses_its_secrets_alone() -> None:
-    words = f"mcn run a.yaml --proxy u:p/{PASSWORD}@h:1 --s3_secret_access_key {PASSWORD} --s3_access_key_id={PASSWORD} "
-    words += f"--azure_connection_string={PASSWORD} --set download.proxy=http://u:{PASSWORD}@h:2 --workers 2 --ids x.csv"
+    words = f"mcn run a.yaml --proxy u:p/{PASSWORD}@h:1 --s3_secret_access_key {PASSWORD} "
+    words += f"--s3_access_key_id={PASSWORD} --azure_connection_string={PASSWORD} "
+    words += f"--set download.proxy=http://u:{PASSWORD}@h:2 --workers 2 --ids x.csv"
     shown = " ".join(masked_words(words.split()))
     assert PASSWORD not in shown
     assert shown.startswith("mcn run a.yaml --proxy ***@h:1 --s3_secret_access_key *** ")

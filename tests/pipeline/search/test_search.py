@@ -186,6 +186,46 @@ def test_a_score_that_is_no_number_is_told(tmp_path: Path, make_embeddings: Call
     assert status == 2 and len(lines) == 1 and "clip 4 has a score that is no number" in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("row", "names clip 4611686018427387904, "),
+        ("width", "an index of width 5, expected 8 and inner products"),
+        ("metric", "expected 8 and inner products"),
+        ("space", "holds no video in space other, of which"),
+        ("plan", "no index of this program"),
+        ("path", "no index of this program"),
+    ],
+)
+def test_an_index_that_someone_else_made_is_one_line(
+    tmp_path: Path, make_embeddings: Callable[..., Path], capsys: Any, fault: str, said: str
+) -> None:
+    import faiss
+
+    path = make_embeddings(tmp_path / "clips.h5", np.random.default_rng(0).normal(size=(30, 8)).astype(np.float16))
+    folder = tmp_path / "index"
+    with EmbeddingsFile(path) as file:
+        make_index(file, folder, "made", "video", 1 << 30, 1 << 30, lambda text: None)
+    description = read_json(folder / "index.json")
+    if fault in ("row", "width", "metric"):
+        width = 5 if fault == "width" else 8
+        flat = faiss.IndexFlatL2(width) if fault == "metric" else faiss.IndexFlatIP(width)
+        foreign = faiss.IndexIDMap2(flat)
+        rows = np.array([1, 1 << 62 if fault == "row" else 2])
+        foreign.add_with_ids(np.ones((2, width), np.float32), rows)
+        faiss.write_index(foreign, str(folder / "vectors.faiss"))
+        description["bytes"] = (folder / "vectors.faiss").stat().st_size
+    elif fault == "space":
+        description["space"] = "other"
+    elif fault == "plan":
+        description["plan"]["depth"] = "deep"
+    else:
+        description["embeddings"]["path"] = ["clips.h5"]
+    (folder / "index.json").write_text(json.dumps(description))
+    status, lines = lines_of(capsys, str(folder), "--like", "v00001p1@1")
+    assert status == 2 and len(lines) == 1 and said in lines[0]
+
+
 def test_moved_together_it_is_found_by_its_relative_path(made: Made, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(made.index, tmp_path / "index")
     shutil.copy(made.embeddings, tmp_path / "clips.h5")
