@@ -132,7 +132,7 @@ def read_description(folder: Path) -> IndexDescription:
             raise InputError(f"{folder / FILE}: schema {content['schema']}, this program reads {SCHEMA}")
         description = IndexDescription(**content)
         _check_types(description)
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{folder / FILE}: no index of this program; make one with `mcn index`") from None
     vectors = folder / VECTORS
     if not vectors.is_file() or vectors.stat().st_size != description.bytes:
@@ -141,13 +141,13 @@ def read_description(folder: Path) -> IndexDescription:
 
 
 def _check_types(description: IndexDescription) -> None:
-    """ValueError, KeyError or TypeError where a field isn't what this program writes."""
+    """ValueError or another error of Python's where a field isn't what this program writes."""
     plan = vector_index.IndexPlan(**description.plan)
     numbers = [description.count, description.left_out, description.width, description.memory, description.bytes]
     numbers += [getattr(plan, field.name) for field in fields(plan) if field.name != "kind"]
     texts = [description.space, description.modality, plan.kind, description.made_of["checkpoint"]]
     texts += [description.embeddings[name] for name in ("path", "relative", "digest")]
-    texts += [description.paths[name] for name in ("checkpoint", "manifest")]
+    texts += description.paths.values()
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError
     if not all(isinstance(text, str) and "\0" not in text for text in texts):

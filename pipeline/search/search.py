@@ -185,7 +185,7 @@ def _pictures(
     """The path of each found clip's picture; "" where there is none, with a note that says why."""
     if settings.thumbnails is None:
         return [""] * len(results)
-    media = settings.media or _media_of(Path(paths["manifest"]))
+    media = settings.media or _media_of(Path(paths.get("manifest", "")))
     if media is None or not media.is_dir():
         if settings.media is not None:
             raise InputError(f"{settings.media}: no such folder; expected the folder of media files for --media")

@@ -17,7 +17,7 @@ from pipeline.training.checkpoint import FILE, TrainedModel, open_trained
 
 def check_checkpoint(folder: Path, description: IndexDescription, given: Path | None) -> Path:
     """The checkpoint's file; InputError unless it is there and the one that the index in `folder` was made with."""
-    path = given or Path(description.paths["checkpoint"])
+    path = given or Path(description.paths.get("checkpoint", ""))
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give the one that {folder} was made with by --checkpoint")
@@ -33,7 +33,7 @@ def open_model(
 ) -> TrainedModel:
     """The model of an index; its manifest is where it was, unless given."""
     path = check_checkpoint(folder, description, checkpoint)
-    recorded = Path(description.paths["manifest"])
+    recorded = Path(description.paths.get("manifest", ""))
     return open_trained(path, manifest or (recorded if recorded.is_file() else None))
 
 

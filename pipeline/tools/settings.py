@@ -55,6 +55,10 @@ class ForgetSettings:
     listed, reports removed."""
     even_if_unknown: bool = False
     """Keep out an id that nothing names, too. Without it such an id is taken for mistyped: nothing is done for it."""
+    dry_run: bool = False
+    """Print each file that would be removed or written anew, and change nothing."""
+    yes: bool = False
+    """Don't ask first. On a terminal what would go is printed and confirmed; a script is not asked."""
 
     def __post_init__(self) -> None:
         if self.dataset is None and self.run is None:
@@ -117,6 +121,8 @@ class VerifySettings:
     """Media folder, for --sample and --repair; default: the one that the data set was made from."""
     repair: bool = False
     """Remove what is bad and compute it anew: parts, shards (sound videos in them are kept), receipts."""
+    dry_run: bool = False
+    """With --repair: print what would be removed, replaced and computed anew, and change nothing."""
     seed: int = 0
     """Of the choice of --sample."""
     workers: int = 0
@@ -125,3 +131,5 @@ class VerifySettings:
     def __post_init__(self) -> None:
         if self.sample < 0 or self.workers < 0 or self.seed < 0:
             raise ValueError("sample, workers and seed can't be negative")
+        if self.dry_run and not self.repair:
+            raise ValueError("dry_run goes with repair")

@@ -211,3 +211,56 @@ def _videos(shard: Path) -> int:
 
 def _done(dataset: Path) -> int:
     return sum(line.outcome == "done" for line in read_ledger(dataset / "ledger", "extract"))
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file and folder below, with its time of change and its bytes."""
+    entries = {path: path.lstat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+    return {str(path): (time, path.read_bytes() if path.is_file() else b"") for path, time in entries.items()}
+
+
+def test_a_dry_run_changes_nothing_and_tells_exactly_what_a_repair_does(
+    copy: Path, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A part, a receipt, a shard with media and one without: each is told as it is then done."""
+    shards = sorted((copy / "shards").glob("*.h5"))
+    (mended,) = (path for path in shards if _videos(path) == 2)
+    left, other, _ = (path for path in shards if path != mended)
+    receipt = other.with_suffix(".json")
+    part = copy / "parts" / "000099" / "x.h5"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half a part")
+    receipt.write_text("{}")
+    own_media = Path(shutil.copytree(media, tmp_path / "media"))
+    for shard in (mended, left):
+        damage(shard, "rows/efficientnet-lite0")
+    with h5py.File(left) as file:
+        (lost,) = (name.decode() for name in file["videos/id"][:])
+    (own_media / f"{lost}.mp4").unlink()
+    before = tree(tmp_path)
+    assert verify(copy, "--repair", "--dry-run", "--media", own_media) == 1
+    assert tree(tmp_path) == before
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("would ")]
+    leaves = f"would leave {left} ({left.stat().st_size:,} bytes): no media of {lost}; 0 videos kept as parts"
+    assert told == [
+        f"would remove {part} (bad part, 11 bytes)",
+        f"would rewrite {receipt} (receipt)",
+        *([leaves] if left < mended else []),
+        f"would replace {mended} ({mended.stat().st_size:,} bytes): 1 videos kept, 1 computed from media",
+        f"would rewrite {mended.with_suffix('.json')} (receipt)",
+        *([leaves] if left > mended else []),
+        f"would write {copy / 'repair-ids.csv'} (1 ids)",
+    ]
+    computed = _done(copy)
+    assert verify(copy, "--repair", "--media", own_media) == 1
+    after = tree(tmp_path)
+    changed = {path for path in before.keys() & after.keys() if before[path][1] != after[path][1]}
+    assert changed == {str(mended), str(mended.with_suffix(".json")), str(receipt)}
+    assert {path for path in before.keys() - after.keys() if Path(path).suffix} == {str(part)}
+    assert _done(copy) - computed == 1 and (copy / "repair-ids.csv").read_text() == f"video_id\n{lost}\n"
+
+
+def test_a_dry_run_goes_with_a_repair(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(copy, "--dry-run") == 2 and "dry_run goes with repair" in capsys.readouterr().err
+    before = tree(copy)
+    assert verify(copy, "--repair", "--dry-run") == 0 and tree(copy) == before

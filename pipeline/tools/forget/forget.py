@@ -5,25 +5,17 @@ same command, with or without ids, goes on.
 """
 
 import os
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import (
-    ASIDE,
-    check_fences,
-    fsync_folder,
-    remove,
-    remove_tree,
-    write_aside,
-    write_json,
-    write_text,
-)
+from pipeline.core.files import check_fences, fsync_folder, remove, remove_tree, write_aside, write_json, write_text
 from pipeline.core.lease import locked
-from pipeline.core.ledger import decode_line, read_ledger
+from pipeline.core.ledger import read_ledger
 from pipeline.core.reporting import RunSummary
+from pipeline.core.terminal import one_line
 from pipeline.core.video_ids import check_media_name, each_video_id
 from pipeline.dataset import shard_plans
 from pipeline.dataset.caption_store import FILE as CAPTIONS
@@ -38,19 +30,15 @@ from pipeline.dataset.folder import (
     tombstone,
 )
 from pipeline.dataset.freeze import reasons_of
-from pipeline.dataset.manifest import Manifest, read_manifest
+from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.dataset.shard_writer import Origin, write_shard
 from pipeline.download.budget import SCRATCH, download_lock
 from pipeline.download.media import MediaFinder
 from pipeline.extraction.settings import settings_of
-from pipeline.search.embeddings import EmbeddingsFile
-from pipeline.search.index import FILE as INDEX_FILE
-from pipeline.search.index import read_description as read_index
-from pipeline.tools.forget.references import figures_of, files_naming, is_report
+from pipeline.tools.forget import traces
 from pipeline.tools.settings import ForgetSettings
 from pipeline.tools.verify.findings import check_shards
-from pipeline.tools.verify.repair import WITHOUT_MEDIA
 from pipeline.training.checkpoint import VIDEOS
 
 
@@ -59,33 +47,77 @@ def run(settings: ForgetSettings) -> RunSummary:
 
     InputError, with nothing changed, when what is to be rewritten is damaged: a copy must not get valid digests.
     """
-    report = RunSummary("forget")
+    report = RunSummary("forget", detail={"dry run": True} if settings.dry_run else {})
     dataset = settings.dataset or Path(str(settings.run)) / "dataset"
     read_description(dataset)
     media = _media(settings, dataset)
-    requested = {check_media_name(video_id, "mcn forget") for video_id in settings.ids}
+    if settings.dry_run or not settings.yes and sys.stdin.isatty() and sys.stdout.isatty():
+        ids, unknown = _asked_for(settings, dataset, media)
+        _preview(report, settings, dataset, media, ids)
+        if settings.dry_run or not _confirmed(ids):
+            return _nothing_done(report, settings, unknown)
     with ExitStack() as stack:
         stack.enter_context(locked(dataset / "leases" / "planning.json", f"planning in {dataset}"))
-        half_done = half_forgotten(dataset)
-        if not requested | half_done:
-            raise InputError(f"mcn forget: ids are needed; none was left half forgotten in {dataset}")
-        known = _known(requested, dataset, media, settings.run)
-        unknown = set() if settings.even_if_unknown else requested - half_done - known
-        ids = (requested | half_done) - unknown
-        affected = _affected(dataset, ids)
+        ids, unknown = _asked_for(settings, dataset, media)
+        affected = traces.affected_plans(dataset, ids)
         for path, what in _locks(dataset, media, affected):
             stack.enter_context(locked(path, what))
         if ids:
             _refuse_damage(dataset, affected)
             _forget(report, settings, dataset, media, ids)
     report.done = len(ids)
+    _tell_unknown(report, unknown)
+    report.finish().publish(dataset / "forget.json")
+    return report
+
+
+def _asked_for(settings: ForgetSettings, dataset: Path, media: Path | None) -> tuple[set[str], set[str]]:
+    """The ids to forget, those half forgotten among them, and those that nothing names."""
+    requested = {check_media_name(video_id, "mcn forget") for video_id in settings.ids}
+    half_done = half_forgotten(dataset)
+    if not requested | half_done:
+        raise InputError(f"mcn forget: ids are needed; none was left half forgotten in {dataset}")
+    known = _known(requested, dataset, media, settings.run)
+    unknown = set() if settings.even_if_unknown else requested - half_done - known
+    return (requested | half_done) - unknown, unknown
+
+
+def _tell_unknown(report: RunSummary, unknown: Collection[str]) -> None:
     for video_id in sorted(unknown):
         report.failed["unknown"] += 1
         report.notes.append(
             f"nothing names {video_id}: mistyped? Nothing is done for it; --even-if-unknown keeps it out all the same"
         )
     report.complete = not unknown
-    report.finish().publish(dataset / "forget.json")
+
+
+def _preview(
+    report: RunSummary, settings: ForgetSettings, dataset: Path, media: Path | None, ids: Collection[str]
+) -> None:
+    """Print each file that would go or be written anew; changes nothing, takes no lock."""
+    if not ids:
+        return
+    _refuse_damage(dataset, traces.affected_plans(dataset, ids))
+    found = traces.traces_of(ids, dataset, media, settings.run)
+    print("\n".join(map(one_line, found.lines("would"))))
+    _tell_left(report, found.naming)
+    report.detail |= {
+        "would remove": [str(path) for path in found.removed],
+        "would rewrite": [str(path) for path in found.rewritten],
+    }
+
+
+def _confirmed(ids: Collection[str]) -> bool:
+    """Whether the person at the terminal says yes; there is nothing to ask where nothing is to be forgotten."""
+    return not ids or input(f"forget {len(ids)} videos for good? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _nothing_done(report: RunSummary, settings: ForgetSettings, unknown: Collection[str]) -> RunSummary:
+    _tell_unknown(report, unknown)
+    if not settings.dry_run:
+        report.complete = False
+    report.notes.append("nothing was changed" + ("" if settings.dry_run else ": not confirmed; --yes doesn't ask"))
+    report.finish().publish()
     return report
 
 
@@ -104,10 +136,10 @@ def _forget(
         "ledger lines": sum(_forget_in_ledger(folder / "ledger", ids) for folder in (dataset, media) if folder),
     }
     checkpoints = _checkpoints(settings.run, ids) if settings.run else []
-    embeddings, indices = _embedded(settings.run, dataset, ids) if settings.run else ([], [])
-    removed, left = _forget_reports(settings.run, dataset, media, ids)
+    embeddings, indices = traces.embedded(settings.run, dataset, ids) if settings.run else ([], [])
+    found = _forget_reports(settings.run, dataset, media, ids)
     remove(dataset / FORGETTING)
-    report.detail |= {"reports": [str(path) for path in removed], "files left": len(left)}
+    report.detail |= {"reports": [str(path) for path in found.reports], "files left": len(found.others)}
     for what, paths, note in (
         ("checkpoints", checkpoints, "was trained on some of them: train anew to be rid of what it learnt"),
         ("embeddings", embeddings, "holds their clips: delete it, and embed anew"),
@@ -119,14 +151,25 @@ def _forget(
         report.notes.append("media were not looked for: give --media FOLDER")
     if settings.run is None:
         report.notes.append("models and reports were not looked for: give --run FOLDER")
-    if removed:
-        report.notes.append(f"{len(removed)} reports that named them are removed; `mcn run` makes them anew")
-    if left:
-        print("\n".join(f"still names the id: {path}" for path in left))
-        report.notes.append(f"{len(left)} files that aren't this program's still name them, and are left to you")
+    if found.reports:
+        report.notes.append(f"{len(found.reports)} reports that named them are removed; `mcn run` makes them anew")
+    _tell_left(report, found)
     if report.detail["shards"]:
         copies = ", ".join(f"{name}-*.h5" for name in sorted(report.detail["shards"]))
         report.notes.append(f"copies made by `mcn train --stage-to` still hold them: delete {copies} there by hand")
+
+
+def _tell_left(report: RunSummary, found: traces.NamingFiles) -> None:
+    for path in found.others:
+        print(one_line(f"still names the id: {path}"))
+    if found.others:
+        report.notes.append(
+            f"{len(found.others)} files that aren't this program's still name them, and are left to you"
+        )
+    for path, reason in found.unsearched.items():
+        print(one_line(f"not searched: {path}: {reason}"))
+    if found.unsearched:
+        report.notes.append(f"{len(found.unsearched)} files can't be searched: they may name them")
 
 
 def _media(settings: ForgetSettings, dataset: Path) -> Path | None:
@@ -136,17 +179,6 @@ def _media(settings: ForgetSettings, dataset: Path) -> Path | None:
         with suppress(InputError):
             choices.append(settings_of(dataset, None).media)
     return next((folder for folder in choices if folder.is_dir()), None)
-
-
-def _given(dataset: Path) -> dict[str, Path]:
-    """The user's own files that the data set was made from: setting -> path."""
-    settings = read_description(dataset).get("settings", {})
-    return {name: Path(settings[name]) for name in ("ids", "captions", "split") if settings.get(name)}
-
-
-def _affected(dataset: Path, ids: Collection[str]) -> list[str]:
-    """Names of the plans that name one of the ids."""
-    return [p.name for p in shard_plans.read_plans(dataset / "plans") if not set(ids).isdisjoint(p.video_ids)]
 
 
 def _known(ids: Collection[str], dataset: Path, media: Path | None, folder: Path | None) -> set[str]:
@@ -164,7 +196,7 @@ def _known(ids: Collection[str], dataset: Path, media: Path | None, folder: Path
     for top in filter(None, (dataset, media)):
         gone |= forgotten(top)
         known.update(outcome.video_id for outcome in read_ledger(top / "ledger", wanted=set(ids)))
-    given = _given(dataset)
+    given = traces.given_files(dataset)
     # A list that isn't there any more, or no longer one, names nothing.
     with suppress(InputError):
         known.update(set(ids).intersection(each_video_id(given["ids"])) if "ids" in given else ())
@@ -205,25 +237,21 @@ def _locks(dataset: Path, media: Path | None, affected: Collection[str]) -> Iter
 
 
 def _forget_media(media: Path, ids: Collection[str]) -> int:
-    finder = MediaFinder(media)
-    count = 0
-    for video_id in ids:
-        while (path := finder.find(video_id)) is not None:
-            remove(path)
-            fsync_folder(path.parent)
-            finder = MediaFinder(media)
-            count += 1
-    # What a killed download has left; its lock says that none is at work.
-    for path in files_naming([media / SCRATCH], ids, ()):
+    files = traces.media_files(media, ids)
+    for path in files:
         remove(path)
-    return count
+        fsync_folder(path.parent)
+    # The download's lock says that none is at work.
+    for path in traces.scratch_files(media, ids):
+        remove(path)
+    return len(files)
 
 
 def _forget_shards(dataset: Path, ids: Collection[str]) -> dict[str, str]:
     """Replace every plan that names one of the ids, with its shard or parts; returns old name -> new name."""
     replaced: dict[str, str] = {}
     plans = dataset / "plans"
-    for name in _affected(dataset, ids):
+    for name in traces.affected_plans(dataset, ids):
         kept = tuple(video_id for video_id in shard_plans.read_plan(plans, name).video_ids if video_id not in ids)
         # An earlier call that was killed may have written the plan in its place already.
         new = next((p.name for p in shard_plans.read_plans(plans) if p.name != name and p.video_ids == kept), None)
@@ -231,13 +259,9 @@ def _forget_shards(dataset: Path, ids: Collection[str]) -> dict[str, str]:
         if kept:
             replaced[name] = new or shard_plans.write_plans(plans, [kept])[0]
             _move_features(dataset, name, replaced[name], kept)
-        # A repair that was killed leaves the damaged shard aside; a closing that was, one half written.
-        shard = shard_plans.shard_path(dataset, name)
-        leftovers = sorted(shard.parent.glob(f".{shard.name}.*"))
-        # The receipt first: one without its shard would stand for a shard that is lost.
-        for path in (*leftovers, shard_plans.receipt_path(dataset, name), shard, plans / f"{name}.json"):
+        for path in traces.shard_files(dataset, name):
             remove(path)
-            fsync_folder(path.parent if path.parent.is_dir() else dataset)
+            fsync_folder(path.parent)
         remove_tree(dataset / "parts" / name)
     return replaced
 
@@ -266,7 +290,7 @@ def _move_features(dataset: Path, name: str, new: str, kept: tuple[str, ...]) ->
 
 
 def _forget_captions(dataset: Path, ids: Collection[str]) -> bool:
-    for aside in dataset.glob(f".{CAPTIONS}.*{ASIDE}"):
+    for aside in traces.caption_files_aside(dataset):
         remove(aside)
     if not (dataset / CAPTIONS).exists():
         return False
@@ -280,106 +304,37 @@ def _forget_in_manifests(dataset: Path, ids: Collection[str]) -> list[str]:
     changed = []
     for path in sorted((dataset / "manifests").glob("*.json")):
         before = read_manifest(path)
-        after = _without(before, ids, receipts)
+        after = traces.manifest_without(before, ids, receipts)
         if after != before:
             write_json(path, after.as_json() | {"digest": after.digest})
             changed.append(before.name)
     return changed
 
 
-def _without(manifest: Manifest, ids: Collection[str], receipts: list[shard_plans.Receipt]) -> Manifest:
-    def cut(lists: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(i for i in members if i not in ids) for name, members in lists.items()}
-
-    closed = {receipt.name for receipt in receipts}
-    if set(manifest.shards) <= closed and not any(
-        set(ids) & set(members)
-        for lists in (manifest.splits, manifest.left_out, manifest.missing)
-        for members in lists.values()
-    ):
-        return manifest
-    frozen = {i for lists in (manifest.splits, manifest.left_out) for members in lists.values() for i in members}
-    # A shard that is gone without having been replaced stays named, so that `mcn verify` tells.
-    homeless = (frozen - set(ids)).difference(*(receipt.video_ids for receipt in receipts))
-    shards = {name: entry for name, entry in manifest.shards.items() if homeless and name not in closed} | {
-        receipt.name: {"content": receipt.content, "videos": len(receipt.video_ids)}
-        for receipt in receipts
-        if receipt.name in manifest.shards or (frozen - set(ids)).intersection(receipt.video_ids)
-    }
-    return replace(
-        manifest,
-        splits=cut(manifest.splits),
-        left_out=cut(manifest.left_out),
-        missing=cut(manifest.missing),
-        shards=shards,
-    )
-
-
 def _forget_in_ledger(folder: Path, ids: Collection[str]) -> int:
     """Write every ledger file that has lines of the ids anew without them; returns how many lines."""
     count = 0
-    for path in sorted(folder.glob("*.jsonl")):
-        lines = path.read_bytes().split(b"\n")
-        kept = [line for line in lines if not _is_of(line, ids)]
-        if len(kept) < len(lines):
-            count += len(lines) - len(kept)
-            with write_aside(path) as aside:
-                aside.write_bytes(b"\n".join(kept))
+    for path, kept, gone in traces.ledger_lines(folder, ids):
+        count += gone
+        with write_aside(path) as aside:
+            aside.write_bytes(b"\n".join(kept))
     return count
-
-
-def _is_of(line: bytes, ids: Collection[str]) -> bool:
-    outcome = decode_line(line)
-    return outcome.video_id in ids if outcome is not None else any(video_id.encode() in line for video_id in ids)
 
 
 def _checkpoints(folder: Path, ids: Collection[str]) -> list[Path]:
     """Folders of checkpoints that were trained on one of the ids; beside them its sha256 takes the id's place."""
-    checkpoints = []
-    for path in sorted(folder.rglob(VIDEOS)):
+    paths = traces.lists_of_trained(folder, ids)
+    for path in paths:
         lines = path.read_text(encoding="utf-8").split("\n")
-        if set(ids) & set(lines):
-            checkpoints.append(path.parent)
-            write_text(path, "\n".join(f"sha256 {tombstone(line)}" if line in ids else line for line in lines))
-    return checkpoints
-
-
-def _embedded(folder: Path, dataset: Path, ids: Collection[str]) -> tuple[list[Path], list[Path]]:
-    """Embeddings files and parts of one that hold one of the ids, and the index folders made of these."""
-    embeddings, digests = [], set()
-    for path in sorted(folder.rglob("*.h5")):
-        if path.is_relative_to(dataset):
-            continue
-        with suppress(InputError), EmbeddingsFile(path) as file:
-            if not set(ids).isdisjoint(file.video_ids):
-                embeddings.append(path)
-                digests.add(file.digest)
-    indices = []
-    for path in sorted(folder.rglob(INDEX_FILE)):
-        with suppress(InputError):
-            made_of = read_index(path.parent).embeddings
-            # Without the file that it was made of, nobody can say whose clips an index holds.
-            gone = not any(file.exists() for file in (Path(made_of["path"]), path.parent / made_of["relative"]))
-            if made_of["digest"] in digests or gone:
-                indices.append(path.parent)
-    return embeddings, indices
+        write_text(path, "\n".join(f"sha256 {tombstone(line)}" if line in ids else line for line in lines))
+    return [path.parent for path in paths]
 
 
 def _forget_reports(
     folder: Path | None, dataset: Path, media: Path | None, ids: Collection[str]
-) -> tuple[list[Path], list[Path]]:
-    """Delete the reports that name one of the ids; returns these, and the files not of this program that do."""
-    own = "plans shards manifests leases weights parts ledger dataset.json forgetting.json forgotten.json".split()
-    but = [dataset / name for name in own]
-    but += [media / "ledger", media / SCRATCH] if media is not None else []
-    given = [path.resolve() for path in _given(dataset).values()]
-    removed, left = [], []
-    for path in files_naming([top for top in (folder, dataset, media) if top is not None], ids, but):
-        users = any(path.resolve().is_relative_to(own) for own in given)
-        if not users and (path == dataset / WITHOUT_MEDIA or is_report(path)):
-            for trace in (*(figures_of(path) if path.suffix == ".html" else ()), path):
-                remove(trace)
-                removed.append(trace)
-        else:
-            left.append(path)
-    return removed, left
+) -> traces.NamingFiles:
+    """Delete the reports that name one of the ids; returns these, and what is left."""
+    found = traces.naming_files(folder, dataset, media, ids)
+    for path in found.reports:
+        remove(path)
+    return found

@@ -1,33 +1,47 @@
 """Files beside a data set that name a video: this program's own reports, and what is someone else's."""
 
 import json
+import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 
 from pipeline.core.figures import is_of_a_report
 from pipeline.core.reporting import RunSummary
 from pipeline.download.media import MEDIA_SUFFIXES
+from pipeline.tools.forget.texts import CannotSearchError, text_blocks
 
-_BLOCK_BYTES = 1 << 20
 _REPORT_KEYS = frozenset(RunSummary("").as_json())
 _RESULTS_KEYS = frozenset(("source", "stages", "scores", "processors"))
 _PAGE_BEGINS, _PAGE_TITLE = b"<!doctype html>", b"<title>mcn run: "
 _STUDY_TITLE = b"<title>mcn report: "
 
 
-def files_naming(tops: Collection[Path], video_ids: Collection[str], but: Collection[Path]) -> list[Path]:
-    """Files under `tops` whose name or, in a text, content names one of the ids; nothing at or under `but`."""
+def files_naming(
+    tops: Collection[Path],
+    video_ids: Collection[str],
+    but: Collection[Path],
+    unsearched: dict[Path, str] | None = None,
+) -> list[Path]:
+    """Files under `tops` whose name or, in a text, content names one of the ids; nothing at or under `but`.
+
+    Texts are searched in UTF-8, UTF-16 and UTF-32, and within .gz, .bz2, .xz and .zip. A compressed file that can't be
+    searched to its end is put into `unsearched`, with the reason.
+    """
     pattern = _pattern(video_ids)
     naming = set()
     for top in tops:
         for path in top.rglob("*"):
             if not path.is_file() or any(path.is_relative_to(excluded) for excluded in but):
                 continue
-            content = () if path.suffix.lower() in MEDIA_SUFFIXES else _text_blocks(path)
-            if any(pattern.search(text) for text in chain([path.name.encode()], content)):
-                naming.add(path)
+            content = iter(()) if path.suffix.lower() in MEDIA_SUFFIXES else text_blocks(path)
+            try:
+                if any(pattern.search(text) for text in chain([os.fsencode(path.name)], content)):
+                    naming.add(path)
+            except CannotSearchError as error:
+                if unsearched is not None:
+                    unsearched[path] = str(error)
     return sorted(naming)
 
 
@@ -65,15 +79,3 @@ def _pattern(video_ids: Collection[str]) -> re.Pattern[bytes]:
     return re.compile("|".join(map(alone, sorted(video_ids))).encode())
 
 
-def _text_blocks(path: Path) -> Iterator[bytes]:
-    """The file in blocks that overlap by more than an id; nothing of one that isn't text or can't be read."""
-    overlap = b""
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                if b"\0" in block:
-                    return
-                yield overlap + block
-                overlap = block[-128:]
-    except OSError:
-        return

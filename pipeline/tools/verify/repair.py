@@ -2,6 +2,8 @@
 
 import csv
 import io
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.child import Child, ChildError
@@ -88,40 +90,109 @@ def _repair(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
 
 def _without_media(dataset: Path, names: list[str], settings: ExtractSettings) -> dict[str, list[str]]:
     """Save each shard's sound videos as parts; shard -> ids that have then neither a part nor media."""
-    finder = MediaFinder(settings.media) if settings.media.exists() else None
     without: dict[str, list[str]] = {}
-    reasons, gone = reasons_of(dataset / "ledger", "extract"), kept_out(dataset)
     for name in names:
-        plan = shard_plans.read_plan(dataset / "plans", name)
-        if shard_plans.shard_path(dataset, name).exists():
-            # HDF5 may crash on such a file. What is saved until then stays saved.
-            try:
-                with Child("pipeline.tools.verify.repair:save_sound_videos") as child:
-                    child.call(dataset, name, limit_s=3600)
-            except (ChildError, InputError) as error:
-                if isinstance(error, ChildError) and error.reason == "start":
-                    raise InputError(f"{dataset}: the process that saves sound videos {error}; rerun") from None
-        receipt = shard_plans.read_receipt(dataset, name)
-        left_out = dict(receipt.left_out) if receipt is not None and receipt.plan == plan.digest else None
-        if left_out is None:
-            # The receipt is lost too: what the ledger calls failed was left out. It says so to the worker.
-            left_out = {video_id: reasons[video_id] for video_id in plan.video_ids if video_id in reasons}
-        hidden = {video_id: "forgotten" for video_id in plan.video_ids if is_forgotten(video_id, gone)}
-        if receipt is None or left_out | hidden != receipt.left_out or receipt.plan != plan.digest:
-            left_out |= hidden
-            shard_plans.write_receipt(dataset, name, plan.digest, left_out)
-        expected = [video_id for video_id in plan.video_ids if video_id not in left_out]
-        lacking = [i for i in expected if not (dataset / "parts" / name / f"{i}.h5").exists()]
-        without[name] = [i for i in lacking if finder is None or finder.find(i) is None]
+        _sound_videos(dataset, name, save=True)
+        contents = _contents(dataset, name, settings, parts=_parts(dataset, name))
+        if contents.receipt_changes:
+            shard_plans.write_receipt(dataset, name, contents.plan, contents.left_out)
+        without[name] = contents.without_media
     return without
 
 
-def save_sound_videos(dataset: Path, name: str) -> int:
-    """Write a part of every video of a damaged shard whose own digests match; returns how many."""
+@dataclass
+class _Contents:
+    """What a bad shard will be made of."""
+
+    plan: str
+    """Digest of its plan."""
+    kept: list[str]
+    """Videos that have a part."""
+    from_media: list[str]
+    without_media: list[str]
+    """Videos with neither: where there are any, the shard is left as it is."""
+    left_out: dict[str, str]
+    receipt_changes: bool
+
+
+def _contents(dataset: Path, name: str, settings: ExtractSettings, parts: Collection[str]) -> _Contents:
+    """`parts`: ids of the videos that have a sound part, or will have one."""
+    plan = shard_plans.read_plan(dataset / "plans", name)
+    gone = kept_out(dataset)
+    receipt = shard_plans.read_receipt(dataset, name)
+    left_out = dict(receipt.left_out) if receipt is not None and receipt.plan == plan.digest else None
+    if left_out is None:
+        # The receipt is lost too: what the ledger calls failed was left out. It says so to the worker.
+        reasons = reasons_of(dataset / "ledger", "extract")
+        left_out = {video_id: reasons[video_id] for video_id in plan.video_ids if video_id in reasons}
+    left_out |= {video_id: "forgotten" for video_id in plan.video_ids if is_forgotten(video_id, gone)}
+    changes = receipt is None or left_out != receipt.left_out or receipt.plan != plan.digest
+    expected = [video_id for video_id in plan.video_ids if video_id not in left_out]
+    lacking = [video_id for video_id in expected if video_id not in parts]
+    finder = MediaFinder(settings.media) if lacking and settings.media.exists() else None
+    without = [video_id for video_id in lacking if finder is None or finder.find(video_id) is None]
+    return _Contents(
+        plan.digest,
+        [video_id for video_id in expected if video_id in parts],
+        [video_id for video_id in lacking if video_id not in without],
+        without,
+        left_out,
+        changes,
+    )
+
+
+def _parts(dataset: Path, name: str) -> set[str]:
+    return {path.stem for path in (dataset / "parts" / name).glob("*.h5")}
+
+
+def _sound_videos(dataset: Path, name: str, save: bool) -> list[str]:
+    """See `sound_videos`, by a process of its own: HDF5 may crash on such a file. What is saved until then stays."""
+    if not shard_plans.shard_path(dataset, name).exists():
+        return []
+    try:
+        with Child("pipeline.tools.verify.repair:sound_videos") as child:
+            sound: list[str] = child.call(dataset, name, save, limit_s=3600)
+            return sound
+    except (ChildError, InputError) as error:
+        if isinstance(error, ChildError) and error.reason == "start":
+            raise InputError(f"{dataset}: the process that saves sound videos {error}; rerun") from None
+        return []
+
+
+def preview(dataset: Path, findings: Findings, media: Path | None) -> list[str]:
+    """A line for each thing that `repair` would do; only reads, and takes no lock."""
+    closed = {*shard_plans.closed_names(dataset), *shard_plans.receipt_names(dataset)}
+    lines = [f"would remove {part} (bad part, {part.stat().st_size:,} bytes)" for part in findings.bad_parts]
+    lines += [f"would rewrite {shard_plans.receipt_path(dataset, name)} (receipt)" for name in findings.bad_receipts]
+    names = sorted(closed.intersection(findings.bad_shards))
+    lacking: list[str] = []
+    for name in names:
+        settings = settings_of(dataset, media)
+        shard = shard_plans.shard_path(dataset, name)
+        bad = {part.stem for part in findings.bad_parts if part.parent.name == name}
+        parts = (_parts(dataset, name) - bad).union(_sound_videos(dataset, name, save=False))
+        contents = _contents(dataset, name, settings, parts)
+        size = f"{shard.stat().st_size:,} bytes" if shard.exists() else "gone"
+        saved = f"{len(contents.kept)} videos kept"
+        if contents.without_media:
+            lacking += contents.without_media
+            ids = ", ".join(contents.without_media)
+            lines.append(f"would leave {shard} ({size}): no media of {ids}; {saved} as parts")
+        else:
+            lines.append(f"would replace {shard} ({size}): {saved}, {len(contents.from_media)} computed from media")
+        if contents.receipt_changes or not contents.without_media:
+            lines.append(f"would rewrite {shard_plans.receipt_path(dataset, name)} (receipt)")
+    if lacking:
+        lines.append(f"would write {dataset / WITHOUT_MEDIA} ({len(lacking)} ids)")
+    return lines
+
+
+def sound_videos(dataset: Path, name: str, save: bool) -> list[str]:
+    """The videos of a damaged shard whose own digests match and that have no part yet; with `save` they get one."""
     identity = read_description(dataset)["identity"]
     gone = kept_out(dataset)
     planned = {i for i in shard_plans.read_plan(dataset / "plans", name).video_ids if not is_forgotten(i, gone)}
-    saved = 0
+    sound = []
     with FeatureFile(shard_plans.shard_path(dataset, name)) as file:
         provenance = file.provenance if file.is_sealed() else {}
         for index, video_id in enumerate(file.video_ids):
@@ -131,8 +202,9 @@ def save_sound_videos(dataset: Path, name: str) -> int:
             try:
                 video = file.video(index)
                 if digests_of(video) == file.stored_digests(index) and set(video.video) == set(identity["streams"]):
-                    write_part(part, video, Origin(name, identity, provenance), replace=False)
-                    saved += 1
+                    if save:
+                        write_part(part, video, Origin(name, identity, provenance), replace=False)
+                    sound.append(video_id)
             except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError):
                 continue
-    return saved
+    return sound

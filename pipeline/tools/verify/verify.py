@@ -18,11 +18,18 @@ from pipeline.tools.verify.findings import SHOWN, Findings, examine
 
 def run(settings: VerifySettings) -> RunSummary:
     """Complete when nothing is wrong, or everything was repaired."""
-    from pipeline.tools.verify.repair import repair  # it brings decoders and networks, which a check does without
+    from pipeline.tools.verify.repair import (  # it brings decoders and networks, which a check does without
+        preview,
+        repair,
+    )
 
     report = RunSummary("verify", unit="file")
     findings = examine(settings.dataset, settings.workers or usable_cores())
-    if settings.repair and findings.problems:
+    if settings.dry_run:
+        for line in preview(settings.dataset, findings, settings.media):
+            print(one_line(line))
+        findings.notes.append("nothing was changed")
+    elif settings.repair and findings.problems:
         report.notes += repair(settings.dataset, findings, settings.media)
         before = len(findings.problems)
         findings = examine(settings.dataset, settings.workers or usable_cores())
@@ -46,9 +53,13 @@ def run(settings: VerifySettings) -> RunSummary:
         lines = [line for one, line in findings.problems if one == kind]
         print("\n".join(one_line(f"{kind}: {line}") for line in lines[:SHOWN]))
         if len(lines) > SHOWN:
-            print(f"{kind}: {len(lines) - SHOWN} more, see {settings.dataset / 'verify.json'}")
+            where = "" if settings.dry_run else f", see {settings.dataset / 'verify.json'}"
+            print(f"{kind}: {len(lines) - SHOWN} more{where}")
     for reason, count in report.detail.get("coverage", {}).items():
         print(f"ids, {reason}: {count}")
+    if settings.dry_run:
+        report.finish().publish()
+        return report
     _publish(report.finish(), settings.dataset / "verify.json")
     if findings.problems and not settings.repair:
         print(f"repair it: mcn verify {settings.dataset} --repair")

@@ -1,10 +1,13 @@
 """A forgotten video is found nowhere; everything else is as it was; an interruption loses nothing."""
 
 import dataclasses
+import gzip
 import json
 import os
+import re
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -390,3 +393,100 @@ def test_a_process_at_work_is_not_disturbed(whole: Path) -> None:
         forget.run(dataclasses.replace(asked, ids=("../../etc",)))
     with pytest.raises(InputError, match="ids are needed"):
         forget.run(dataclasses.replace(asked, ids=()))
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file and folder below, with its time of change and its bytes."""
+    entries = {path: path.lstat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+    return {str(path): (time, path.read_bytes() if path.is_file() else b"") for path, time in entries.items()}
+
+
+@pytest.fixture
+def richer(whole: Path) -> Path:
+    """A run's folder with all that may hold a video: parts, what was killed, what lies aside, someone else's files."""
+    shard = shard_of(whole / "dataset", GONE)
+    shutil.copy(shard, shard.with_name(f".{shard.name}.bad"))
+    shutil.copy(whole / "dataset" / "captions.h5", whole / "dataset" / ".captions.h5.0badcafe.aside")
+    (whole / "media" / ".part" / "run").mkdir(parents=True)
+    (whole / "media" / ".part" / "run" / f"{GONE}.mp4.part").write_text("half")
+    (whole / "media" / "mine").mkdir()
+    (whole / "media" / "mine" / f"{GONE}.webm").write_text("again")
+    (whole / "media" / ".undecodable").mkdir()
+    (whole / "media" / ".undecodable" / f"{GONE}.mkv").write_text("aside")
+    (whole / "dataset" / "repair-ids.csv").write_text(f"video_id\n{GONE}\n")
+    (whole / "list.csv.gz").write_bytes(gzip.compress(f"video_id\n{GONE}\n".encode()))
+    (whole / "list.csv").write_text(f"video_id\n{GONE}\n", encoding="utf-16")
+    (whole / "list.csv.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(20))
+    return whole
+
+
+def test_a_dry_run_changes_nothing_and_tells_exactly_what_goes(
+    richer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, counted = tree(richer), {str(path): path.stat().st_size for path in richer.rglob("*") if path.is_file()}
+    assert main(["forget", GONE, "--run", str(richer), "--dry-run"]) == 0
+    assert tree(richer) == before
+    printed = capsys.readouterr().out
+    removed = dict(re.findall(r"^would remove (/\S+) \(.*?([0-9,]+) bytes\)$", printed, re.MULTILINE))
+    rewritten = set(re.findall(r"^would rewrite (/\S+) \(", printed, re.MULTILINE))
+    assert len(removed) > 10 and {path: int(size.replace(",", "")) for path, size in removed.items()} == {
+        path: counted[path] for path in removed
+    }
+    total = sum(counted[path] for path in removed)
+    assert f"would remove {len(removed)} files with {total:,} bytes, and rewrite {len(rewritten)}" in printed
+    left = [line for line in printed.splitlines() if line.startswith(("still names", "not searched"))]
+    assert len(left) == 3 and "nothing was changed" in printed
+
+    assert main(["forget", GONE, "--run", str(richer)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("still names", "not searched"))]
+    after = tree(richer)
+    files = set(counted)
+    assert files - after.keys() == set(removed)
+    changed = {path for path in before.keys() & after.keys() if before[path][1] != after[path][1]}
+    tombstones = {str(richer / name / "forgotten.json") for name in ("dataset", "media")}
+    assert changed <= rewritten and rewritten - changed <= {str(richer / "dataset" / "captions.h5"), *tombstones}
+    made = {path for path in after.keys() - before.keys() if Path(path).is_file()}
+    assert {Path(path).name for path in made - tombstones} == {"forget.json", "000002.json", "000002.h5"}
+    assert told == left
+
+
+@pytest.mark.parametrize(("answer", "flags", "status"), [("n", [], 1), ("", [], 1), ("y", [], 0), (None, ["--yes"], 0)])
+def test_on_a_terminal_it_asks_first(
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str | None,
+    flags: list[str],
+    status: int,
+) -> None:
+    asked: list[str] = []
+
+    def reply(prompt: str) -> str:
+        asked.append(prompt)
+        assert answer is not None
+        return answer
+
+    monkeypatch.setattr("builtins.input", reply)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    before = tree(whole)
+    assert main(["forget", GONE, "--run", str(whole), *flags]) == status
+    assert (tree(whole) == before) == (status == 1)
+    assert asked == (["forget 1 videos for good? [y/N] "] if answer is not None else [])
+    assert ("would remove" in capsys.readouterr().out) == (answer is not None)
+
+
+def test_a_script_is_not_asked(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda prompt: pytest.fail("asked"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)  # standard input is none
+    assert main(["forget", GONE, "--run", str(whole)]) == 0 and naming(whole, GONE) == []
+
+
+def test_a_dry_run_of_what_cannot_be_forgotten_says_so(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = tree(whole)
+    assert main(["forget", "trian000003", "--run", str(whole), "--dry-run"]) == 1
+    assert "nothing names trian000003" in capsys.readouterr().out and tree(whole) == before
+    damage(shard_of(whole / "dataset", GONE))
+    before = tree(whole)
+    assert main(["forget", GONE, "--run", str(whole), "--dry-run"]) == 2
+    assert "repair first: mcn verify" in capsys.readouterr().err and tree(whole) == before
