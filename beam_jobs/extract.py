@@ -14,6 +14,7 @@ from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import beam_options, runner_name
 from beam_jobs.worker_errors import ReportingDoFn, running
+from pipeline.core.files import touch
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.extraction.driver import ExtractionRounds
@@ -46,7 +47,7 @@ class _ExtractShard(ReportingDoFn):
     def failed(self) -> None:
         if self.stop:
             with suppress(OSError):  # the disk may be full
-                Path(self.stop).touch()
+                touch(Path(self.stop))
 
 
 @dataclass

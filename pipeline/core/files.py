@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from pipeline.core.errors import InputError
 
@@ -142,6 +143,29 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """A regular file to append to, made if there is none, unbuffered. A link, a pipe or a device that lies there under
+    its name is never followed or waited for: OSError."""
+    # Without O_NONBLOCK a pipe that nobody reads would be waited for.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise OSError(error.errno, "a link or a pipe lies there; remove it", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file; remove it", str(path))
+    return open(descriptor, "ab", buffering=0)
+
+
+def touch(path: Path) -> None:
+    """Make an empty file, or give the one there the time of now; see `open_to_append`."""
+    with open_to_append(path) as file:
+        os.utime(file.fileno())
 
 
 def weight_of(folder: Path) -> int:

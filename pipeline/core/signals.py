@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+from pipeline.core.files import touch
+
 STOPPED = 75
 """Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, by which batch systems put a job back into their queue."""
 
@@ -39,7 +41,7 @@ def ask_to_stop() -> None:
     for path in list(_files):
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            touch(path)
 
 
 @contextmanager

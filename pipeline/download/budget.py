@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.core.files import weight_of
+from pipeline.core.errors import InputError
+from pipeline.core.files import weight_of, write_text
 from pipeline.core.lease import LeaseWatch, locked
 from pipeline.download import undecodable
 
@@ -112,8 +113,8 @@ class MediaBudget:
                 if all(self._watch.is_dead(path) for path in mark.parent.glob("freeing-*.json")):
                     return False
                 # A disk that is full to the last byte costs the mark, not the wait.
-                with suppress(OSError):
-                    mark.write_text(str(self._budget), encoding="ascii")
+                with suppress(OSError, InputError):
+                    write_text(mark, str(self._budget))
                 if time.monotonic() - reported > _REPORT_EVERY_S:
                     reported = time.monotonic()
                     print(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import signals
-from pipeline.core.files import Closeable, fsync_folder
+from pipeline.core.files import Closeable, fsync_folder, touch
 from pipeline.core.lease import read_lease
 from pipeline.core.ledger import LedgerWriter, VideoState
 from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE, Outcome
@@ -172,7 +172,7 @@ def settled(state: VideoState | None, attempts: int, recheck_h: float, ask_again
 def stop(job: DownloadJob, reason: str) -> None:
     """Tell every worker of this run to take up no further video."""
     job.scratch.mkdir(parents=True, exist_ok=True)
-    (job.scratch / f"stop-{reason}").touch()
+    touch(job.scratch / f"stop-{reason}")
 
 
 def stopped(job: DownloadJob) -> str:
@@ -186,7 +186,7 @@ def clear_scratch(job: DownloadJob) -> None:
     probe = job.media / SCRATCH / f"now-{job.run}"
     try:
         # The age is by the clock of the folder's own host.
-        probe.touch()
+        touch(probe)
         now = probe.stat().st_mtime
         for folder in probe.parent.iterdir():
             if folder.is_dir() and now - folder.stat().st_mtime > max(3600.0, 2 * job.fetch.kill_after_s):

@@ -20,7 +20,7 @@ from models.mcn import MCN
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.files import write_text
+from pipeline.core.files import open_to_append, write_text
 from pipeline.core.provenance import usable_cores
 from pipeline.core.signals import STOPPED, asked_to_stop, wait
 from pipeline.experiment.settings import Arm, StudySettings
@@ -198,7 +198,7 @@ class Pool:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self.at_once)))
         stages = [[stage, "--config", str(run.folder / f"{stage.replace(' ', '-')}.yaml")] for stage, _ in run.stages]
         command = [sys.executable, "-m", "pipeline.experiment.training_process", json.dumps(stages)]
-        with open(run.folder / LOG_FILE, "ab") as log:
+        with open_to_append(run.folder / LOG_FILE) as log:
             # A signal to the whole group would reach it twice, and the second ends it at once: this one passes it on.
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True

@@ -12,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from pipeline.core.files import Closeable
+from pipeline.core.files import Closeable, open_to_append
 
 
 class LearningCurves(Closeable):
@@ -27,7 +27,7 @@ class LearningCurves(Closeable):
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(folder / name, "ab", buffering=0)
+            self._file = open_to_append(folder / name)
         except OSError as error:
             self._give_up(error)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
