@@ -62,19 +62,20 @@ def refuse_another_study(settings: StudySettings) -> None:
 
 def _differences(settings: StudySettings, detail: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """What differs: its name, its value in the finished study, its value now."""
-    for name, now in (
-        ("arms", [arm.name for arm in settings.arms]),
-        ("reference", settings.reference),
-        ("seeds", list(settings.seeds)),
-        ("equal", list(settings.equal)),
-    ):
-        if detail[name] != now:
-            yield name, detail[name], now
+    asked: dict[str, Any] = {
+        "arms": [arm.name for arm in settings.arms],
+        "reference": settings.reference,
+        "seeds": list(settings.seeds),
+        "equal": list(settings.equal),
+    }
+    for name, value in asked.items():
+        if detail[name] != value:
+            yield name, detail[name], value
     if settings.experiment.manifest.exists():
         manifest = read_manifest(settings.experiment.manifest)
         if detail["manifest"]["digest"] != manifest.digest:
-            now = {"name": manifest.name, "digest": manifest.digest}
-            yield "manifest", _shown(detail["manifest"]), _shown(now)
+            frozen = {"name": manifest.name, "digest": manifest.digest}
+            yield "manifest", _shown(detail["manifest"]), _shown(frozen)
     for arm in settings.arms:
         now = as_plain(settings.train_settings(arm, settings.seeds[0], settings.out))
         runs = [run for run in detail["runs"] if run["arm"] == arm.name]
@@ -84,9 +85,9 @@ def _differences(settings: StudySettings, detail: Mapping[str, Any]) -> Iterator
         widths = [run["settings"]["width"] for run in runs if "width" in run["equal"]]
         if widths and widths[0] != now["width"]:
             yield f"arm {arm.name}: width", widths[0], now["width"]
-    asked = asked_of_models(settings)
+    evaluations = asked_of_models(settings)
     for stage, before in detail.get("evaluations", {}).items():
-        yield from _settings_that_differ(f"{stage}: ", before, asked.get(stage, before), ())
+        yield from _settings_that_differ(f"{stage}: ", before, evaluations.get(stage, before), ())
 
 
 def _settings_that_differ(

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -454,3 +455,25 @@ def test_beam_options_are_handed_on(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(json.dumps({"out": "o"}))
     assert parse("run", [str(config), "--runner=FlinkRunner"])[1] == ["--runner=FlinkRunner"]
+
+
+@pytest.mark.parametrize("what", ["name", "part", "yaml"])
+def test_what_a_file_says_does_not_reach_the_terminal_raw(
+    what: str, planted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harm = "\x1b]0;owned\x07\x1b[2J\u202e\nmcn: all is well"
+    if what == "name":
+        status = main(["download", "--ids", str(tmp_path / f"{harm}.csv"), "--out", str(tmp_path / "o")])
+    elif what == "part":
+        dataset = Path(shutil.copytree(planted.folder, tmp_path / "dataset"))
+        (dataset / "parts" / "000000").mkdir(parents=True)
+        (dataset / "parts" / "000000" / f"{harm}.h5").write_text("no part")
+        status = main(["verify", str(dataset)])
+    else:
+        study = tmp_path / "study.yaml"
+        study.write_text(f"out: x\nowned: {json.dumps(harm)}\n{json.dumps(harm)}: {{}}\n", encoding="utf-8")
+        status = main(["compare", str(study)])
+    printed = "".join(capsys.readouterr())
+    assert status == (1 if what == "part" else 2) and "owned" in printed
+    assert not set(printed) & set("\x1b\x07\u202e\r\b")
+    assert not [line for line in printed.splitlines() if line.startswith("mcn: all is well")]

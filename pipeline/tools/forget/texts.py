@@ -6,10 +6,10 @@ import gzip
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any
 
 MOST_BYTES = 1 << 34
 """A compressed file is read up to so many bytes: a small one may hold more than a life is long enough to read."""
@@ -17,7 +17,7 @@ MOST_BYTES = 1 << 34
 _BLOCK_BYTES = 1 << 20
 _OVERLAP = 256
 """Bytes, more than the longest id takes in UTF-32 once its zeros are gone."""
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _ZIP = b"PK\x03\x04"
 _UNREADABLE = {
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -53,7 +53,7 @@ def text_blocks(path: Path) -> Iterator[bytes]:
                 return
             for magic, opener in _OPENERS.items():
                 if begin.startswith(magic):
-                    with _refused_when_damaged(), cast(IO[bytes], opener(file)) as unpacked:
+                    with _refused_when_damaged(), opener(file) as unpacked:
                         yield from _unpacked(unpacked, [MOST_BYTES])
                     return
             yield from _plain(file)
