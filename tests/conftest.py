@@ -1,8 +1,10 @@
 """Fixtures that all tests share."""
 
+import ctypes
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,36 @@ def shared_reference() -> Path:
 def flip_reader() -> Callable[[Path], FlipReader]:
     """`flip_reader(path)`: see `FlipReader`; `end` it."""
     return FlipReader
+
+
+class OpeningWatch:
+    """Counts how often any process opens a file, by the kernel's own word (inotify)."""
+
+    IN_OPEN = 0x20
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(None, use_errno=True)
+        self.descriptor = library.inotify_init1(os.O_NONBLOCK)
+        if library.inotify_add_watch(self.descriptor, os.fsencode(path), self.IN_OPEN) < 0:
+            raise OSError(ctypes.get_errno(), f"{path} can't be watched")
+
+    def __call__(self) -> int:
+        """Openings since the last call; the kernel counts those that follow each other as one."""
+        try:
+            return len(os.read(self.descriptor, 1 << 16)) // 16
+        except BlockingIOError:
+            return 0
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[Path], OpeningWatch]]:
+    """`opened(path)`: call what it returns to learn how often the file was opened since."""
+    watches: list[OpeningWatch] = []
+
+    def watch(path: Path) -> OpeningWatch:
+        watches.append(OpeningWatch(path))
+        return watches[-1]
+
+    yield watch
+    for one in watches:
+        os.close(one.descriptor)

@@ -51,6 +51,8 @@ class FeatureDataset:
             if not path.exists():
                 raise InputError(f"{manifest}: its shard {path} is gone; {self._cure}")
             file = FeatureFile(path, self._cure)
+            if file.identity != self.identity:
+                raise InputError(f"{path}: its Identity isn't that of {self.folder}; {self._cure}")
             if file.content_digest() != frozen["content"]:
                 raise InputError(f"{path}: not the shard that {manifest} froze; {self._cure}")
             for index, video_id in enumerate(file.video_ids):

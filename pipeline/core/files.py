@@ -189,9 +189,18 @@ def write_json(path: Path, value: Any, exclusive: bool = False) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", exclusive)
 
 
+LARGEST_JSON = 1 << 29
+"""Bytes; a manifest of a million ids has 16 MB."""
+
+
 def read_json(path: Path) -> Any:
-    """Read one JSON value; InputError if the file is missing or broken."""
+    """Read one JSON value; InputError if the file is missing, broken, too large, or a pipe or device."""
     try:
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise InputError(f"{path}: not a regular file")
+        if status.st_size > LARGEST_JSON:
+            raise InputError(f"{path}: too large for a file of this program")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

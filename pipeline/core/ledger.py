@@ -166,9 +166,21 @@ def decode_line(line: bytes) -> Outcome | None:
         fields["stage"], fields["outcome"], fields["reason"] = map(
             sys.intern, (fields["stage"], fields["outcome"], fields["reason"])
         )
-        return Outcome(**fields)
+        outcome = Outcome(**fields)
+        return outcome if _is_sound(outcome) else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _is_sound(outcome: Outcome) -> bool:
+    """Whether every field is of its type."""
+    return (
+        isinstance(outcome.video_id, str)
+        and isinstance(outcome.message, str)
+        and type(outcome.attempt) is int
+        and type(outcome.time) in (int, float)
+        and isinstance(outcome.detail, dict)
+    )
 
 
 def _json(fields: dict[str, Any]) -> bytes:

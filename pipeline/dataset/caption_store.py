@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_aside
 from pipeline.core.hdf5 import write_hdf5
+from pipeline.core.hdf5_reading import Attributes, DatasetLayout, Layout, LayoutError, PlainFile, read_hdf5
 from pipeline.core.records import Caption
 from pipeline.core.reporting import Progress
 from pipeline.core.video_ids import is_media_name
@@ -26,7 +27,25 @@ from pipeline.dataset.folder import forgotten, is_forgotten
 
 FILE = "captions.h5"
 SCHEMA = 1
+ATTRIBUTES = frozenset(("schema", "identity", "left_out"))
+"""Of the root."""
 _FLUSH_BYTES = 16 << 20
+_DATASETS = {
+    "videos/id": DatasetLayout("S", chunked=True),
+    "videos/place": DatasetLayout("<i8", (4,), chunked=True),
+    "videos/sha256": DatasetLayout("V32", chunked=True),
+    "captions/times": DatasetLayout("<f8", (2,), chunked=True),
+    "captions/text_bytes": DatasetLayout("<i4", chunked=True),
+    "captions/text": DatasetLayout("u1", chunked=True),
+}
+
+
+def _layout(attributes: Attributes, names: frozenset[str]) -> Layout:
+    if set(attributes) != ATTRIBUTES:
+        raise LayoutError("no captions of this program")
+    if attributes["schema"] != SCHEMA:
+        raise LayoutError(f"schema {attributes['schema']}, this program reads {SCHEMA}")
+    return _DATASETS
 
 
 class CaptionStore:
@@ -34,7 +53,7 @@ class CaptionStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: h5py.File | None = None
+        self._file: PlainFile | None = None
         self._process = -1
         self._ids: NDArray[np.bytes_] = np.zeros(0, "S1")
 
@@ -46,36 +65,53 @@ class CaptionStore:
         return InputError(f"{self.path}: {text}; delete it: the next extraction makes it anew from --captions")
 
     @property
-    def _open(self) -> h5py.File:
+    def _open(self) -> PlainFile:
         if self._file is None or self._process != os.getpid():
             try:
-                self._file = h5py.File(self.path, "r", locking=False)
-                if self._file.attrs["schema"] != SCHEMA:
-                    raise KeyError(f"schema {self._file.attrs['schema']}, this program reads {SCHEMA}")
-                self._ids = self._file["videos/id"][:]
-            except (OSError, KeyError, RuntimeError) as error:
+                self._file = read_hdf5(self.path, _layout)
+                self._process = os.getpid()
+                self._check(self._file)
+            except (LayoutError, OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as error:
+                self.close()
                 raise self._broken(error) from None
-            self._process = os.getpid()
         return self._file
+
+    def _check(self, file: PlainFile) -> None:
+        """Read the ids; LayoutError and ValueError when they, or what the attributes say, can't be those of a store."""
+        attributes, lengths = file.contents.attributes, file.contents.lengths
+        for names in (("videos/id", "videos/place", "videos/sha256"), ("captions/times", "captions/text_bytes")):
+            if len({lengths[name] for name in names}) != 1:
+                raise LayoutError(f"{', '.join(names)} differ in length")
+        self._ids = file.values("videos/id")
+        if (self._ids[1:] <= self._ids[:-1]).any():
+            raise LayoutError("videos/id isn't in ascending order")
+        for name, kind in (("identity", str), ("left_out", int)):
+            if not all(isinstance(value, kind) for value in dict(json.loads(str(attributes[name]))).values()):
+                raise LayoutError(f"attribute {name} is none of a store")
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         if self._file is not None and self._process == os.getpid():
-            self._file.close()
+            self._file.hdf5.close()
         self._file = None
 
     def __len__(self) -> int:
-        return len(self._open["videos/id"])
+        return self.lengths["videos/id"]
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """Number of entries of each dataset."""
+        return self._open.contents.lengths
 
     @property
     def identity(self) -> dict[str, str]:
         """Which source, read how: the Identity's entry on captions."""
-        return dict(json.loads(self._open.attrs["identity"]))
+        return dict(json.loads(str(self._open.contents.attributes["identity"])))
 
     @property
     def left_out(self) -> dict[str, int]:
         """What of the source could not be used: reason -> how often."""
-        return dict(json.loads(self._open.attrs["left_out"]))
+        return dict(json.loads(str(self._open.contents.attributes["left_out"])))
 
     def of(self, video_id: str) -> tuple[Caption, ...]:
         """The video's captions in time order; none if the source has none."""
@@ -92,22 +128,28 @@ class CaptionStore:
             yield video_id.decode(), self._at(row)
 
     def _at(self, row: int) -> tuple[Caption, ...]:
-        file = self._open
+        file, video_id = self._open.hdf5, self._ids[row].decode("ascii", "replace")
         try:
             first, count, text_first, text_bytes = (int(n) for n in file["videos/place"][row])
+            if not is_media_name(video_id) or min(first, count, text_first, text_bytes) < 0:
+                raise ValueError(f"video {video_id[:80]!a} can't be one")
             times = file["captions/times"][first : first + count]
             lengths = file["captions/text_bytes"][first : first + count]
             text = file["captions/text"][text_first : text_first + text_bytes].tobytes()
             digest = file["videos/sha256"][row].tobytes()
+            if _digest(self._ids[row], times, lengths, text) != digest:
+                raise ValueError(f"the captions of {video_id} don't match their sha256")
+            ends = np.cumsum(lengths, dtype=np.int64)
+            if len(times) != count or len(text) != text_bytes or (lengths < 0).any() or (ends[-1:] != text_bytes).any():
+                raise ValueError(f"the captions of {video_id} lie elsewhere than it says")
+            if not np.isfinite(times).all() or (times[:, 0] < 0).any() or (times[:, 1] <= times[:, 0]).any():
+                raise ValueError(f"a caption of {video_id} has no time")
+            return tuple(
+                Caption(float(start), float(end), text[last - length : last].decode())
+                for (start, end), length, last in zip(times, lengths, ends, strict=True)
+            )
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise self._broken(error) from None
-        if _digest(self._ids[row], times, lengths, text) != digest:
-            raise self._broken(f"the captions of {self._ids[row].decode()} don't match their sha256")
-        ends = np.cumsum(lengths)
-        return tuple(
-            Caption(float(start), float(end), text[last - length : last].decode())
-            for (start, end), length, last in zip(times, lengths, ends, strict=True)
-        )
 
 
 class CaptionFolder:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import AlreadyThereError, read_json, write_json
+from pipeline.core.video_ids import is_media_name
 
 FORGETTING = "forgetting.json"
 """Journal of a `mcn forget` at work or interrupted."""
@@ -93,9 +94,15 @@ def add_tombstones(folder: Path, video_ids: Collection[str]) -> None:
 
 
 def half_forgotten(dataset: Path) -> frozenset[str]:
-    """The ids that an interrupted `mcn forget` has yet to finish with."""
+    """The ids that an interrupted `mcn forget` has yet to finish with; InputError when the journal holds none."""
     path = dataset / FORGETTING
-    return frozenset(read_json(path)["ids"]) if path.exists() else frozenset()
+    if not path.exists():
+        return frozenset()
+    content = read_json(path)
+    ids = content.get("ids") if isinstance(content, dict) else None
+    if not isinstance(ids, list) or not all(isinstance(video_id, str) and is_media_name(video_id) for video_id in ids):
+        raise InputError(f"{path}: not a list of ids; restore it from a copy, or write it anew: {{\"ids\": [...]}}")
+    return frozenset(ids)
 
 
 def kept_out(dataset: Path) -> frozenset[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json, read_json
+from pipeline.core.video_ids import is_media_name
 
 SCHEMA = 1
 TRAIN = "train"
@@ -90,8 +91,16 @@ def read_manifest(path: Path) -> Manifest:
             content[key] = {name: tuple(ids) for name, ids in content[key].items()}
         manifest = Manifest(**content | {"circumstances": tuple(content["circumstances"])})
         actual = manifest.digest
-        named = all(name.isdigit() and isinstance(shard["content"], str) for name, shard in manifest.shards.items())
-        if not (named and all(isinstance(video_id, str) for video_id in manifest.video_ids)):
+        named = all(
+            name.isascii() and name.isdigit() and isinstance(shard["content"], str) and isinstance(shard["videos"], int)
+            for name, shard in manifest.shards.items()
+        )
+        lists = (manifest.splits, manifest.left_out, manifest.missing)
+        ids = [video_id for groups in lists for members in groups.values() for video_id in members]
+        texts = (manifest.name, manifest.identity, manifest.words, *ids)
+        if not (named and all(isinstance(text, str) for text in texts) and all(map(is_media_name, ids))):
+            raise ValueError
+        if not isinstance(manifest.rule, dict) or len(set(manifest.video_ids)) < len(manifest.video_ids):
             raise ValueError
     except (KeyError, TypeError, AttributeError, ValueError):
         raise InputError(f"{path}: not a manifest; make one with `mcn freeze DATASET NAME`") from None

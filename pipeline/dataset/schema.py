@@ -4,6 +4,7 @@ Reader, writer, check, staging and `mcn inspect` follow the table: a further dat
 an attribute of VideoFeatures, nothing in them.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,10 @@ from models.settings import AUDIO_WIDTH, MEL_BANDS
 SCHEMA = 1
 ATTRIBUTES = ("schema", "kind", "name", "identity", "circumstance", "plan", "digest")
 """Of the root of every shard and part."""
+COPY_ATTRIBUTES = (*(name for name in ATTRIBUTES if name != "digest"), "content")
+"""Of the root of every staged copy."""
+_LARGEST_WIDTH = 1 << 16
+_STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,27 @@ FIELDS = (
 
 
 def fields(identity: dict[str, Any]) -> list[Field]:
-    """The datasets of a file with this Identity, checksums apart."""
+    """The datasets of a file with this Identity, checksums apart. ValueError when nothing can have it."""
+    check_identity(identity)
     streams = [
-        Field(f"rows/{stream}", "<f2", "rows/offsets", (int(settings["width"]),), stream, large=True)
+        Field(f"rows/{stream}", "<f2", "rows/offsets", (settings["width"],), stream, large=True)
         for stream, settings in identity["streams"].items()
     ]
     stored = [field for field in FIELDS if field is not _DAVENET or identity["audio"]["store"] != "logmel"]
     return [*stored, *streams]
+
+
+def check_identity(identity: dict[str, Any]) -> None:
+    """ValueError when a reader can't go by what the Identity says of rows and sound; KeyError when it doesn't say it.
+
+    What made the values, it may say as it likes.
+    """
+    fps, audio = identity["feature_fps"], identity["audio"]
+    if type(fps) is not int or not 1 <= fps <= 30:
+        raise ValueError(f"feature_fps is {str(fps)[:20]!a}")
+    for stream, settings in identity["streams"].items():
+        width = settings["width"]
+        if not _STREAM.fullmatch(stream) or type(width) is not int or not 1 <= width <= _LARGEST_WIDTH:
+            raise ValueError(f"a stream is {stream[:80]!a} of width {str(width)[:20]!a}")
+    if audio["rate"] not in ("rows", "native") or audio["store"] not in ("both", "davenet", "logmel"):
+        raise ValueError(f"audio is {str(audio)[:80]!a}")

@@ -5,6 +5,7 @@ anew.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 from pipeline.core.errors import InputError
 from pipeline.core.files import AlreadyThereError, digest_of_json, read_json, write_json
 from pipeline.core.records import ShardPlan
+from pipeline.core.video_ids import is_media_name
 from pipeline.dataset.shard_reader import FeatureFile
 
 SMALL_SET_SHARDS = 8
@@ -85,13 +87,20 @@ def _numbered(folder: Path, suffix: str) -> list[str]:
 
 
 def read_plan(folder: Path, name: str) -> ShardPlan:
-    """Read plan `name`; InputError if it is missing or its digest doesn't match."""
+    """Read plan `name`; InputError if it is missing, its digest doesn't match or its ids can't name videos."""
     path = folder / f"{name}.json"
     content = read_json(path)
     digest = content.pop("digest", None) if isinstance(content, dict) else None
     if digest is None or digest != digest_of_json(content):
         raise InputError(f"{path}: its digest doesn't match: the plan was changed; restore it from a copy")
-    return ShardPlan(name, tuple(content["video_ids"]), digest)
+    video_ids = content.get("video_ids")
+    if content.get("name") != name or not _are_ids(video_ids) or len(set(video_ids)) < len(video_ids):
+        raise InputError(f"{path}: not the plan {name}, or one whose ids can't name videos; restore it from a copy")
+    return ShardPlan(name, tuple(video_ids), digest)
+
+
+def _are_ids(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) and is_media_name(value) for value in values)
 
 
 def read_plans(folder: Path) -> Iterator[ShardPlan]:
@@ -196,8 +205,15 @@ def read_receipt(dataset: Path, name: str) -> Receipt | None:
         schema = content.pop("schema")
         if schema != SCHEMA or digest != digest_of_json({"schema": schema} | content):
             return None
-        return Receipt(**content | {"video_ids": tuple(content["video_ids"])})
-    except (InputError, KeyError, TypeError, AttributeError, ValueError):
+        video_ids, left_out = content["video_ids"], content["left_out"]
+        if content["name"] != name or not (_are_ids(video_ids) and _are_ids(list(left_out))):
+            return None
+        receipt = Receipt(**content | {"video_ids": tuple(video_ids)})
+        texts = (receipt.plan, receipt.content, *left_out.values())
+        numbers = isinstance(receipt.bytes, int) and isinstance(receipt.seconds, int | float)
+        sound = numbers and all(isinstance(text, str) for text in texts) and isinstance(receipt.circumstance, dict)
+        return receipt if sound and math.isfinite(receipt.seconds) else None
+    except (InputError, KeyError, TypeError, AttributeError, ValueError, OverflowError):
         return None
 
 

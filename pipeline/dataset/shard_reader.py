@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +16,19 @@ from numpy.typing import NDArray
 from models.settings import MEL_BANDS
 from pipeline.core.errors import InputError
 from pipeline.core.files import Closeable, digest_of_json
+from pipeline.core.hdf5_reading import (
+    Attributes,
+    Contents,
+    DatasetLayout,
+    Layout,
+    LayoutError,
+    PlainFile,
+    read_hdf5,
+    shown,
+)
 from pipeline.core.records import Caption, VideoFeatures, Words
-from pipeline.dataset.schema import ATTRIBUTES, FIELDS, SCHEMA, Field, fields
+from pipeline.core.video_ids import is_media_name
+from pipeline.dataset.schema import ATTRIBUTES, COPY_ATTRIBUTES, FIELDS, SCHEMA, Field, fields
 
 Array = NDArray[Any]
 
@@ -63,98 +74,197 @@ class _Contents:
     """Of the file when it was opened."""
 
 
+def _layout(attributes: Attributes, names: frozenset[str]) -> Layout:
+    """What a file with these attributes holds, and of what it may lack, what is there."""
+    schema = attributes.get("schema")
+    if schema != SCHEMA:
+        raise LayoutError(f"schema {schema}, this program reads {SCHEMA}")
+    copied = attributes["kind"] == "copy"
+    stored = [f for f in fields(_parsed(attributes, "identity")) if not (copied and f.large) or f.name in names]
+    layout = {field.name: DatasetLayout(field.dtype, field.shape) for field in stored}
+    if any(name.startswith("digests/") for name in names):  # a file of no video has none
+        layout |= {f"digests/{field.digest}": DatasetLayout("V32") for field in stored if field.digest}
+    return layout
+
+
+def _exact_layout(attributes: Attributes, names: frozenset[str]) -> Layout:
+    layout, kind = _layout(attributes, names), attributes["kind"]
+    expected = {"shard": ATTRIBUTES, "part": ATTRIBUTES, "copy": COPY_ATTRIBUTES}.get(str(kind))
+    if expected is None:
+        raise LayoutError(f"neither a shard nor a part, but {shown(str(kind))}")
+    if set(attributes) != set(expected):
+        listed = (", ".join(sorted(map(shown, some))) for some in (attributes, expected))
+        raise LayoutError("its attributes are {}, expected: {}".format(*listed))
+    _parsed(attributes, "circumstance")
+    return layout
+
+
+def _parsed(attributes: Attributes, name: str) -> dict[str, Any]:
+    return dict(json.loads(str(attributes[name])))
+
+
+def _check_lengths(lengths: Mapping[str, int], layout: list[Field]) -> None:
+    """LayoutError unless datasets of the same index, one entry a video or a caption, are equally long."""
+    counts: dict[str | None, int] = {"": lengths["videos/id"]}
+    stored = [field for field in layout if field.name in lengths]
+    for field in stored:
+        entries = lengths[field.name] - field.is_index
+        if entries < 0 or (field.index is not None and counts.setdefault(field.index, entries) != entries):
+            expected = counts.get(field.index, 0) + field.is_index
+            raise LayoutError(f"{field.name} has {lengths[field.name]} entries, expected: {expected}")
+    for name in (f"digests/{field.digest}" for field in stored if field.digest):
+        if lengths.get(name, 0) != counts[""]:
+            raise LayoutError(f"{name} has {lengths.get(name, 0)} entries, expected: {counts['']}")
+
+
+def _check_values(small: dict[str, Array], lengths: Mapping[str, int], identity: dict[str, Any]) -> None:
+    """ValueError unless the values that are held in memory can be what they stand for."""
+    counts: dict[str | None, int] = {}
+    layout = [field for field in fields(identity) if field.name in lengths]
+    for field in layout:
+        counts.setdefault(field.index, lengths[field.name] - field.is_index)
+    for field in (field for field in layout if not field.large):
+        values = small[field.name]
+        # A copy lacks what some offsets lead into.
+        end = counts.get(field.name, values[-1] if field.is_index else 0)
+        if field.is_index and (values[0] != 0 or values[-1] != end or (np.diff(values) < 0).any()):
+            raise ValueError(f"{field.name} isn't an ascending list of offsets from 0 to {end}")
+        if field.is_mask and values.size and values.max() > 1:
+            raise ValueError(f"{field.name} holds values other than 0 and 1")
+    for name in ("videos/duration", "videos/logmel_start", "captions/times"):
+        if not np.isfinite(small[name]).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    seconds, rows = small["videos/duration"], np.diff(small["rows/offsets"])
+    if (seconds < 0).any() or (seconds * identity["feature_fps"] > rows + 1).any():
+        raise ValueError("videos/duration doesn't fit the number of rows")
+    times, words = small["captions/times"], small["captions/words"]
+    if (times[:, 0] < 0).any() or (times[:, 1] <= times[:, 0]).any():
+        raise ValueError("captions/times holds a time that is negative, or an end that isn't after its start")
+    if ((words < 0) | (words >= lengths["words/offsets"] - 1)).any():
+        raise ValueError("captions/words points past the table of words")
+
+
 class FeatureFile(Closeable):
     """Reads a shard, a part or a staged copy. Opened at first use, again in each process (HDF5 handles don't survive a
     fork).
 
-    Raises InputError, which ends with `cure`, when the file is missing or isn't what docs/data-format.md describes.
+    Raises InputError, which ends with `cure`, when the file is missing or isn't what docs/data-format.md describes: by
+    its layout when it is opened, by the values that all videos share when the first video is read. Of a `damaged` file
+    what is left can be read: lengths, offsets and values may be wrong, and names there that aren't known.
     """
 
-    def __init__(self, path: Path, cure: str = "repair it: mcn verify DATASET --repair") -> None:
+    def __init__(
+        self, path: Path, cure: str = "repair it: mcn verify DATASET --repair", *, damaged: bool = False
+    ) -> None:
         self.path = path
-        self._cure = cure
-        self._file: h5py.File | None = None
+        self._cure, self._damaged = cure, damaged
+        self._file: PlainFile | None = None
+        self._known: Contents | None = None
         self._process = -1
         self._contents: _Contents | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_cure": self._cure, "_file": None, "_process": -1, "_contents": None}
+        return self.__dict__ | {"_file": None, "_process": -1, "_contents": None}
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         self._contents = None
         if self._file is not None and self._process == os.getpid():
-            self._file.close()
+            self._file.hdf5.close()
         self._file = None
+
+    def _refused(self, reason: object) -> InputError:
+        return InputError(f"{self.path}: {reason}; {self._cure}")
+
+    @property
+    def _opened(self) -> PlainFile:
+        if self._file is None or self._process != os.getpid():
+            self._contents = None
+            try:
+                layout = _layout if self._damaged else _exact_layout
+                self._file = read_hdf5(self.path, layout, self._damaged, self._known)
+                self._process = os.getpid()
+                contents = self._file.contents
+                if not self._damaged and contents is not self._known:
+                    _check_lengths(contents.lengths, fields(_parsed(contents.attributes, "identity")))
+                self._known = contents
+            except LayoutError as error:
+                self.close()
+                raise self._refused(error) from None
+        return self._file
 
     @property
     def hdf5(self) -> h5py.File:
         """The open file."""
-        if self._file is None or self._process != os.getpid():
-            self._contents = None
-            try:
-                self._file = h5py.File(self.path, "r", locking=False)
-            except OSError as error:
-                reason = (
-                    f"not a whole HDF5 file ({str(error).splitlines()[0]})" if self.path.exists() else "no such file"
-                )
-                raise InputError(f"{self.path}: {reason}; {self._cure}") from None
-            self._process = os.getpid()
-            schema = self._file.attrs.get("schema")
-            if schema != SCHEMA:
-                self.close()
-                raise InputError(f"{self.path}: schema {schema}, this program reads {SCHEMA}")
-        return self._file
+        return self._opened.hdf5
 
     def _read(self) -> _Contents:
-        file = self.hdf5
+        file = self._opened
         if self._contents is None:
             identity = self.identity
-            size = os.fstat(file.id.get_vfd_handle()).st_size
+            size = os.fstat(file.hdf5.id.get_vfd_handle()).st_size
             layout = fields(identity)
-            small = {field.name: file[field.name][:] for field in layout if not field.large}
-            large = {field.name: file[field.name] for field in layout if field.large and field.name in file}
-            table = tuple(_texts(small.pop("words/text"), small.pop("words/offsets")))
+            small = {field.name: file.values(field.name) for field in layout if not field.large}
+            stored = file.contents.lengths
+            large = {field.name: file.hdf5[field.name] for field in layout if field.large and field.name in stored}
+            try:
+                if not self._damaged:
+                    _check_values(small, stored, identity)
+                table = tuple(_texts(small.pop("words/text"), small.pop("words/offsets")))
+            except ValueError as error:
+                raise self._refused(str(error).splitlines()[0]) from None
             self._contents = _Contents(identity, small, large, table, size)
         return self._contents
 
     @property
+    def attributes(self) -> Attributes:
+        """Of the root, as they are stored."""
+        return self._opened.contents.attributes
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The Identity under which the rows were made."""
-        return dict(json.loads(self.hdf5.attrs["identity"]))
+        return _parsed(self.attributes, "identity")
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What is only recorded: versions, device, host, time."""
-        return dict(json.loads(self.hdf5.attrs["circumstance"]))
+        return _parsed(self.attributes, "circumstance")
 
     @property
     def kind(self) -> str:
         """`shard`, `part` or, of a staged copy, `copy`."""
-        return str(self.hdf5.attrs["kind"])
+        return str(self.attributes["kind"])
 
     @property
     def name(self) -> str:
         """Of the shard that it is, or is a part of."""
-        return str(self.hdf5.attrs["name"])
+        return str(self.attributes["name"])
 
     @property
     def plan(self) -> str:
         """Digest of the plan this shard closes; empty in a part."""
-        return str(self.hdf5.attrs["plan"])
+        return str(self.attributes["plan"])
 
     @property
     def video_ids(self) -> list[str]:
         """Ids in stored order."""
-        return [video_id.decode() for video_id in self.hdf5["videos/id"][:]]
+        ids = [video_id.decode("ascii", "replace") for video_id in self._opened.values("videos/id")]
+        if not self._damaged:
+            for video_id in ids:
+                if not is_media_name(video_id):
+                    raise self._refused(f"{video_id[:80]!a} can't name a video")
+            if len(set(ids)) < len(ids):
+                raise self._refused("holds a video twice")
+        return ids
 
     def caption_counts(self) -> list[int]:
         """Captions of each video, in stored order."""
-        return [int(count) for count in np.diff(self.hdf5["captions/offsets"][:])]
+        return [int(count) for count in np.diff(self._opened.values("captions/offsets"))]
 
     def durations(self) -> list[float]:
         """Seconds of each video, in stored order."""
-        return [float(seconds) for seconds in self.hdf5["videos/duration"][:]]
+        return [float(seconds) for seconds in self._opened.values("videos/duration")]
 
     def stored_digests(self, index: int) -> dict[str, bytes]:
         """Digest name -> what the file states as sha256 of video number `index`; see `digests_of`."""
@@ -163,19 +273,19 @@ class FeatureFile(Closeable):
     def content_digest(self) -> str:
         """sha256 over the videos' own digests: equal for equal datasets, whatever the Provenance."""
         total = hashlib.sha256()
-        for name, stated in sorted(self.hdf5.get("digests", {}).items()):
-            total.update(name.encode() + b"\0" + stated[:].tobytes())
+        file = self._opened
+        for name in sorted(name for name in file.contents.lengths if name.startswith("digests/")):
+            total.update(name.removeprefix("digests/").encode() + b"\0" + file.values(name).tobytes())
         return total.hexdigest()
 
     def seal(self) -> str:
         """sha256 over the root's other attributes and the content: what attribute `digest` must hold."""
-        attributes = self.hdf5.attrs
-        stated = {name: str(attributes[name]) for name in ATTRIBUTES if name != "digest"}
+        stated = {name: str(self._opened.contents.attributes[name]) for name in ATTRIBUTES if name != "digest"}
         return digest_of_json(stated | {"content": self.content_digest()})
 
     def is_sealed(self) -> bool:
         """Whether nobody has changed its attributes (name, plan, Identity, Provenance) since it was written."""
-        return bool(self.hdf5.attrs.get("digest") == self.seal())
+        return set(ATTRIBUTES) <= set(self.attributes) and self.attributes["digest"] == self.seal()
 
     def table(self) -> tuple[str, ...]:
         """The file's words, sorted; the ids of `VideoFeatures.words` point into it."""
@@ -198,9 +308,18 @@ class FeatureFile(Closeable):
 
         `streams` None means all that are there; `audio`, `logmel` and `texts` say whether to read those. Captions
         without their texts have empty ones; their words are always there. OSError when the file was cut short
-        meanwhile.
+        meanwhile, InputError when its values can't be those of a video.
         """
         contents = self._read()
+        try:
+            return self._video(contents, index, streams, audio, logmel, texts)
+        except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise self._refused(f"video number {index} can't be read ({shown(reason)})") from None
+
+    def _video(
+        self, contents: _Contents, index: int, streams: Sequence[str] | None, audio: bool, logmel: bool, texts: bool
+    ) -> VideoFeatures:
         small, large = contents.small, contents.large
         # HDF5 reads zeros past a file's end.
         if os.fstat(self.hdf5.id.get_vfd_handle()).st_size < contents.bytes:
@@ -230,6 +349,8 @@ class FeatureFile(Closeable):
         lines = [""] * len(times)
         if texts:
             offsets = large["captions/text_offsets"][captions.start : captions.stop + 1]
+            if not 0 <= offsets[0] <= offsets[-1] <= len(large["captions/text"]) or (np.diff(offsets) < 0).any():
+                raise ValueError("captions/text_offsets points elsewhere than to its texts")
             lines = _texts(large["captions/text"][offsets[0] : offsets[-1]], offsets - offsets[0])
         word_offsets = small["captions/word_offsets"][captions.start : captions.stop + 1]
         words = small["captions/words"][word_offsets[0] : word_offsets[-1]]

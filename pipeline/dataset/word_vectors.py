@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import re
+import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, save_vectors, train_vectors, vectors_digest, words
@@ -16,12 +20,86 @@ if TYPE_CHECKING:
     from gensim.models import KeyedVectors
 
 
+_LONGEST_WORD = 1 << 16
+"""Bytes of a word, and of a number as text."""
+_LONGEST_NUMBER = 64
+_BLOCK = 1 << 20
+_MOST_UNPACKED = 20
+"""Bytes of vectors in a byte of a .gz: numbers hardly shrink."""
+_ALWAYS_UNPACKED = 64 << 20
+
+
 def read_vectors(path: Path) -> KeyedVectors:
-    """The word vectors in a file; InputError when it is missing, broken or of no known form."""
+    """The word vectors in a file; InputError when it is missing, broken or of no known form.
+
+    A file whose words have no end, or a .gz that unpacks to far more than numbers would, is refused before gensim makes
+    room for it.
+    """
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: not a regular file; expected word vectors")
+        if path.is_file():
+            _check_extent(path)
         return load_vectors(path)
     except WeightsError as error:
         raise InputError(str(error)) from None
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a whole .gz ({error}); fetch it again") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from None
+
+
+def _check_extent(path: Path) -> None:
+    """InputError unless the file's words and numbers are as many and as long as its first line says."""
+    packed = path.suffix == ".gz"
+    room = max(_ALWAYS_UNPACKED, _MOST_UNPACKED * path.stat().st_size) if packed else path.stat().st_size
+    with gzip.open(path) if packed else open(path, "rb") as file:
+        head = re.match(rb"(\d{1,9}) (\d{1,6})\s*\n", file.readline(64))
+        if head is None:
+            if packed:
+                raise InputError(f"{path}: not a word2vec file: its first line is not NUMBER-OF-WORDS WIDTH")
+            return  # what else it is, its reader tells
+        number, width = int(head[1]), int(head[2])
+        binary = Path(path.stem if packed else path.name).suffix in (".bin", ".kv")
+        least = number * (width * (4 if binary else 2) + 1)
+        if not number or not width or least > room:
+            raise InputError(
+                f"{path}: its first line promises {number} words of {width} numbers, too many for {room} bytes; "
+                "fetch it again"
+            )
+        words = _binary_words(file, width, room) if binary else _text_words(file, width, room)
+        if next(islice(words, number - 1, None), None) is None:
+            raise InputError(
+                f"{path}: its first line promises {number} words of {width} numbers, and it ends before, has a word "
+                f"of more than {_LONGEST_WORD} bytes, or unpacks to more than {room} bytes; fetch it again"
+            )
+
+
+def _binary_words(file: IO[bytes], width: int, room: int) -> Iterator[bool]:
+    """True for each word that is followed by its vector, until one isn't."""
+    block, start, read = b"", 0, 0
+    while True:
+        end = block.find(b" ", start, start + _LONGEST_WORD) + 1
+        if end and end + 4 * width <= len(block):
+            start = end + 4 * width
+            yield True
+            continue
+        if len(block) - start >= _LONGEST_WORD + 4 * width or read > room:
+            return
+        more = file.read(max(_BLOCK, 4 * width))
+        if not more:
+            return
+        block, start, read = block[start:] + more, 0, read + len(more)
+
+
+def _text_words(file: IO[bytes], width: int, room: int) -> Iterator[bool]:
+    """True for each line that isn't too long, until one is."""
+    longest, read = _LONGEST_WORD + _LONGEST_NUMBER * width, 0
+    while (line := file.readline(longest)) and read <= room:
+        if len(line) == longest and not line.endswith(b"\n"):
+            return
+        read += len(line)
+        yield True
 
 
 def read_split(path: Path) -> dict[str, str]:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 from pipeline.core.errors import InputError
 from pipeline.core.files import Closeable, digest_of_json, write_aside
 from pipeline.core.hdf5 import write_hdf5
+from pipeline.core.hdf5_reading import Attributes, DatasetLayout, LayoutError, read_hdf5
+from pipeline.core.hdf5_reading import Layout as HDF5Layout
+from pipeline.core.video_ids import is_media_name
 
 if TYPE_CHECKING:
     from pipeline.clips.rules import ClipSpan  # it brings PyTorch, which readers do without
@@ -229,7 +232,9 @@ class VectorRows(Closeable):
         self._descriptor = -1
 
     def read(self, rows: Array) -> NDArray[np.float32]:
-        """Rows [n, D] by number, in the order given; InputError when the file was cut short."""
+        """Rows [n, D] by number, in the order given; InputError for one that isn't there, or when the file was cut."""
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.count:
+            raise InputError(f"{self.path}: holds {self.count} vectors, and none of a number asked for; index anew")
         rows_read = np.empty((len(rows), self.width), self._dtype)
         size = rows_read.strides[0]
         offsets = (rows.astype(np.int64) * size + self._offset).tolist()
@@ -260,40 +265,73 @@ def _fill(path: Path, descriptor: int, rows: Array, offset: int) -> None:
         view, offset = view[read:], offset + read
 
 
+def _layout_of_file(attributes: Attributes, names: frozenset[str]) -> HDF5Layout:
+    """What a file with these attributes holds."""
+    if set(attributes) != ATTRIBUTES or attributes["kind"] != "embeddings":
+        raise LayoutError("no embeddings of this program")
+    if attributes["schema"] != SCHEMA:
+        raise LayoutError(f"schema {attributes['schema']}, this program reads {SCHEMA}")
+    made_of, _, digests = _described(attributes)
+    layout = _layout(made_of, "S", 0, 0, 0)
+    if set(digests) != set(layout):
+        raise LayoutError("its digests aren't those of its datasets")
+    return {name: DatasetLayout(dtype, shape[1:]) for name, (shape, dtype) in layout.items()}
+
+
+def _described(attributes: Attributes) -> tuple[MadeOf, dict[str, str], dict[str, str]]:
+    """What the embeddings are made of, paths and digests; ValueError when these can't be told."""
+    content, paths, digests = (json.loads(str(attributes[name])) for name in ("made_of", "paths", "digests"))
+    made_of = MadeOf(**{field.name: content[field.name] for field in fields(MadeOf)})
+    if attributes["digest"] != digest_of_json({"made_of": asdict(made_of), "digests": digests}):
+        raise LayoutError("its attributes were changed")
+    texts = [made_of.checkpoint, made_of.split, made_of.clips, made_of.manifest["name"], made_of.manifest["digest"]]
+    texts += [made_of.scheme["name"], *paths.values(), *digests.values()]
+    texts += [text for space in made_of.scheme["spaces"] for text in (space["name"], *space["pairs"])]
+    widths = [width for of_space in made_of.widths.values() for width in of_space.values()]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a text is none")
+    if not widths or not all(type(width) is int and width > 0 for width in widths):
+        raise ValueError("a width is none")
+    return made_of, dict(paths), dict(digests)
+
+
+def _check_lengths(lengths: Mapping[str, int]) -> None:
+    videos, clips = lengths["videos/id"], lengths["clips/times"]
+    expected = {"videos/offsets": videos + 1, "clips/text_offsets": clips + 1}
+    for name, length in lengths.items():
+        if name.startswith(("present/", "vectors/")):
+            expected[name] = clips
+        if length != expected.get(name, length):
+            raise LayoutError(f"{name} has {length} entries, expected: {expected[name]}")
+
+
 class EmbeddingsFile(Closeable):
-    """Reads an embeddings file or one of its parts. InputError when it is missing or none."""
+    """Reads an embeddings file or one of its parts. InputError when it is missing or none, or holds what can't be."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._descriptor = -1
         try:
-            self._file = h5py.File(path, "r", locking=False)
-        except OSError as error:
-            state = "not a whole HDF5 file" if path.exists() else "no such file"
-            reason = f" ({str(error).splitlines()[0]})" if path.exists() else ""
-            raise InputError(f"{path}: {state}{reason}; make embeddings with `mcn embed`") from None
-        self._descriptor = os.open(path, os.O_RDONLY)
-        self._places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
-        attributes = self._file.attrs
-        try:
-            if set(attributes) != ATTRIBUTES or attributes["kind"] != "embeddings":
-                raise InputError(f"{path}: no embeddings of this program; make some with `mcn embed`")
-            if attributes["schema"] != SCHEMA:
-                raise InputError(f"{path}: schema {attributes['schema']}, this program reads {SCHEMA}")
-            content = json.loads(attributes["made_of"])
-            self.made_of = MadeOf(**{field.name: content[field.name] for field in fields(MadeOf)})
-            self.paths: dict[str, str] = json.loads(attributes["paths"])
-            self.digests: dict[str, str] = json.loads(attributes["digests"])
-            self.digest = str(attributes["digest"])
-            if self.digest != digest_of_json({"made_of": asdict(self.made_of), "digests": self.digests}):
-                raise InputError(f"{path}: its attributes were changed; make it anew with `mcn embed`")
-            self.clips = len(self.dataset("clips/times"))
-        except InputError:
-            self.close()
-            raise
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-            self.close()
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-            raise InputError(f"{path}: damaged ({reason}); make it anew with `mcn embed`") from None
+            file = read_hdf5(path, _layout_of_file)
+            self._file = file.hdf5
+            self._descriptor = os.dup(file.hdf5.id.get_vfd_handle())
+            self._places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
+            self.made_of, self.paths, self.digests = _described(file.contents.attributes)
+            self.digest = str(file.contents.attributes["digest"])
+            self.clips = file.contents.lengths["clips/times"]
+            try:
+                _check_lengths(file.contents.lengths)
+                self._offsets = file.values("videos/offsets")
+                if self._offsets[0] != 0 or self._offsets[-1] != self.clips or (np.diff(self._offsets) < 0).any():
+                    raise LayoutError(f"videos/offsets isn't an ascending list of offsets from 0 to {self.clips}")
+            except BaseException:
+                self.close()
+                raise
+        except LayoutError as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, reason: object) -> InputError:
+        return InputError(f"{self.path}: {reason}; make embeddings with `mcn embed`")
 
     def close(self) -> None:
         """Close the file."""
@@ -313,14 +351,14 @@ class EmbeddingsFile(Closeable):
         for first in range(0, len(data), step):
             yield data[first : first + step]
 
-    @cached_property
-    def _offsets(self) -> Array:
-        return np.asarray(self.dataset("videos/offsets")[:])
-
     @property
     def video_ids(self) -> list[str]:
         """Ids in stored order."""
-        return [video_id.decode() for video_id in self.dataset("videos/id")[:]]
+        ids = [video_id.decode("ascii", "replace") for video_id in self.dataset("videos/id")[:]]
+        for video_id in ids:
+            if not is_media_name(video_id):
+                raise self._unusable(f"{video_id[:80]!a} can't name a video")
+        return ids
 
     def rows_of(self, video_id: str) -> range:
         """The rows of a video's clips; empty for a video that isn't there."""
@@ -335,12 +373,19 @@ class EmbeddingsFile(Closeable):
         return np.asarray(self.dataset("clips/times")[rows.start : rows.stop])
 
     def clip(self, row: int) -> IndexedClip:
-        """One clip's table entry."""
+        """One clip's table entry; InputError where the file has none, or one that can't be."""
+        if not 0 <= row < self.clips:
+            raise self._unusable(f"it has {self.clips} clips and no clip {row}")
         video = int(np.searchsorted(self._offsets, row, side="right")) - 1
         first, last = self._read("clips/text_offsets", row, row + 2).tolist()
         ((start, end),) = self._read("clips/times", row, row + 1).tolist()
-        text = self._read("clips/text", first, last).tobytes().decode()
-        return IndexedClip(self._read("videos/id", video, video + 1)[0].decode(), start, end, text)
+        if not 0 <= first <= last <= len(self.dataset("clips/text")) or not math.isfinite(start + end):
+            raise self._unusable(f"clip {row} has no text, or no time")
+        video_id = self._read("videos/id", video, video + 1)[0].decode("ascii", "replace")
+        text = self._read("clips/text", first, last).tobytes().decode("utf-8", "replace")
+        if not is_media_name(video_id):
+            raise self._unusable(f"{video_id[:80]!a} can't name a video")
+        return IndexedClip(video_id, start, end, text)
 
     def _read(self, name: str, first: int, last: int) -> Array:
         """Rows of a dataset without HDF5, which takes a millisecond for each handful of bytes."""

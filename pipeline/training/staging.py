@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
+import numpy as np
 
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.clips.rules import ClipRules
@@ -24,6 +24,7 @@ GIB = 1 << 30
 _BLOCK_BYTES = 32 << 20
 _SPARE_BYTES = 64 << 20
 """Left free on the disk: logs and locks need room too."""
+_CURE = "see `mcn verify`"
 
 
 class _UnreadableError(InputError):
@@ -79,9 +80,9 @@ def _copied(dataset: FeatureDataset, rules: ClipRules) -> list[Field]:
 def _is_whole(copy: Path, content: str, layout: list[Field]) -> bool:
     """Whether an earlier copy is there, not cut short (HDF5 looks at the file's length), with all that is read."""
     try:
-        with h5py.File(copy, "r", locking=False) as file:
-            return all(field.name in file for field in layout) and bool(file.attrs["content"] == content)
-    except (OSError, KeyError, ValueError, RuntimeError):
+        with FeatureFile(copy) as file:
+            return all(field.name in file.hdf5 for field in layout) and file.attributes.get("content") == content
+    except (InputError, OSError, KeyError, ValueError, RuntimeError):
         return False
 
 
@@ -122,25 +123,26 @@ def _reading(shard: Path) -> Iterator[None]:
     """What goes wrong while the block reads the shard is the shard's fault, not the local disk's."""
     try:
         yield
+    except InputError as error:
+        raise _UnreadableError(str(error)) from None
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise _UnreadableError(f"{shard}: can't be read ({reason}); see `mcn verify`") from None
+        raise _UnreadableError(f"{shard}: can't be read ({reason}); {_CURE}") from None
 
 
 def _size(shard: Path, layout: list[Field]) -> int:
     """Bytes that a copy takes, some kilobytes of HDF5's own apart."""
-    with _reading(shard), h5py.File(shard, "r", locking=False) as file:
-        return sum(file[field.name].nbytes for field in layout)
+    with _reading(shard), FeatureFile(shard, _CURE) as file:
+        return sum(file.hdf5[field.name].nbytes for field in layout)
 
 
 def _copy(shard: Path, aside: Path, content: str, layout: list[Field]) -> None:
-    with _reading(shard):
-        source = h5py.File(shard, "r", locking=False)
-    with source, write_hdf5(aside, "w") as copy:
+    with FeatureFile(shard, _CURE) as file, write_hdf5(aside, "w") as copy:
         with _reading(shard):
-            attributes = {name: source.attrs[name] for name in ("schema", "name", "identity", "circumstance", "plan")}
+            attributes, source = dict(file.attributes), file.hdf5
+        del attributes["digest"]
         for name, value in {**attributes, "kind": "copy", "content": content}.items():
-            copy.attrs[name] = value
+            copy.attrs[name] = value if isinstance(value, str) else np.int64(value)
         for name in (
             *(field.name for field in layout),
             *(f"digests/{field.digest}" for field in layout if field.digest),
@@ -165,5 +167,5 @@ def _verify(aside: Path, shard: Path) -> None:
                 if stated != digests[name]:
                     raise _UnreadableError(
                         f"{shard}: {name} of video {video_id}, copied to {aside.parent}, doesn't match its sha256; "
-                        "see `mcn verify`"
+                        f"{_CURE}"
                     )

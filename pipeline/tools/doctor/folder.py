@@ -243,11 +243,14 @@ def check_hdf5(trial: Path) -> Finding:
     import h5py
     import numpy as np
 
-    values = np.arange(10_000)
+    from pipeline.core.hdf5_reading import DatasetLayout, read_hdf5
+
+    values = np.arange(10_000, dtype="<i8")
     with write_aside(trial / "values.h5") as aside, h5py.File(aside, "w", locking=False) as file:
         file["values"] = values
-    with h5py.File(trial / "values.h5", "r", locking=False) as file:
-        same = bool((file["values"][:] == values).all())
+    read = read_hdf5(trial / "values.h5", lambda attributes, names: {"values": DatasetLayout("<i8")})
+    with read.hdf5:
+        same = bool((read.values("values") == values).all())
     if not same:
         return Finding("problem", "an HDF5 file holds other values than were written", _MOVE)
     return Finding("ok", "a file is written and read")

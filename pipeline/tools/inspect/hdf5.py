@@ -5,11 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from pipeline.core.child import Child, ChildError
 from pipeline.core.errors import InputError
+from pipeline.core.hdf5_reading import LayoutError, read_attributes
+from pipeline.dataset.caption_store import ATTRIBUTES as CAPTIONS_ATTRIBUTES
 from pipeline.dataset.caption_store import CaptionStore
 from pipeline.dataset.schema import ATTRIBUTES, fields
 from pipeline.dataset.shard_check import MEMORY_BYTES
@@ -35,9 +36,8 @@ def inspect_hdf5(path: Path) -> tuple[str, dict[str, Any]]:
 def describe(path: Path) -> tuple[str, dict[str, Any]]:
     """As `inspect_hdf5`, in this process: HDF5 may crash on a damaged file, and take it along."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            names, attributes = set(file), set(file.attrs)
-        if {"videos", "captions"} <= names and "left_out" in attributes:
+        attributes = set(read_attributes(path))
+        if attributes == CAPTIONS_ATTRIBUTES:
             return "captions", _captions(path)
         if attributes == set(ATTRIBUTES):
             return _features(path)
@@ -45,6 +45,8 @@ def describe(path: Path) -> tuple[str, dict[str, Any]]:
             return "embeddings", _embeddings(path)
     except InputError:
         raise
+    except LayoutError as error:
+        raise InputError(f"{path}: {error}; see `mcn verify`") from None
     except Exception as error:  # a damaged file makes HDF5 raise whatever it likes
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"{path}: damaged ({reason}); see `mcn verify`") from None
@@ -52,12 +54,12 @@ def describe(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _captions(path: Path) -> dict[str, Any]:
-    with closing(CaptionStore(path)) as store, h5py.File(path, "r", locking=False) as file:
+    with closing(CaptionStore(path)) as store:
         return {
             "source": store.identity,
             "videos": len(store),
-            "captions": len(file["captions/text_bytes"]),
-            "bytes of text": len(file["captions/text"]),
+            "captions": store.lengths["captions/text_bytes"],
+            "bytes of text": store.lengths["captions/text"],
             "left out": store.left_out,
         }
 

@@ -193,7 +193,7 @@ def sound_videos(dataset: Path, name: str, save: bool) -> list[str]:
     gone = kept_out(dataset)
     planned = {i for i in shard_plans.read_plan(dataset / "plans", name).video_ids if not is_forgotten(i, gone)}
     sound = []
-    with FeatureFile(shard_plans.shard_path(dataset, name)) as file:
+    with FeatureFile(shard_plans.shard_path(dataset, name), damaged=True) as file:
         provenance = file.provenance if file.is_sealed() else {}
         for index, video_id in enumerate(file.video_ids):
             part = dataset / "parts" / name / f"{video_id}.h5"
@@ -205,6 +205,6 @@ def sound_videos(dataset: Path, name: str, save: bool) -> list[str]:
                     if save:
                         write_part(part, video, Origin(name, identity, provenance), replace=False)
                     sound.append(video_id)
-            except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError):
+            except (InputError, OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError):
                 continue
     return sound

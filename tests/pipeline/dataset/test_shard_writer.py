@@ -218,7 +218,7 @@ def test_missing_datasets_files_and_other_schemas_are_named(tmp_path: Path, shar
     assert "no such file" in verify(tmp_path / "none.h5")[0]
     with h5py.File(shard, "r+") as file:
         del file["digests/logmel"]
-    assert "digests holds" in verify(shard)[0] and "expected: audio_mask" in verify(shard)[0]
+    assert "digests/logmel is missing" in verify(shard)[0]
     with h5py.File(shard, "r+") as file:
         file.attrs["schema"] = 2
     reader = FeatureFile(shard)

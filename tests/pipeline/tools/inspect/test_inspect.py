@@ -325,7 +325,7 @@ def test_a_shard_that_lies_about_itself_is_refused(made: Path, tmp_path: Path, r
     assert "don't match their sha256" in refused(path)
     with h5py.File(path, "r+") as file:
         del file["rows/offsets"]
-    assert "damaged" in refused(path) or "sha256" in refused(path)
+    assert "rows/offsets is missing" in refused(path)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = np.zeros(3)
     assert "no shard, part, captions or embeddings" in refused(tmp_path / "other.h5")
