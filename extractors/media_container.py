@@ -1,6 +1,7 @@
 """A media file opened by PyAV: the streams that a player chooses, and their packets on one clock."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
@@ -116,6 +117,8 @@ class _Stream:
     """Which of the clock's offsets the shift is of."""
     last: int | None = None
     expected: int = 0
+    end: int | None = None
+    """Where the last in time of its packets ends."""
 
     def follows(self, time: int) -> bool:
         return self.last is None or self.last - self.back <= time <= self.expected + self.ahead
@@ -150,12 +153,15 @@ class Clock:
             self._choose(stream, stamp)
         stream.last = stamp + stream.shift
         stream.expected = stream.last + (packet.duration or 0)
+        shown = stamp if packet.pts is None else packet.pts
+        end = shown + stream.shift + (packet.duration or 0)
+        stream.end = end if stream.end is None else max(stream.end, end)
         if stream.shift:
             packet.pts, packet.dts = _moved(packet.pts, stream.shift), _moved(packet.dts, stream.shift)
 
     def end(self) -> Fraction | None:
         """Seconds at which the last packet placed so far ends."""
-        return max((one.expected * one.base for one in self._streams.values() if one.last is not None), default=None)
+        return max((one.end * one.base for one in self._streams.values() if one.end is not None), default=None)
 
     def _choose(self, stream: _Stream, stamp: int) -> None:
         newest = len(self._offsets) - 1
@@ -168,6 +174,20 @@ class Clock:
         self.joins.append((where, before * stream.base - where))
         stream.shift, stream.offset = stream.expected - stamp, newest + 1
         self._offsets.append(stream.shift * stream.base)
+
+
+@contextmanager
+def errors_of_ffmpeg() -> Iterator[list[tuple[int, str, str]]]:
+    """(level, component, message) of the errors that FFmpeg reports within the block; it is silent elsewhere.
+
+    That there is one, of which level and component, is FFmpeg's word; its text may be the file's.
+    """
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as messages:
+            yield messages
+    finally:
+        av.logging.set_level(av.logging.PANIC)
 
 
 def cut_short(container: InputContainer, clock: Clock) -> Iterator[str]:
@@ -185,7 +205,13 @@ def _moved(stamp: int | None, shift: int) -> int | None:
 
 def timed_packets(container: InputContainer, streams: list[Stream], clock: Clock) -> "Iterator[Packet[Stream]]":
     """The packets of the streams in the file's order, on one clock. Raises FFmpegError where the file breaks off."""
-    for packet in container.demux(streams):
-        if packet.size:
-            clock.place(packet)
-            yield packet
+    while True:
+        try:
+            for packet in container.demux(streams):
+                if packet.size:
+                    clock.place(packet)
+                    yield packet
+            return
+        except IndexError:
+            # PyAV doesn't know a stream that appears in the middle. Its packet is passed over, and reading goes on.
+            continue

@@ -24,6 +24,7 @@ from extractors.media_container import (
     Clock,
     audio_stream,
     cut_short,
+    errors_of_ffmpeg,
     open_media,
     time_zero,
     timed_packets,
@@ -34,8 +35,9 @@ from extractors.timeline import GRID_FPS
 
 WIDEST_ASPECT = 16
 _SOUND_OUTLASTS_S = 1.0
-# H.264, VP8 and VP9 are what YouTube serves and what decord's old FFmpeg has been compared in.
-_DECORD_CODECS = frozenset({"h264", "vp8", "vp9"})
+# decord's old FFmpeg reports damage in H.264. In VP8 and VP9 it shows other pictures than a newer one and says nothing,
+# and PyAV decodes these as fast.
+_DECORD_CODEC = "h264"
 _DECORD_PIXELS = frozenset({"yuv420p", "yuvj420p"})
 _DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": (4, b"ftyp"), "matroska,webm": (0, b"\x1a\x45\xdf\xa3")}
 """Container -> where its signature stands: by it every FFmpeg, however old, takes the file for the same format."""
@@ -86,12 +88,14 @@ def scan_media(file: MediaFile) -> MediaScan:
         sound = audio_stream(container, stream)
         clock = Clock(container)
         packets = _Packets()
-        sound_end = _read(container, stream, sound, clock, packets)
+        with errors_of_ffmpeg() as errors:
+            sound_end = _read(container, stream, sound, clock, packets)
+        packets.damaged |= bool(errors)
         if not packets.count:
             raise MediaError("zero-length", f"{path}: its video stream holds no frame")
         in_order = container.format.name == "avi" or packets.untimed
         time_base, zero, rate = stream.time_base, time_zero(container, stream, sound), stream.average_rate
-        lost = list(cut_short(container, clock))
+        lost = [*_damage(errors), *cut_short(container, clock)]
         why_not = _why_not_decord(file, container, stream, packets)
         pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         crop = container_cropping(file, container.format.name, _track_number(container, stream))
@@ -229,7 +233,7 @@ def _why_not_decord(file: MediaFile, container: InputContainer, stream: VideoStr
         return "its container has no signature at its beginning"
     if file.size > _DECORD_BYTES:
         return f"it is larger than {_DECORD_BYTES // 2**20} MiB"
-    if context is None or context.name not in _DECORD_CODECS or context.pix_fmt not in _DECORD_PIXELS:
+    if context is None or context.name != _DECORD_CODEC or context.pix_fmt not in _DECORD_PIXELS:
         return f"its video is {context.name + ' ' + str(context.pix_fmt) if context else 'unknown'}"
     if len(container.streams.video) != 1:
         return "it holds several video streams"
@@ -251,6 +255,13 @@ def _first_frame(file: MediaFile) -> VideoFrame:
     if frame is None:
         raise MediaError("undecodable", f"{file.path}: none of its frames can be decoded")
     return frame
+
+
+def _damage(errors: list[tuple[int, str, str]]) -> Iterator[str]:
+    if errors:
+        _, component, message = errors[0]
+        text = "".join(character for character in message.strip()[:120] if character.isprintable())
+        yield f"the file is damaged: {len(errors)} errors while it was read, the first of FFmpeg's {component}: {text}"
 
 
 def _notes(clock: Clock, zero: Fraction, duration: float, sound_end: float | None) -> Iterator[str]:

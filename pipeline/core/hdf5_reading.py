@@ -151,9 +151,10 @@ def _attributes(file: h5py.File) -> Attributes:
         scalar = attribute.get_space().get_simple_extent_type() == h5s.SCALAR
         if kind.committed() or not scalar or not (text or kind.equal(_type("<i8"))):
             raise LayoutError(f"attribute {shown(name)} is neither a text nor an integer")
-        value: NDArray[Any] = np.empty((), object if text else np.int64)
-        attribute.read(value, h5t.py_create(h5py.string_dtype()) if text else None)
-        values[name] = value[()].decode() if text else int(value[()])
+        buffer: NDArray[Any] = np.empty((), object if text else np.int64)
+        attribute.read(buffer, h5t.py_create(h5py.string_dtype()) if text else None)
+        value: Any = buffer[()]
+        values[name] = value.decode() if text else int(value)
     return values
 
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from extractors.errors import WeightsError
 from extractors.text import load_vectors, save_vectors, train_vectors, vectors_digest, words
@@ -53,7 +53,8 @@ def _check_extent(path: Path) -> None:
     """InputError unless the file's words and numbers are as many and as long as its first line says."""
     packed = path.suffix == ".gz"
     room = max(_ALWAYS_UNPACKED, _MOST_UNPACKED * path.stat().st_size) if packed else path.stat().st_size
-    with gzip.open(path) if packed else open(path, "rb") as file:
+    file: IO[bytes]
+    with cast(IO[bytes], gzip.open(path)) if packed else open(path, "rb") as file:
         head = re.match(rb"(\d{1,9}) (\d{1,6})\s*\n", file.readline(64))
         if head is None:
             if packed:
