@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,7 @@ def stop_download(folder: Path) -> None:
 def stop_by_signal(folder: Path) -> None:
     with signals.stop_on_signals(), signals.stop_file(folder / ".stop") as path:
         path.symlink_to(folder.parent / "outside" / "thesis.txt")
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.wait(10)
+        signals.ask_to_stop()  # what the signal does
 
 
 WRITERS: dict[str, tuple[str, Callable[[Path], object]]] = {
