@@ -232,7 +232,7 @@ class VectorRows(Closeable):
         self._descriptor = -1
 
     def read(self, rows: Array) -> NDArray[np.float32]:
-        """Rows [n, D] by number, in the order given; InputError for one that isn't there, or when the file was cut."""
+        """Rows [n, D] by number, in the order given; InputError for one that isn't there or finite."""
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.count:
             raise InputError(f"{self.path}: holds {self.count} vectors, and none of a number asked for; index anew")
         rows_read = np.empty((len(rows), self.width), self._dtype)
@@ -244,6 +244,12 @@ class VectorRows(Closeable):
                 os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
         for index, offset in enumerate(offsets):
             _fill(self.path, self._descriptor, rows_read[index], offset)
+        sound = np.isfinite(rows_read).all(axis=1)
+        if not sound.all():
+            wrong = int(rows[~sound][0])
+            raise InputError(
+                f"{self.path}: clip {wrong} has NaN or infinity in its vector; embed anew with `mcn embed`"
+            )
         return rows_read.astype(np.float32)
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, NDArray[np.float32]]]:

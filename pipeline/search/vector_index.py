@@ -122,17 +122,11 @@ def _scale(vectors: VectorRows, rows: Rows, plan: IndexPlan, seed: int) -> np.fl
 
 
 def _blocks(vectors: VectorRows, rows: Rows) -> Iterator[tuple[slice, Floats]]:
-    """The vectors of `rows`, a block at a time, each with the part of `rows` that it holds; InputError on NaN."""
+    """The vectors of `rows`, a block at a time, each with the part of `rows` that it holds."""
     step = max(1, BLOCK_BYTES // (4 * vectors.width))
     for first in range(0, len(rows), step):
         part = slice(first, first + step)
-        block = vectors.read(rows[part])
-        if not np.isfinite(block).all():
-            wrong = int(rows[part][~np.isfinite(block).all(axis=1)][0])
-            raise InputError(
-                f"{vectors.path}: clip {wrong} has NaN or infinity in its vector; embed anew with `mcn embed`"
-            )
-        yield part, block
+        yield part, vectors.read(rows[part])
 
 
 def _trained(vectors: VectorRows, rows: Rows, plan: IndexPlan, seed: int) -> Any:
@@ -208,18 +202,13 @@ class VectorIndex:
     def search(self, query: Floats, top: int, without: Collection[int] = ()) -> list[tuple[int, float]]:
         """The best `top` (row, inner product) for a query [D], best first, rows in `without` left out.
 
-        InputError when a score is NaN or infinite.
+        InputError when the query, or a vector, holds NaN or infinity.
         """
         if not np.isfinite(query).all():
             raise InputError("the query's vector holds NaN or infinity: its scores mean nothing; train the model anew")
         candidates = self.candidates(query[None], max(self.plan.depth, 10 * top, top + len(without)))[0]
         rows = candidates[(candidates >= 0) & ~np.isin(candidates, list(without))]
         scores = self.exact_scores(query, rows)
-        if not np.isfinite(scores).all():
-            wrong = int(rows[~np.isfinite(scores)][0])
-            raise InputError(
-                f"{self._vectors.path}: clip {wrong} has a score that is no number; embed anew: `mcn embed`"
-            )
         best = np.lexsort((rows, -scores))[:top]
         return list(zip(rows[best].tolist(), scores[best].tolist(), strict=True))
 

@@ -183,7 +183,7 @@ def test_a_score_that_is_no_number_is_told(tmp_path: Path, make_embeddings: Call
         raw.seek(offset + 4 * 16)
         raw.write(np.float16(np.nan).tobytes())
     status, lines = lines_of(capsys, str(tmp_path / "index"), "--like", "v00001p1@1")
-    assert status == 2 and len(lines) == 1 and "clip 4 has a score that is no number" in lines[0]
+    assert status == 2 and len(lines) == 1 and "clip 4 has NaN or infinity in its vector" in lines[0]
 
 
 @pytest.mark.parametrize(
