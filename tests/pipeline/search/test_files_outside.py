@@ -21,7 +21,7 @@ from pipeline.dataset.shard_writer import Origin, write_part, write_shard
 from pipeline.search.embed import run as embed
 from pipeline.search.index import run as index
 from pipeline.search.settings import EmbedSettings, IndexSettings
-from pipeline.tools.verify.repair import save_sound_videos
+from pipeline.tools.verify.repair import sound_videos
 
 Watch = Callable[[], int]
 
@@ -172,7 +172,7 @@ def test_a_repair_saves_what_is_sound_and_follows_nothing(
     watch = opened(made.secret)
     with ShardChecker() as checker:
         assert checker.check(shard) != []
-    assert save_sound_videos(dataset, "000002") == videos > 1
+    assert len(sound_videos(dataset, "000002", save=True)) == videos > 1
     with ShardChecker() as checker:
         assert all(checker.check(part) == [] for part in (dataset / "parts" / "000002").glob("*.h5"))
     assert watch() == 0
@@ -180,7 +180,7 @@ def test_a_repair_saves_what_is_sound_and_follows_nothing(
     watch = opened(made.secret)
     shutil.rmtree(dataset / "parts")
     with pytest.raises(InputError, match="rows/resnet152 isn't contiguous and plain"):
-        save_sound_videos(dataset, "000002")
+        sound_videos(dataset, "000002", save=True)
     assert watch() == 0
 
 
