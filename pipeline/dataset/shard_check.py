@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from pipeline.core.child import Child, ChildError
@@ -31,7 +32,12 @@ def _wrong_content(file: FeatureFile) -> Iterator[str]:
     """What opening it leaves to be looked at; a lone byte that no video owns is found too."""
     names: list[str] = []
     file.hdf5.visit(names.append)
-    yield from (f"{name} has attributes" for name in names if len(file.hdf5[name].attrs))
+    for name in names:
+        found = file.hdf5[name]
+        if len(found.attrs):
+            yield f"{name} has attributes"
+        if isinstance(found, h5py.Dataset) and found.maxshape != found.shape:
+            yield f"{name} can grow"
     file.table()
     offsets = file.hdf5["captions/text_offsets"]
     if (int(offsets[0]), int(offsets[-1])) != (0, len(file.hdf5["captions/text"])):

@@ -20,6 +20,7 @@ from pipeline.clips.cutting import ClipFeatures, Cutter, known_words
 from pipeline.clips.rules import ClipRules, ClipSpan, caption_clips, window_clips
 from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE, remove, remove_tree
+from pipeline.core.formatting import plain
 from pipeline.core.lease import locked
 from pipeline.core.provenance import provenance
 from pipeline.core.reporting import Progress, RunSummary
@@ -92,7 +93,8 @@ def _difference(actual: MadeOf, expected: MadeOf) -> str:
     if actual.checkpoint != expected.checkpoint:
         return "embeddings by another checkpoint"
     if actual.manifest != expected.manifest:
-        return f"embeddings of another manifest ({actual.manifest['name']}, {actual.manifest['digest'][:12]})"
+        name, digest = actual.manifest.get("name", ""), actual.manifest.get("digest", "")
+        return f"embeddings of another manifest ({plain(name, 64)}, {plain(digest, 12)})"
     names = [name for name, value in asdict(expected).items() if asdict(actual)[name] != value]
     return f"embeddings with another {names[0].replace('_', ' ')} ({asdict(actual)[names[0]]})"
 

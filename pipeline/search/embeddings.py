@@ -290,7 +290,7 @@ def _described(attributes: Attributes) -> tuple[MadeOf, dict[str, str], dict[str
     made_of = MadeOf(**{field.name: content[field.name] for field in fields(MadeOf)})
     if attributes["digest"] != digest_of_json({"made_of": asdict(made_of), "digests": digests}):
         raise LayoutError("its attributes were changed")
-    texts = [made_of.checkpoint, made_of.split, made_of.clips, made_of.manifest["name"], made_of.manifest["digest"]]
+    texts = [made_of.checkpoint, made_of.split, made_of.clips, *made_of.manifest.values()]
     texts += [made_of.scheme["name"], *paths.values(), *digests.values()]
     texts += [text for space in made_of.scheme["spaces"] for text in (space["name"], *space["pairs"])]
     widths = [width for of_space in made_of.widths.values() for width in of_space.values()]
