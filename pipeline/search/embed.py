@@ -94,7 +94,7 @@ def _difference(actual: MadeOf, expected: MadeOf) -> str:
         return "embeddings by another checkpoint"
     if actual.manifest != expected.manifest:
         name, digest = actual.manifest.get("name", ""), actual.manifest.get("digest", "")
-        return f"embeddings of another manifest ({plain(name, 64)}, {plain(digest, 12)})"
+        return f"embeddings of another manifest ({plain(name, 64)}, {plain(digest[:12])})"
     names = [name for name, value in asdict(expected).items() if asdict(actual)[name] != value]
     return f"embeddings with another {names[0].replace('_', ' ')} ({asdict(actual)[names[0]]})"
 
