@@ -94,6 +94,11 @@ RECIPES: dict[str, list[str]] = {
     "black-then-upside-down.mp4": [
         "-display_rotation", "180", "-display_hflip", "-i", "{black-first.mp4}", "-c", "copy",
     ],
+    "black-first.ts": [*picture(), "-vf", "drawbox=t=fill:c=black:enable='lt(n,20)'", *H264, "-bf", "0"],
+    "secret.ts": [
+        "-f", "lavfi", "-i", "mandelbrot=s=320x180:r=30", "-t", "2", "-vf", "drawbox=t=fill:c=black:enable='lt(n,20)'",
+        *H264, "-bf", "0",
+    ],
     "two-videos.mkv": [
         "-i", "{black-first.mp4}", "-f", "lavfi", "-i", "mandelbrot=s=320x180:r=30", "-t", "2",
         "-map", "0", "-map", "1", "-vf", "drawbox=t=fill:c=black:enable='lt(n,20)'", *H264,

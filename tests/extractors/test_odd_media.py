@@ -1,5 +1,8 @@
 """Media that a decoder which counts frames, or trusts what a container states, gets wrong in silence."""
 
+import io
+import os
+import resource
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from extractors.audio_track import AudioTrack, extract_audio
-from extractors.decode import DecodeSettings, DecodeSummary, MediaInfo
+from extractors.decode import DecodeSettings, DecodeSummary, MediaFacts, MediaInfo, Picture, StatedDuration
 from extractors.decoder_process import DecoderProcess
+from extractors.errors import MediaError
+
+from .conftest import ffmpeg
 
 Media = Callable[[str], Path]
 FfmpegFrames = Callable[[Path], NDArray[np.uint8]]
@@ -204,17 +210,48 @@ def test_cropping_that_the_container_asks_for(
 def test_a_playlist_before_a_stream_leads_to_no_other_file(
     media: Media, ffmpeg_frames: FfmpegFrames, decoder: DecoderProcess, tmp_path: Path
 ) -> None:
-    secret = tmp_path / "secret.ts"
-    secret.write_bytes(media("counted.ts").read_bytes())
-    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{secret}\n#EXT-X-ENDLIST\n".encode()
+    # As many pictures as the stream has, the first of them alike: an old FFmpeg takes the file for the playlist.
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{media('secret.ts')}\n#EXT-X-ENDLIST\n".encode()
     attack = tmp_path / "attack.mp4"
-    attack.write_bytes(playlist.ljust(188 * 3, b"\n") + media("plain.ts").read_bytes())
-    expected = ffmpeg_frames(media("plain.ts"))
+    attack.write_bytes(playlist.ljust(188 * 5, b"\n") + media("black-first.ts").read_bytes())
+    expected = ffmpeg_frames(media("black-first.ts"))
     info, frames, _ = decode(decoder, attack)
-    assert len(frames) >= 19
+    assert len(frames) == 20
     for row, frame in frames.items():
-        shown = [
-            np.asarray(Image.fromarray(one).resize((info.width, info.height), Image.Resampling.BILINEAR), np.float64)
-            for one in expected[3 * row - 1 : 3 * row + 1]
-        ]
-        assert min(np.abs(one - frame).mean() for one in shown) < 2
+        shown = Image.fromarray(expected[3 * row]).resize((info.width, info.height), Image.Resampling.BILINEAR)
+        assert np.abs(np.asarray(shown, np.float64) - frame).mean() < 2
+
+
+def test_a_list_of_files_is_no_media_to_any_question(media: Media, tmp_path: Path) -> None:
+    listed = tmp_path / "list.mp4"
+    listed.write_text(f"ffconcat version 1.0\nfile {media('plain.mp4')}\n")
+    with DecoderProcess(DecodeSettings()) as decoder:
+        for function, kind, arguments in (
+            ("measure", MediaFacts, {"site_duration": None}),
+            ("stated_duration", StatedDuration, {}),
+            ("picture", Picture, {"seconds": 1.0, "width": 200, "height": 150}),
+        ):
+            with pytest.raises(MediaError) as caught:
+                decoder.answer(f"extractors.measure:{function}", listed, kind, **arguments)
+            assert caught.value.kind == "undecodable"
+        with pytest.raises(MediaError):
+            extract_audio(listed, tmp_path, decoder=decoder)
+
+
+def test_a_great_picture_costs_its_caller_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "great.mkv"
+    ffmpeg("-f", "lavfi", "-i", "color=red:s=8000x8000:d=1:r=1", "-c:v", "mjpeg", "-q:v", "31", str(path))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with DecoderProcess(DecodeSettings()) as decoder:
+        arguments = {"seconds": 0.0, "width": 200, "height": 150}
+        jpeg = decoder.answer("extractors.measure:picture", path, Picture, **arguments).jpeg
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        assert picture.size == (150, 150)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024
+
+
+def test_a_pipe_is_waited_for_by_no_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with DecoderProcess(DecodeSettings(time_limit_s=60)) as decoder:
+        with pytest.raises(MediaError, match="is not a regular file"):
+            decoder.open(tmp_path / "pipe.mp4")

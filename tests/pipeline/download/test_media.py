@@ -1,6 +1,7 @@
 """Where media lie, what is taken for media; whole files pass with FFmpeg's own figures, files cut anywhere do not."""
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def test_ids_that_differ_in_case_alone_are_two(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: can't be read"):
         find_media(tmp_path / "nowhere")
+
+
+def test_what_is_no_regular_file_is_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "whole.mp4").write_bytes(b"x")
+    (tmp_path / "linked.mp4").symlink_to("whole.mp4")
+    (tmp_path / "dangling.mp4").symlink_to("nowhere.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    found = find_media(tmp_path)
+    assert list(found.paths) == ["linked", "whole"]
+    assert found.irregular == [tmp_path / "dangling.mp4", tmp_path / "pipe.mp4"]
 
 
 @pytest.fixture(scope="module")
