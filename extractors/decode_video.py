@@ -63,7 +63,9 @@ def _decode(file: MediaFile, settings: DecodeSettings, without_decord: bool) -> 
         yield FrameBatch(numbers, np.stack([frame for _, frame in batch]))
     if not mask.any():
         raise MediaError("undecodable", f"{file.path}: none of its {rows} rows has a frame that can be decoded")
-    notes += [*decoding.notes, *_mask_notes(mask, on_screen, scan, decoding.damaged)]
+    notes += [*decoding.notes, *_mask_notes(mask, on_screen, decoding.damaged)]
+    if decoding.misplaced:
+        notes.append(f"{decoding.misplaced} frames have times out of order and are passed over")
     yield DecodeSummary(mask, "+".join(decoding.decoders), tuple(notes))
 
 
@@ -76,6 +78,8 @@ class _Rows:
         self.notes: list[str] = []
         self.damaged: list[int] = []
         """Rows whose frame came out of damaged data."""
+        self.misplaced = 0
+        """Frames whose time isn't after that of the frame before."""
 
     def __iter__(self) -> Iterator[tuple[int, Frame]]:
         begin = 0
@@ -109,7 +113,7 @@ class _Rows:
         with open_media(self._file) as container:
             stream = video_stream(container)
             assert stream is not None
-            for number, frame, next_number in _numbered(decoded_frames(container, stream), self._scan):
+            for number, frame, next_number in self._numbered(decoded_frames(container, stream)):
                 picture: Frame | None = None
                 while rows and self._on_screen[rows[0]] < next_number:
                     row = rows.popleft()
@@ -124,29 +128,30 @@ class _Rows:
                 if not rows:
                     return
 
-    def _resized(self, frame: Frame) -> Frame:
-        return np.asarray(Image.fromarray(frame).resize(self._size, Image.Resampling.BILINEAR))
-
-
-def _numbered(frames: Iterator[VideoFrame], scan: MediaScan) -> Iterator[tuple[int, VideoFrame, int]]:
-    """(number of its packet in time, frame, number of the next frame), in ascending order of the numbers."""
-    before: tuple[int, VideoFrame] | None = None
-    for frame in frames:
-        # Of packets without presentation times a frame has that of the packet with which it came out.
-        stamp = frame.dts if scan.in_order else frame.pts
-        if stamp is not None:
-            number = int(np.searchsorted(scan.pts, stamp, side="right")) - 1
-        elif scan.in_order and before is not None:
-            # What the decoder held until the end follows on.
-            number = before[0] + 1
-        else:
-            continue
-        if 0 <= number < scan.pts.size and (before is None or number > before[0]):
+    def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame, int]]:
+        """(number of its packet in time, frame, number of the next frame), in ascending order of the numbers."""
+        before: tuple[int, VideoFrame] | None = None
+        for frame in frames:
+            # Of packets without presentation times a frame has that of the packet with which it came out.
+            stamp = frame.dts if self._scan.in_order else frame.pts
+            if stamp is not None:
+                number = int(np.searchsorted(self._scan.pts, stamp, side="right")) - 1
+            elif self._scan.in_order and before is not None:
+                # What the decoder held until the end follows on.
+                number = before[0] + 1
+            else:
+                continue
+            if not 0 <= number < self._scan.pts.size or (before is not None and number <= before[0]):
+                self.misplaced += 1
+                continue
             if before is not None:
                 yield *before, number
             before = number, frame
-    if before is not None:
-        yield *before, scan.pts.size
+        if before is not None:
+            yield *before, self._scan.pts.size
+
+    def _resized(self, frame: Frame) -> Frame:
+        return np.asarray(Image.fromarray(frame).resize(self._size, Image.Resampling.BILINEAR))
 
 
 def _stands_for(frame: VideoFrame, number: int, wanted: int, codec: str) -> bool:
@@ -157,9 +162,7 @@ def _stands_for(frame: VideoFrame, number: int, wanted: int, codec: str) -> bool
     return wanted == number or (wanted == number + 1 and (frame.interlaced_frame or codec == "vp8"))
 
 
-def _mask_notes(
-    mask: NDArray[np.bool_], on_screen: NDArray[np.int64], scan: MediaScan, damaged: list[int]
-) -> Iterator[str]:
+def _mask_notes(mask: NDArray[np.bool_], on_screen: NDArray[np.int64], damaged: list[int]) -> Iterator[str]:
     shown = np.flatnonzero(on_screen >= 0)
     before = int(shown[0])
     if before:

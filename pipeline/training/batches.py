@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
@@ -220,7 +220,9 @@ class TrainingBatches:
             # An error on its way up holds the loader, which would end them.
             for worker in begun:
                 worker.kill()
-                worker.join()
+                # PyTorch's handler for the end of a worker raises wherever this thread is by then.
+                with suppress(RuntimeError):
+                    worker.join()
 
     def _next(self, batches: Iterator[Any]) -> ClipInputs:
         try:

@@ -254,7 +254,6 @@ class Trainer:
             "step": self.step,
             "sums": self.sums,
             "history": self.history,
-            "extended": self.extended,
             "settings": as_plain(self.settings),
             "precision": self.precision,
             "model_settings": {
@@ -267,7 +266,7 @@ class Trainer:
             "words": dataset.description["words"],
             "manifest": {"name": dataset.manifest.name, "digest": dataset.manifest.digest},
             "videos": len(self.data.batches.video_ids),
-        }
+        } | ({"extended": self.extended} if self.extended else {})
 
     def save(self) -> None:
         """Write checkpoint and metrics."""

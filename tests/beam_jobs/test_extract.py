@@ -207,7 +207,7 @@ def test_a_pyav_of_another_version_is_one_line_and_costs_no_media(
     )
     assert ended.returncode == 1, ended.stdout + ended.stderr
     (line,) = said(ended)
-    assert line.startswith("mcn: a made clip can't be decoded on this machine") and "TypeError" in line
+    assert line.startswith("mcn: the decoder process did not start") and "TypeError" in line
     assert {path.name for path in kept.iterdir()} == {path.name for path in media.iterdir()}
     assert not latest_states(other.out / "ledger", "extract") and not list(other.out.glob("shards/*"))
     again = run(settings(out="other", media=kept, workers=workers, delete_media=True))
