@@ -24,7 +24,7 @@ from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.core.video_ids import find_part, is_video_id, read_video_ids
 from pipeline.dataset.folder import forgotten, is_forgotten
 from pipeline.dataset.shard_plans import hash_order
-from pipeline.download.budget import download_lock
+from pipeline.download.budget import download_lock, remark_aside
 from pipeline.download.downloader import (
     SIGNAL,
     Downloader,
@@ -38,7 +38,6 @@ from pipeline.download.downloader import (
 from pipeline.download.failures import FAILURE_CLASSES
 from pipeline.download.media import find_media
 from pipeline.download.settings import DownloadSettings, FetchSettings
-from pipeline.download.undecodable import remark_aside
 
 __all__ = ["DownloadSettings", "DownloadVideos", "run"]
 

@@ -17,8 +17,8 @@ from beam_jobs.worker_errors import ReportingDoFn, running
 from pipeline.core.files import touch
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary, ledger_progress
+from pipeline.extraction.cleanup import list_removals
 from pipeline.extraction.driver import ExtractionRounds
-from pipeline.extraction.dry_run import list_removals
 from pipeline.extraction.settings import ExtractSettings
 
 if TYPE_CHECKING:

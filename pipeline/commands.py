@@ -37,7 +37,8 @@ class Command:
 
     def run(self, settings: Any, beam_arguments: Sequence[str] = ()) -> Any:
         """Do the work; returns the stage's RunSummary."""
-        work = importlib.import_module(self.module).run
+        module, _, function = self.module.partition(":")
+        work = getattr(importlib.import_module(module), function or "run")
         return work(settings, beam_arguments) if self.beam else work(settings)
 
 
@@ -198,13 +199,13 @@ COMMANDS = {
         positional=("path",),
     ),
     "config list": Command(
-        "pipeline.experiment.list_configs",
+        "pipeline.experiment.configs:list_configs",
         "pipeline.experiment.settings.ConfigListSettings",
         "the YAML files of experiments that come with this package",
         "mcn config list",
     ),
     "config copy": Command(
-        "pipeline.experiment.copy_config",
+        "pipeline.experiment.configs:copy_config",
         "pipeline.experiment.settings.ConfigCopySettings",
         "a copy of one of these files, to edit and run",
         "mcn config copy study-howto100m",

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_aside
-from pipeline.core.hdf5 import write_hdf5
-from pipeline.core.hdf5_reading import Attributes, DatasetLayout, Layout, LayoutError, PlainFile, read_hdf5
+from pipeline.core.hdf5 import Attributes, DatasetLayout, Layout, LayoutError, PlainFile, read_hdf5, write_hdf5
 from pipeline.core.records import Caption
 from pipeline.core.reporting import Progress
 from pipeline.core.video_ids import is_media_name

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.settings import MEL_BANDS
 from pipeline.core.errors import InputError
 from pipeline.core.files import Closeable, digest_of_json
-from pipeline.core.hdf5_reading import (
+from pipeline.core.hdf5 import (
     Attributes,
     Contents,
     DatasetLayout,

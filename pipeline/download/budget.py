@@ -5,10 +5,11 @@
 download waits or has ended, and says so when nothing of what fills the budget is its to delete. Both are told of each
 other by leases in the media folder.
 
-Files without features are nobody's to delete: moved aside (`pipeline.download.undecodable`), they take room beyond the
+Files without features are nobody's to delete: moved aside (`move_aside`), they take room beyond the
 budget, a tenth of it at most; what they weigh above that counts.
 """
 
+import os
 import sys
 import time
 import uuid
@@ -17,9 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import weight_of, write_text
+from pipeline.core.files import fsync_folder, weight_of, write_text
+from pipeline.core.formatting import size
 from pipeline.core.lease import LeaseWatch, locked
-from pipeline.download import undecodable
 
 SCRATCH = ".part"
 """Folder in the media folder of what isn't media: unfinished files, locks, marks."""
@@ -27,6 +28,8 @@ SCRATCH = ".part"
 FULL = "full"
 """Mark in that folder while a download waits for room; holds its budget in bytes."""
 
+ASIDE_FOLDER = ".undecodable"
+"""In the media folder; hidden, so that no look for media finds what is in it."""
 _ASIDE_SHARE = 0.1
 """Share of the budget that files moved aside may take beyond it."""
 _MEASURE_EVERY_S = 10.0
@@ -40,7 +43,7 @@ def download_lock(media: Path, part: str) -> Path:
 
 def counted_weight(media: Path, budget: float) -> float:
     """Bytes in the folder that count towards a budget of that many bytes."""
-    return weight_of(media) - min(undecodable.weight_aside(media)[1], _ASIDE_SHARE * budget)
+    return weight_of(media) - min(weight_aside(media)[1], _ASIDE_SHARE * budget)
 
 
 @contextmanager
@@ -125,3 +128,46 @@ class MediaBudget:
             return True
         finally:
             mark.unlink(missing_ok=True)
+
+
+def files_aside(media: Path) -> Iterator[Path]:
+    """The files that were moved aside, of all videos."""
+    folder = media / ASIDE_FOLDER
+    return (path for path in sorted(folder.iterdir()) if not path.is_dir()) if folder.is_dir() else iter(())
+
+
+def aside_of(media: Path, video_id: str) -> list[Path]:
+    """The files of one video that were moved aside."""
+    return [path for path in files_aside(media) if path.name.partition(".")[0] == video_id]
+
+
+def weight_aside(media: Path) -> tuple[int, int]:
+    """Number and bytes of the files that were moved aside."""
+    return sum(1 for _ in files_aside(media)), weight_of(media / ASIDE_FOLDER)
+
+
+def remark_aside(media: Path) -> list[str]:
+    """What a summary says of the files that were moved aside: a line, or none."""
+    number, weight = weight_aside(media)
+    if not number:
+        return []
+    return [
+        f"{number} media files that gave no features lie in {media / ASIDE_FOLDER}, {size(weight)}: delete them to "
+        "make room, or move them back and extract with --ask-again"
+    ]
+
+
+def move_aside(media: Path, path: Path) -> Path:
+    """Rename a media file into the folder; returns where it is then. One of that name that is there already stays."""
+    folder = media / ASIDE_FOLDER
+    if not folder.is_dir():
+        folder.mkdir(exist_ok=True)
+        fsync_folder(media)
+    target, number = folder / path.name, 1
+    while target.exists():
+        number += 1
+        target = folder / f"{path.stem}.{number}{path.suffix}"
+    os.rename(path, target)
+    fsync_folder(folder)
+    fsync_folder(path.parent)
+    return target

@@ -7,10 +7,10 @@ from typing import Any
 
 import jinja2
 
+from extractors.thumbnails import thumbnail
 from pipeline.core.figures import as_svg, shortened
 from pipeline.core.files import write_text
 from pipeline.core.terminal import escaped
-from pipeline.core.thumbnails import thumbnail
 from pipeline.download.media import find_media
 from pipeline.evaluation.timeline import spread, timeline
 from pipeline.experiment.report.score_figures import learning_curve_figure, read_curves

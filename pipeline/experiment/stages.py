@@ -8,7 +8,6 @@ from typing import Any
 from pipeline.commands import COMMANDS
 from pipeline.core.config import convert, from_mapping, load_yaml
 from pipeline.core.errors import InputError, suggest
-from pipeline.experiment.shipped_configs import shipped_configs
 from pipeline.training.settings import find_scheme
 
 SECTIONS = ("sample", "download", "extract", "freeze", "train", "evaluate", "localize", "probe")
@@ -20,6 +19,14 @@ PROBED = {"truth": "truth.csv", "ids": "HowTo100M_v1.csv", "steps": "steps.csv"}
 """Settings of section `probe` that a sample's files fill in."""
 
 KEYS = ("out", "schemes", "seeds", "compare", *SECTIONS)
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+"""The experiments' YAML files that come with the package."""
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name, without its suffix -> file."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,8 @@ from pipeline.dataset.shard_plans import (
     receipts,
     shard_path,
 )
-from pipeline.download.budget import DownloadWatch, freeing
+from pipeline.download.budget import DownloadWatch, freeing, remark_aside, weight_aside
 from pipeline.download.media import find_media
-from pipeline.download.undecodable import remark_aside, weight_aside
 from pipeline.extraction.cleanup import delete_leftovers, move_undecodable
 from pipeline.extraction.planning import Stock, check_inputs, plan_videos, take_stock
 from pipeline.extraction.prepare import prepare, prepare_networks

@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import Closeable, digest_of_json, write_aside
-from pipeline.core.hdf5 import write_hdf5
-from pipeline.core.hdf5_reading import Attributes, DatasetLayout, LayoutError, read_hdf5
-from pipeline.core.hdf5_reading import Layout as HDF5Layout
+from pipeline.core.hdf5 import Attributes, DatasetLayout, LayoutError, read_hdf5, write_hdf5
+from pipeline.core.hdf5 import Layout as HDF5Layout
 from pipeline.core.video_ids import is_media_name
 
 if TYPE_CHECKING:

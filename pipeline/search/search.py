@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from extractors.thumbnails import frame_jpeg
 from pipeline.core.errors import InputError
 from pipeline.core.files import Closeable, write_aside
 from pipeline.core.formatting import plain
 from pipeline.core.reporting import RunSummary
-from pipeline.core.thumbnails import frame_jpeg
 from pipeline.core.video_ids import is_media_name
 from pipeline.dataset.folder import read_description as read_dataset
 from pipeline.download.media import MediaFinder

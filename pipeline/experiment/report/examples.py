@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.thumbnails import thumbnail
+from extractors.thumbnails import thumbnail
 from pipeline.download.media import MediaFinder
 from pipeline.experiment.report.results import Model
 

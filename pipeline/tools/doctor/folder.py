@@ -243,7 +243,7 @@ def check_hdf5(trial: Path) -> Finding:
     import h5py
     import numpy as np
 
-    from pipeline.core.hdf5_reading import DatasetLayout, read_hdf5
+    from pipeline.core.hdf5 import DatasetLayout, read_hdf5
 
     values = np.arange(10_000, dtype="<i8")
     with write_aside(trial / "values.h5") as aside, h5py.File(aside, "w", locking=False) as file:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.core.child import Child, ChildError
 from pipeline.core.errors import InputError
-from pipeline.core.hdf5_reading import LayoutError, read_attributes
+from pipeline.core.hdf5 import LayoutError, read_attributes
 from pipeline.dataset.caption_store import ATTRIBUTES as CAPTIONS_ATTRIBUTES
 from pipeline.dataset.caption_store import CaptionStore
 from pipeline.dataset.schema import ATTRIBUTES, fields

@@ -15,9 +15,9 @@ from pipeline.core.ledger_scan import LedgerScan, VideoNumbers
 from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE
 from pipeline.core.video_ids import each_video_id, is_media_name
 from pipeline.dataset.folder import forgotten
+from pipeline.download.budget import weight_aside
 from pipeline.download.failures import FAILURE_CLASSES, UNKNOWN
 from pipeline.download.media import MEDIA_SUFFIXES
-from pipeline.download.undecodable import weight_aside
 from pipeline.tools.rates import Rate, hours_left, recent_rate
 
 NOT_ASKED = "not asked for"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.core.thumbnails import thumbnail
+from extractors.thumbnails import thumbnail
 from pipeline.experiment.page import EXAMPLES, learning_curves, write_page
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]

@@ -10,9 +10,9 @@ from pipeline.core.errors import InputError
 from pipeline.core.ledger import latest_states
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.shard_plans import Receipt, open_ids, receipt_path, receipts, write_plans
+from pipeline.download.budget import aside_of, move_aside, remark_aside, weight_aside
 from pipeline.download.downloader import settled
 from pipeline.download.media import find_media
-from pipeline.download.undecodable import aside_of, move_aside, remark_aside, weight_aside
 from pipeline.extraction.cleanup import delete_leftovers, move_undecodable
 
 from .conftest import BAD, GOOD, Extraction

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tools.forget import texts
+from pipeline.tools.forget import references
 from pipeline.tools.forget.references import files_naming
 
 ID = "abcdefghijk"
@@ -69,7 +69,7 @@ def test_an_id_is_found_whatever_the_form(tmp_path: Path, name: str) -> None:
 def test_an_id_across_two_blocks_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, pack: Callable[[bytes], bytes]
 ) -> None:
-    monkeypatch.setattr(texts, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(references, "_BLOCK_BYTES", 64)
     for shift in range(0, 64, 3):
         path = tmp_path / "list"
         path.write_bytes(pack(f"{'.' * shift} {'x' * 200} {ID} {'y' * 100}".encode(encoding)))
@@ -90,7 +90,7 @@ def test_an_id_across_two_blocks_is_found(
 def test_what_cannot_be_searched_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str
 ) -> None:
-    monkeypatch.setattr(texts, "MOST_BYTES", 2_000_000)
+    monkeypatch.setattr(references, "MOST_BYTES", 2_000_000)
     (tmp_path / "list").write_bytes(content)
     unsearched: dict[Path, str] = {}
     assert files_naming([tmp_path], [ID], (), unsearched) == []

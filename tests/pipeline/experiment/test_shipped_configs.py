@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.core.errors import InputError
-from pipeline.experiment import copy_config
+from pipeline.experiment.configs import copy_config
 from pipeline.experiment.settings import ConfigCopySettings
 from pipeline.experiment.stages import RunSettings
 
@@ -20,7 +20,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def copy(name: str, out: str = ".") -> None:
-    copy_config.run(ConfigCopySettings(name, Path(out)))
+    copy_config(ConfigCopySettings(name, Path(out)))
 
 
 def test_all_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,16 +1,26 @@
-"""`mcn config copy NAME`: an experiment's YAML file that comes with the package, as a file to edit and run."""
+"""The experiments' YAML files that come with the package: the repository's `configs/`, and package data of a wheel."""
 
 from pathlib import Path
 
 from pipeline.core.errors import InputError, suggest
 from pipeline.core.files import AlreadyThereError, write_text
 from pipeline.core.reporting import RunSummary
-from pipeline.experiment.settings import ConfigCopySettings
-from pipeline.experiment.shipped_configs import shipped_configs
+from pipeline.experiment.settings import ConfigCopySettings, ConfigListSettings
+from pipeline.experiment.stages import shipped_configs
 
 
-def run(settings: ConfigCopySettings) -> RunSummary:
-    """Write the copy. InputError for an unknown name, for a file that is there already, and for a missing folder."""
+def list_configs(settings: ConfigListSettings) -> RunSummary:
+    """Print each one's name and what its first line says it is."""
+    configs = shipped_configs()
+    width = max(map(len, configs))
+    for name, path in configs.items():
+        first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+        print(f"{name:<{width}}  {first.removeprefix('# ')}")
+    return RunSummary("config list", unit="config", done=len(configs)).finish()
+
+
+def copy_config(settings: ConfigCopySettings) -> RunSummary:
+    """Write a copy to edit and run. InputError for an unknown name, a file that is there already, a missing folder."""
     configs = shipped_configs()
     name = settings.name.removesuffix(".yaml")
     if name not in configs:
