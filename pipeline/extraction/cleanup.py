@@ -20,6 +20,7 @@ from pipeline.dataset.shard_plans import Receipt, closed_names, derive_receipt, 
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.download.budget import ASIDE_FOLDER, move_aside, remark_aside
 from pipeline.download.media import MediaFinder, find_media
+from pipeline.extraction.settings import STAGE as EXTRACTION
 from pipeline.extraction.settings import ExtractSettings
 
 FAULT_OF_THE_FILE = {"no-video-stream", "zero-length", "undecodable", "bad-values"}
@@ -165,14 +166,14 @@ def list_removals(settings: ExtractSettings) -> RunSummary:
         *(f"  note: {note}" for note in remark_aside(settings.media)),
     ]
     print("\n".join(lines), flush=True)
-    return RunSummary(STAGE, complete=not kept)
+    return RunSummary(EXTRACTION, complete=not kept)
 
 
 def _receipts(settings: ExtractSettings) -> Iterator[Receipt]:
     """Of all closed shards, those included that an extraction would write first."""
     for name in closed_names(settings.out):
         receipt = read_receipt(settings.out, name)
-        yield receipt or derive_receipt(settings.out, name, reasons_of(settings.out / "ledger", STAGE))
+        yield receipt or derive_receipt(settings.out, name, reasons_of(settings.out / "ledger", EXTRACTION))
 
 
 def _total(removals: Sequence[Removal]) -> str:
