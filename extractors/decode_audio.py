@@ -31,6 +31,8 @@ from extractors.media_file import MediaFile
 
 _LONGEST_SAMPLES = round(LONGEST_DURATION_S * SAMPLE_RATE)
 _CHUNK_SAMPLES = 10 * SAMPLE_RATE
+_LONGEST_GAP_S = 10
+"""What FFmpeg's resampler fills by itself: it counts samples in 32 bits."""
 Samples = NDArray[np.int16]
 
 
@@ -82,6 +84,7 @@ class _Sound:
         self._faults = 0
         self._first_fault = ""
         self._cut_short: list[str] = []
+        self._gaps: list[float] = []
         self._count = 0
 
     def __iter__(self) -> Iterator[Samples]:
@@ -92,27 +95,31 @@ class _Sound:
                 self.start = first / SAMPLE_RATE
                 # What lies before time zero is priming.
                 samples = samples[max(-position, 0) :]
-            elif (missing := position - first - self._count) > 0:
-                samples = np.concatenate([np.zeros(missing, np.int16), samples])
             else:
-                samples = samples[-missing:]
-            samples = samples[: _LONGEST_SAMPLES - self._count]
-            self._count += len(samples)
-            yield samples
+                missing = position - first - self._count
+                for begin in range(0, min(missing, _LONGEST_SAMPLES - self._count), _CHUNK_SAMPLES):
+                    yield self._counted(np.zeros(min(missing - begin, _CHUNK_SAMPLES), np.int16))
+                samples = samples[max(-missing, 0) :]
+            yield self._counted(samples)
             if self._count >= _LONGEST_SAMPLES:
                 return
+
+    def _counted(self, samples: Samples) -> Samples:
+        samples = samples[: _LONGEST_SAMPLES - self._count]
+        self._count += len(samples)
+        return samples
 
     def notes(self) -> Iterator[str]:
         if self._faults:
             yield f"audio: {self._faults} faults while it was decoded, the first: {self._first_fault[:160]}"
         yield from (f"audio: {note}" for note in self._cut_short)
+        if self._gaps:
+            yield f"audio: {len(self._gaps)} gaps of up to {max(self._gaps):.1f} s are filled with silence"
         if self.has_audio and not self._count:
             yield "audio: no sample could be decoded"
 
     def _placed(self) -> Iterator[tuple[int, Samples]]:
         """(number of the first sample from time zero on, samples)."""
-        graph: Graph | None = None
-        kind: _Kind | None = None
         with open_media(self._file) as container:
             video = video_stream(container)
             stream = audio_stream(container, video)
@@ -123,22 +130,41 @@ class _Sound:
             zero = time_zero(container, video, stream)
             clock = Clock(container)
             packets = timed_packets(container, [video, stream] if video is not None else [stream], clock)
-            for frame, is_last in _with_last(self._frames(stream, packets)):
-                if frame.pts is None or not frame.sample_rate or not frame.samples:
-                    continue
-                of_frame = _Kind(frame.sample_rate, frame.format.name, frame.layout.name)
-                if graph is None or kind != of_frame:
-                    if graph is not None:
-                        yield from _pulled(graph, None, zero)
-                    graph, kind = _resampling(of_frame, stream.time_base), of_frame
-                frame.time_base = stream.time_base
-                pieces = _pulled(graph, frame, zero)
-                if is_last:
-                    surplus = _surplus(frame, _stated_end(container, stream))
-                    yield from _without_last(chain(pieces, _pulled(graph, None, zero)), surplus)
-                else:
-                    yield from pieces
+            try:
+                yield from self._resampled(stream, packets, zero, _stated_end(container, stream))
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                # A sound that can't be mixed down costs no picture.
+                self._fault(error.strerror)
             self._cut_short = list(cut_short(container, clock))
+
+    def _resampled(
+        self, stream: AudioStream, packets: "Iterator[Packet[Stream]]", zero: Fraction, stated_end: Fraction | None
+    ) -> Iterator[tuple[int, Samples]]:
+        graph: Graph | None = None
+        kind: _Kind | None = None
+        expected: Fraction | None = None
+        assert stream.time_base is not None
+        for frame, is_last in _with_last(self._frames(stream, packets)):
+            if frame.pts is None or not frame.sample_rate or not frame.samples:
+                continue
+            of_frame = _Kind(frame.sample_rate, frame.format.name, frame.layout.name)
+            begins = frame.pts * stream.time_base
+            gap = begins - expected if expected is not None else Fraction(0)
+            expected = begins + Fraction(frame.samples, frame.sample_rate)
+            if gap > _LONGEST_GAP_S:
+                self._gaps.append(float(gap))
+            if graph is None or kind != of_frame or gap > _LONGEST_GAP_S:
+                if graph is not None:
+                    yield from _pulled(graph, None, zero)
+                graph, kind = _resampling(of_frame, stream.time_base), of_frame
+            frame.time_base = stream.time_base
+            pieces = _pulled(graph, frame, zero)
+            if is_last:
+                yield from _without_last(chain(pieces, _pulled(graph, None, zero)), _surplus(frame, stated_end))
+            else:
+                yield from pieces
 
     def _frames(self, stream: AudioStream, packets: "Iterator[Packet[Stream]]") -> Iterator[AudioFrame]:
         while True:

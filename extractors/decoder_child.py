@@ -62,7 +62,7 @@ def _messages(
                 yield from decode(file, settings, **arguments)
             finally:
                 if file.error is not None:
-                    raise DecoderError(f"{path}: can't be read from the disk: {file.error.strerror}")
+                    raise MediaError("unreadable", f"{path}: can't be read from the disk: {file.error.strerror}")
     except (MediaError, DecoderError) as error:
         yield error
     except MemoryError:

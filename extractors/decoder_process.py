@@ -59,7 +59,10 @@ class DecoderProcess:
     """
 
     def __init__(self, settings: DecodeSettings, decode: str = "extractors.decode_video:decode_video") -> None:
-        """`decode` names, as module:function, what the child calls with a path and the settings."""
+        """`decode` names, as module:function, what the child calls with the file and the settings to get frames.
+
+        A file on which the child crashes is decoded without decord when it is opened again.
+        """
         self.settings = settings
         self._decode = decode
         self._child: _Child | None = None
@@ -67,6 +70,7 @@ class DecoderProcess:
         self._waited_s = 0.0
         self._reading = False
         self._summary: DecodeSummary | None = None
+        self._crashed_on: set[str] = set()
 
     @property
     def pid(self) -> int | None:
@@ -83,7 +87,9 @@ class DecoderProcess:
     def open(self, path: str | Path) -> MediaInfo:
         """Begins a video. Raises MediaError, DecoderError."""
         self._summary = None
-        info = self._receive(self._begin(self._decode, path))
+        # decord's old FFmpeg is what crashes.
+        without = {"without_decord": True} if os.path.abspath(path) in self._crashed_on else {}
+        info = self._receive(self._begin(self._decode, path, **without))
         assert isinstance(info, MediaInfo)
         return info
 
@@ -174,6 +180,7 @@ class DecoderProcess:
     def _crashed(self, child: "_Child") -> MediaError:
         words = child.stderr_tail()
         self.close()
+        self._crashed_on.add(self._path)
         if any(sign in words for sign in _NO_MEMORY):
             return out_of_memory(self._path, self.settings)
         return MediaError("crashed", f"{self._path}: the decoder process crashed on it ({words})")

@@ -3,7 +3,15 @@
 from typing import Literal, get_args
 
 MediaErrorKind = Literal[
-    "missing-file", "no-video-stream", "zero-length", "undecodable", "truncated", "timeout", "memory", "crashed"
+    "missing-file",
+    "unreadable",
+    "no-video-stream",
+    "zero-length",
+    "undecodable",
+    "truncated",
+    "timeout",
+    "memory",
+    "crashed",
 ]
 MEDIA_ERROR_KINDS: tuple[MediaErrorKind, ...] = get_args(MediaErrorKind)
 
@@ -11,7 +19,7 @@ MEDIA_ERROR_KINDS: tuple[MediaErrorKind, ...] = get_args(MediaErrorKind)
 class MediaError(Exception):
     """One media file gives no features; the files beside it are not concerned.
 
-    `kind` is what a ledger counts by; the message is one line that names the file.
+    `kind` is what a ledger counts by; the message is one line.
     """
 
     def __init__(self, kind: MediaErrorKind, message: str) -> None:
@@ -25,7 +33,7 @@ class MediaError(Exception):
 
 
 class DecoderError(RuntimeError):
-    """The decoder doesn't work on this machine, whatever the file: a library is missing or of another version.
+    """The decoder doesn't work on this machine: a library is missing, of another version, or fails by itself.
 
     It is charged to no video. The message is one line.
     """

@@ -23,6 +23,14 @@ READ_AHEAD_BYTES = 2**30
 _STATM = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC) if sys.platform == "linux" else None
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STDERR = 2
+_ERRORS = (
+    decord.DECORDError,
+    decord.DECORDLimitReachedError,
+    RuntimeError,
+    AssertionError,
+    IndexError,
+    StopIteration,
+)
 _SOURCE_LINE = re.compile(r"^(\[[\d:]+\] \S+:\d+: )+")
 
 # It says nothing of a sound video at this level, and writes a line to stderr for whatever is damaged.
@@ -47,7 +55,7 @@ def decord_frames(
         # The smallest tolerance: decord would put a neighbour in the place of a frame that it can't decode.
         reader = decord.VideoReader(_WholeFile(file), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
         counted, first = len(reader), reader[0].asnumpy()
-    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as error:
+    except _ERRORS as error:
         raise _stop("can't open the file", error) from error
     if counted != scan.pts.size:
         raise DecordError(f"counts {counted} frames where the file has {scan.pts.size}")
@@ -57,7 +65,7 @@ def decord_frames(
         where = f"at {float(scan.pts[number] * scan.time_base - scan.zero):.2f} s"
         try:
             frame = reader[number].asnumpy()
-        except (decord.DECORDError, decord.DECORDLimitReachedError) as error:
+        except _ERRORS as error:
             raise _stop(f"broke {where}", error) from error
         if messages.any():
             raise DecordError("met damaged data")

@@ -1,5 +1,6 @@
 """Frames through PyAV, a maintained FFmpeg: in order, from the start, each known by its time stamp."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -55,10 +56,17 @@ def orientation(frame: VideoFrame) -> Orientation:
 
     To be asked of one frame alone: asking makes a frame refer to itself, and it stays until Python looks for cycles.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return Orientation()
-    a, b, _, c, d = np.frombuffer(cast(bytes, matrix), dtype=np.int32)[:5].tolist()
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV knows no side data of kinds newer than itself, such as Exif; the rotation it reads by itself.
+        angle = math.radians(frame.rotation)
+        a = d = round(math.cos(angle))
+        b, c = -round(math.sin(angle)), round(math.sin(angle))
+    else:
+        if matrix is None:
+            return Orientation()
+        a, b, _, c, d = np.frombuffer(cast(bytes, matrix), dtype=np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(False, flip_x=a < 0, flip_y=d < 0)
     return Orientation(True, flip_x=c < 0, flip_y=b < 0)
@@ -68,8 +76,9 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
     """Every frame that comes out, in presentation order, on the clock of the scan; a damaged one is `is_corrupt`."""
     if stream.codec_context is None:
         return
-    # Videos are decoded side by side in processes of their own, which threads would only multiply.
-    stream.codec_context.thread_count = 1
+    if not stream.codec_context.is_open:
+        # Videos are decoded side by side in processes of their own, which threads would only multiply.
+        stream.codec_context.thread_count = 1
     sound = audio_stream(container, stream)
     packets = timed_packets(container, [stream, sound] if sound else [stream], Clock(container))
     while True:

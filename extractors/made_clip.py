@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 FRAME_RATE = 30
 SOUND_RATE = 44_100
-"""Samples a second of all sound in a sample."""
+"""Samples a second of the clip's sound, and of all sound that `mcn sample` makes."""
 _SOUND_FRAME = 1024
 
 

@@ -2,20 +2,22 @@
 
 import io
 from collections.abc import Iterator
+from fractions import Fraction
 
 import av
 from av.container import InputContainer
 from PIL import Image
 
 from extractors.decode import DecodeSettings, MediaFacts, Picture, StatedDuration
-from extractors.errors import MediaError
-from extractors.frames_pyav import Display, orientation
-from extractors.media_container import audio_stream, open_media, video_stream
+from extractors.errors import MediaError, MediaErrorKind
+from extractors.frames_pyav import Display, decoded_frames, orientation
+from extractors.media_container import Clock, audio_stream, open_media, time_zero, timed_packets, video_stream
 from extractors.media_file import MediaFile
 
 # Loads its plug-ins, JPEG's among them: while a file is read, nothing can be opened.
 Image.preinit()
 
+_SEEKS_S = (0, 2, 10, 60)
 _SITE_TOLERANCE_S = 2.0
 _SITE_TOLERANCE_SHARE = 0.02
 _CONTAINER_TOLERANCE_S = 0.5
@@ -39,8 +41,8 @@ def measure(file: MediaFile, settings: DecodeSettings, site_duration: float | No
         except MemoryError:
             raise
         except av.error.FFmpegError as error:
-            cut = _begins_as_mp4(file) or isinstance(error, EOFError)
-            raise MediaError("truncated" if cut else "undecodable", f"can't be read as a video: {error}") from error
+            kind: MediaErrorKind = "truncated" if isinstance(error, EOFError) else "undecodable"
+            raise MediaError(kind, f"can't be read as a video: {error.strerror}") from error
 
 
 def _begins_as_mp4(file: MediaFile) -> bool:
@@ -49,40 +51,35 @@ def _begins_as_mp4(file: MediaFile) -> bool:
     return file.read(4) == b"ftyp"
 
 
-def _measure(container: InputContainer, stated_duration: float | None) -> MediaFacts:
+def _measure(container: InputContainer, site_duration: float | None) -> MediaFacts:
     stream = video_stream(container)
-    if stream is None:
-        raise MediaError("undecodable", "has no video stream")
-    context = stream.codec_context
-    packets, has_picture = 0, False
-    ends = {index: 0.0 for index in range(len(container.streams))}
-    for packet in container.demux():
-        if packet.size == 0:
-            continue
+    if stream is None or stream.codec_context is None:
+        raise MediaError("undecodable", "has no video stream that can be decoded")
+    context, sound, clock = stream.codec_context, audio_stream(container, stream), Clock(container)
+    context.thread_count = 1
+    packets, has_picture, video_end = 0, False, Fraction(0)
+    for packet in timed_packets(container, [stream, sound] if sound else [stream], clock):
         if packet.is_corrupt:
-            raise MediaError("truncated", f"a packet near {ends[packet.stream_index]:.1f} s is cut short")
-        if packet.pts is not None and packet.time_base is not None:
-            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            ends[packet.stream_index] = max(ends[packet.stream_index], end)
+            raise MediaError("truncated", f"a packet near {float(clock.end() or 0):.1f} s is cut short")
         if packet.stream_index == stream.index:
             packets += 1
-            has_picture = has_picture or bool(packet.decode())
-    if not has_picture and not context.decode(None):
+            if packet.pts is not None and packet.time_base:
+                video_end = max(video_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            has_picture = has_picture or bool(stream.decode(packet))
+    if not has_picture and not stream.decode(None):
         raise MediaError("undecodable", "no picture can be decoded")
     if packets < stream.frames:
         raise MediaError("truncated", f"{packets} of {stream.frames} pictures are there")
-    # Time zero is the container's start where that is positive (a negative one is codec priming).
-    zero = max(0, container.start_time or 0) / av.time_base
-    video_end, all_end = ends[stream.index] - zero, max(ends.values()) - zero
+    zero = time_zero(container, stream, sound)
+    duration, reached = float(video_end - zero), float((clock.end() or zero) - zero)
     own = (container.duration or 0) / av.time_base
-    if all_end < own - _CONTAINER_TOLERANCE_S:
-        raise MediaError("truncated", f"ends at {all_end:.1f} s of {own:.1f} s")
-    stated = stated_duration or 0.0
-    if video_end < stated - max(_SITE_TOLERANCE_S, _SITE_TOLERANCE_SHARE * stated):
-        raise MediaError("truncated", f"ends at {video_end:.1f} s of {stated:.1f} s")
-    sound = audio_stream(container, stream)
-    codec = sound.codec_context.name if sound is not None else ""
-    return MediaFacts(round(video_end, 6), context.width, context.height, context.name, codec)
+    if reached < own - _CONTAINER_TOLERANCE_S and not clock.joins:
+        raise MediaError("truncated", f"ends at {reached:.1f} s of {own:.1f} s")
+    stated = site_duration or 0.0
+    if duration < stated - max(_SITE_TOLERANCE_S, _SITE_TOLERANCE_SHARE * stated):
+        raise MediaError("truncated", f"ends at {duration:.1f} s of {stated:.1f} s")
+    codec = sound.codec_context.name if sound is not None and sound.codec_context is not None else ""
+    return MediaFacts(round(duration, 6), context.width, context.height, context.name, codec)
 
 
 def stated_duration(file: MediaFile, settings: DecodeSettings) -> Iterator[StatedDuration]:
@@ -108,18 +105,25 @@ def _jpeg(container: InputContainer, seconds: float, width: int, height: int, pa
     stream = video_stream(container)
     if stream is None or not stream.time_base:
         raise MediaError("no-video-stream", f"{path}: holds no video stream")
-    container.seek(max(0, int(seconds / stream.time_base)), stream=stream)
+    at = int((Fraction(seconds) + time_zero(container, stream, audio_stream(container, stream))) / stream.time_base)
     shown = None
-    for frame in container.decode(stream):
-        shown = frame
-        if frame.time is not None and frame.time >= seconds:
+    for earlier_s in _SEEKS_S:
+        container.seek(max(0, at - int(earlier_s / stream.time_base)), stream=stream)
+        shown = None
+        for frame in decoded_frames(container, stream):
+            if shown is not None and frame.pts is not None and frame.pts > at:
+                break
+            shown = frame
+        # A stream without an index is sought in by guess, and may begin later than asked for.
+        if shown is not None and shown.pts is not None and shown.pts <= at:
             break
     if shown is None:
         raise MediaError("undecodable", f"{path}: has no frame at {seconds:.2f} s")
     turn = orientation(shown)
     box = (height, width) if turn.transpose else (width, height)
     scale = min(1.0, box[0] / shown.width, box[1] / shown.height)
-    small = shown.reformat(max(1, round(shown.width * scale)), max(1, round(shown.height * scale)), threads=1)
+    size = max(1, round(shown.width * scale)), max(1, round(shown.height * scale))
+    small = shown.reformat(*size, format="rgb24", threads=1)
     buffer = io.BytesIO()
     Image.fromarray(Display(turn).picture(small)).save(buffer, "JPEG", quality=80)
     return buffer.getvalue()

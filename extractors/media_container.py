@@ -18,7 +18,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from extractors.errors import MediaError
+from extractors.errors import DecoderError, MediaError
 from extractors.media_file import MediaFile
 
 # Only containers that hold their own frames: a playlist would name other files, or hosts, for FFmpeg to open.
@@ -29,10 +29,11 @@ _READ_BYTES = 2**18
 JUMP_S = 10.0
 """A clock that goes ahead by more has jumped, as for FFmpeg's own player; less is a gap in the stream."""
 _CUT_SHORT_S = 0.3
+_MOST_JOINS = 100
+MOST_ERRORS = 1000
 LATEST_TICK = 2**62
 """Sums of two ticks are 64-bit integers up to here."""
 _BACK_S = {True: 0.1, False: 1.0}
-_TOOL_ERRORS = (av.error.OptionNotFoundError, av.error.FilterNotFoundError)
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -42,8 +43,10 @@ def open_media(file: MediaFile) -> InputContainer:
     file.seek(0)
     try:
         return av.open(file, "r", buffer_size=_READ_BYTES, options=dict(_OPEN_OPTIONS), metadata_errors="replace")
-    except (MemoryError, *_TOOL_ERRORS):
+    except MemoryError:
         raise
+    except av.error.OptionNotFoundError as error:
+        raise DecoderError(f"PyAV {av.__version__} knows other options: {error.strerror}") from error
     except av.error.FFmpegError as error:
         reason = error.strerror or str(error)
         raise MediaError("undecodable", f"{file.path}: is not a video file that FFmpeg can open ({reason})") from error
@@ -171,7 +174,8 @@ class Clock:
                 stream.shift, stream.offset = shift, offset
                 return
         where, before = stream.expected * stream.base, stamp + stream.shift
-        self.joins.append((where, before * stream.base - where))
+        if len(self.joins) < _MOST_JOINS:
+            self.joins.append((where, before * stream.base - where))
         stream.shift, stream.offset = stream.expected - stamp, newest + 1
         self._offsets.append(stream.shift * stream.base)
 
@@ -213,5 +217,5 @@ def timed_packets(container: InputContainer, streams: list[Stream], clock: Clock
                     yield packet
             return
         except IndexError:
-            # PyAV doesn't know a stream that appears in the middle. Its packet is passed over, and reading goes on.
+            # PyAV doesn't know a stream that appears in the middle; what is left is read with it in the list.
             continue

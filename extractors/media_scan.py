@@ -21,6 +21,7 @@ from extractors.frames_pyav import Display, decoded_frames, orientation
 from extractors.media_container import (
     JUMP_S,
     LATEST_TICK,
+    MOST_ERRORS,
     Clock,
     audio_stream,
     cut_short,
@@ -89,13 +90,13 @@ def scan_media(file: MediaFile) -> MediaScan:
         clock = Clock(container)
         packets = _Packets()
         with errors_of_ffmpeg() as errors:
-            sound_end = _read(container, stream, sound, clock, packets)
-        packets.damaged |= bool(errors)
+            sound_end = _read(container, stream, sound, clock, packets, errors)
         if not packets.count:
             raise MediaError("zero-length", f"{path}: its video stream holds no frame")
         in_order = container.format.name == "avi" or packets.untimed
         time_base, zero, rate = stream.time_base, time_zero(container, stream, sound), stream.average_rate
         lost = [*_damage(errors), *cut_short(container, clock)]
+        packets.damaged |= bool(lost)
         why_not = _why_not_decord(file, container, stream, packets)
         pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         crop = container_cropping(file, container.format.name, _track_number(container, stream))
@@ -187,12 +188,19 @@ class _Packets:
 
 
 def _read(
-    container: InputContainer, stream: VideoStream, sound: AudioStream | None, clock: Clock, packets: _Packets
+    container: InputContainer,
+    stream: VideoStream,
+    sound: AudioStream | None,
+    clock: Clock,
+    packets: _Packets,
+    errors: list[tuple[int, str, str]],
 ) -> Fraction | None:
     """Adds the video's packets; returns the end of the sound in seconds on the clock."""
     sound_end: Fraction | None = None
     try:
         for packet in timed_packets(container, [stream, sound] if sound else [stream], clock):
+            # Of a file that is damaged throughout they would take more memory than its frames.
+            del errors[MOST_ERRORS:]
             if packet.stream_index == stream.index:
                 packets.add(packet)
             elif packet.pts is not None and packet.time_base:

@@ -16,8 +16,10 @@ MEDIA_SUFFIXES = frozenset(
     ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # in lower case
 )
 
-_OWN_CLASS = frozenset({"truncated", "timeout", "crashed"})
-"""Kinds of MediaError that are failure classes of downloads too."""
+_CLASSES = {"truncated": "truncated", "timeout": "timeout"} | dict.fromkeys(
+    ("crashed", "memory", "missing-file", "unreadable"), "crashed"
+)
+"""Kind of MediaError -> failure class of downloads, where that isn't `undecodable`."""
 
 
 def media_path(media: Path, video_id: str, suffix: str = ".mp4") -> Path:
@@ -132,7 +134,7 @@ def _files(folder: Path) -> Iterator[tuple[str, str, bool]]:
 
 
 class BrokenMedia(Exception):
-    """The file is not a whole video; `reason` names the failure class (`truncated`, `undecodable`, `timeout`)."""
+    """The file is not a whole video; `reason` names the failure class (`truncated`, `undecodable`, ...)."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -147,7 +149,7 @@ def check_media(path: Path, stated_duration: float | None = None) -> MediaFacts:
     try:
         return shared_decoder().answer("extractors.measure:measure", path, MediaFacts, site_duration=stated_duration)
     except MediaError as error:
-        raise BrokenMedia(error.kind if error.kind in _OWN_CLASS else "undecodable", str(error)) from None
+        raise BrokenMedia(_CLASSES.get(error.kind, "undecodable"), str(error)) from None
 
 
 def stated_seconds(path: Path) -> float:

@@ -86,7 +86,7 @@ def movable(receipts: Iterable[Receipt], planned: Collection[str], find: Find) -
     return list(_removals({i: reason for i, reason in left_out.items() if i not in planned}, find))
 
 
-def _told(media: Path, removals: list[Removal], reason: str) -> Iterator[Removal]:
+def _recorded(media: Path, removals: list[Removal], reason: str) -> Iterator[Removal]:
     """Each of them once its line is in the downloads' ledger.
 
     A video whose file is gone must not be taken for one that was never fetched.
@@ -104,7 +104,7 @@ def _told(media: Path, removals: list[Removal], reason: str) -> Iterator[Removal
 
 
 def _delete(media: Path, removals: list[Removal]) -> None:
-    for removal in _told(media, removals, EXTRACTED) if removals else ():
+    for removal in _recorded(media, removals, EXTRACTED) if removals else ():
         remove(removal.path)
 
 
@@ -139,7 +139,7 @@ def leftovers(
 def move_undecodable(media: Path, receipts: Iterable[Receipt], planned: Collection[str]) -> int:
     """Move aside what `movable` names; returns how many files."""
     removals = movable(receipts, planned, MediaFinder(media).find)
-    for removal in _told(media, removals, NO_FEATURES) if removals else ():
+    for removal in _recorded(media, removals, NO_FEATURES) if removals else ():
         check_fences()
         with suppress(FileNotFoundError):
             move_aside(media, removal.path)

@@ -125,8 +125,8 @@ class ShardWorker(Closeable):
         while queue and not counts["stopped"]:
             for video_id, result in self.extractor.extract(videos(), self._captions_of):
                 lease.check()
-                if isinstance(result, MediaError) and result.kind == "missing-file":
-                    # Gone between the look for it and its opening, maybe with the disk that it is on.
+                if isinstance(result, MediaError) and result.kind in ("missing-file", "unreadable"):
+                    # Gone since it was looked for, or not to be read now, maybe with the disk that it is on.
                     counts["waiting"] += 1
                     continue
                 if isinstance(result, Extracted):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -16,9 +17,9 @@ from extractors.errors import MediaError
 from extractors.media_file import MediaFile
 
 
-def by_name(file: MediaFile, settings: DecodeSettings) -> Iterator[Decoded]:
+def by_name(file: MediaFile, settings: DecodeSettings, without_decord: bool = False) -> Iterator[Decoded]:
     """Does what the file's name says, and decodes any other file."""
-    match file.name.partition(".")[0]:
+    match "" if without_decord else Path(file.path).stem:
         case "hang":
             # PyDLL keeps the interpreter lock, as decord does: no thread or signal handler of Python runs meanwhile.
             ctypes.PyDLL(None).sleep(1000)
@@ -53,7 +54,7 @@ def by_name(file: MediaFile, settings: DecodeSettings) -> Iterator[Decoded]:
         case "start":
             subprocess.Popen(["true"]).wait()
         case _:
-            yield from decode_video(file, settings)
+            yield from decode_video(file, settings, without_decord)
 
 
 def by_pyav_alone(file: MediaFile, settings: DecodeSettings) -> Iterator[Decoded]:

@@ -156,6 +156,17 @@ def test_the_next_video_works_after_a_fault(
     assert len(read(decoder, media("plain.mp4"))[1]) == 2
 
 
+def test_a_video_that_decord_crashes_on_is_decoded_without_it(
+    media: Media, decoder: DecoderProcess, named: Callable[[str], Path]
+) -> None:
+    path = named("segfault.mp4")
+    path.write_bytes(media("plain.mp4").read_bytes())
+    with pytest.raises(MediaError, match="SIGSEGV"):
+        read(decoder, path)
+    _, frames, summary = read(decoder, path)
+    assert len(frames) == 2 and summary.decoder == "pyav"
+
+
 def test_an_error_of_the_program_is_not_the_videos(
     media: Media, decoder: DecoderProcess, named: Callable[[str], Path]
 ) -> None:

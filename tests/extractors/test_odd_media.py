@@ -6,7 +6,9 @@ import resource
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from extractors.audio_track import AudioTrack, extract_audio
 from extractors.decode import DecodeSettings, DecodeSummary, MediaFacts, MediaInfo, Picture, StatedDuration
 from extractors.decoder_process import DecoderProcess
 from extractors.errors import MediaError
+from extractors.frames_pyav import Orientation, orientation
 
 from .conftest import ffmpeg
 
@@ -255,3 +258,89 @@ def test_a_pipe_is_waited_for_by_no_one(tmp_path: Path) -> None:
     with DecoderProcess(DecodeSettings(time_limit_s=60)) as decoder:
         with pytest.raises(MediaError, match="is not a regular file"):
             decoder.open(tmp_path / "pipe.mp4")
+
+
+def test_a_file_that_says_its_frames_lie_far_beyond_its_end_is_its_own_fault(
+    media: Media, decoder: DecoderProcess, tmp_path: Path
+) -> None:
+    data = bytearray(media("silent.mp4").read_bytes())
+    offsets = data.index(b"stco") - 4
+    data[offsets + 4 : offsets + 8] = b"co64"
+    data[offsets + 16 : offsets + 24] = (2**60).to_bytes(8, "big")
+    far = tmp_path / "far.mp4"
+    far.write_bytes(data)
+    with pytest.raises(MediaError):
+        decode(decoder, far)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_not_undecodable(decoder: DecoderProcess, tmp_path: Path) -> None:
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    with pytest.raises(MediaError) as caught:
+        decoder.open(path)
+    assert caught.value.kind == "unreadable"
+
+
+def test_a_frame_with_side_data_of_a_new_kind_is_decoded(
+    media: Media, decoder: DecoderProcess, tmp_path: Path
+) -> None:
+    """Motion JPEG with Exif, as cameras write it."""
+    exif = Image.Exif()
+    exif[0x010F] = "made"
+    buffer = io.BytesIO()
+    Image.new("RGB", (320, 180), "red").save(buffer, "JPEG", exif=exif)
+    (tmp_path / "1.jpg").write_bytes(buffer.getvalue())
+    path = tmp_path / "camera.mov"
+    ffmpeg("-loop", "1", "-framerate", "10", "-i", str(tmp_path / "1.jpg"), "-t", "1", "-c", "copy", str(path))
+    _, frames, _ = decode(decoder, path)
+    assert len(frames) == 10
+    assert all(frame[..., 0].mean() > 240 and frame[..., 1].mean() < 20 for frame in frames.values())
+
+
+@pytest.mark.parametrize("turn", ["turned-90.mp4", "turned-180.mp4", "turned-270.mp4"])
+def test_a_rotation_is_the_same_by_either_reading(media: Media, monkeypatch: pytest.MonkeyPatch, turn: str) -> None:
+    with av.open(str(media(turn))) as container:
+        frame = next(container.decode(video=0))
+        by_matrix = orientation(frame)
+
+        class Newer:
+            rotation = frame.rotation
+
+            @property
+            def side_data(self) -> None:
+                raise ValueError("31 is not a valid Type")
+
+    assert orientation(cast(av.VideoFrame, Newer())) == by_matrix != Orientation()
+
+
+def test_a_thumbnail_is_what_is_on_screen(media: Media, decoder: DecoderProcess) -> None:
+    """A frame at 0.7 s of every seventh 30th, in a stream that begins at 1.4 s."""
+    for name, seconds, number in (("counted-variable.mkv", 0.6, 14), ("counted.ts", 1.0, 30)):
+        arguments = {"seconds": seconds, "width": 64, "height": 48}
+        jpeg = decoder.answer("extractors.measure:picture", media(name), Picture, **arguments).jpeg
+        with Image.open(io.BytesIO(jpeg)) as picture:
+            assert abs(counted({0: np.asarray(picture)})[0] - number) <= 1
+
+
+def test_a_gap_in_the_sound_is_filled_whatever_its_length(
+    media: Media, decoder: DecoderProcess, tmp_path: Path
+) -> None:
+    path = tmp_path / "hours.mkv"
+    late = r"setts=ts=if(gte(N\,50)\,TS+36000/TB\,TS)"
+    ffmpeg("-i", str(media("stereo.mkv")), "-c", "copy", "-bsf:a", late, str(path))
+    track = heard(decoder, path, tmp_path)
+    assert track.duration == pytest.approx(36002, abs=0.2)
+    [note] = track.notes
+    assert note.startswith("audio: 1 gaps of up to 36000")
+
+
+def test_a_sound_that_can_not_be_mixed_down_costs_no_picture(decoder: DecoderProcess, tmp_path: Path) -> None:
+    path = tmp_path / "many.mkv"
+    sound = "aevalsrc=" + "|".join(["0.1"] * 40) + ":s=48000:d=1"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=10:d=1", "-f", "lavfi", "-i", sound, "-c:a", "pcm_s16le", str(path))
+    info, frames, _ = decode(decoder, path)
+    assert len(frames) == 10 and info.has_audio
+    track = heard(decoder, path, tmp_path)
+    assert track.samples.size == 0 and track.notes
