@@ -219,6 +219,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (time, path.read_bytes() if path.is_file() else b"") for path, time in entries.items()}
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing_and_tells_exactly_what_a_repair_does(
     copy: Path, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,7 @@ def spoilt(copied: Callable[[], Path]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_report_shows_harmful_texts_as_text(spoilt: Path, sketched: None) -> None:
     report = write_report(ReportSettings(spoilt))
     assert report.complete
