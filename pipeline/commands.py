@@ -4,7 +4,7 @@ Names alone, so that everything may look a stage up: what they name is imported 
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ class Command:
     """One stage: where its settings and its `run` are, and what `--help` says. Imported only when needed."""
 
     module: str
-    """Its function `run` does the work."""
+    """Its function `run`, or the one named after a colon, does the work."""
     settings: str
     """Module and name of its settings, which are imported without the libraries of the work."""
     summary: str
@@ -35,10 +35,15 @@ class Command:
         module, _, name = self.settings.rpartition(".")
         return getattr(importlib.import_module(module), name)
 
+    def function(self) -> Callable[..., Any]:
+        """What does its work: of its module the function named, or `run`."""
+        module, _, name = self.module.partition(":")
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name or "run")
+        return function
+
     def run(self, settings: Any, beam_arguments: Sequence[str] = ()) -> Any:
         """Do the work; returns the stage's RunSummary."""
-        module, _, function = self.module.partition(":")
-        work = getattr(importlib.import_module(module), function or "run")
+        work = self.function()
         return work(settings, beam_arguments) if self.beam else work(settings)
 
 
