@@ -211,6 +211,7 @@ def test_a_study_is_found_done_and_gives_the_same_tables_and_a_report() -> None:
             assert after[path] == content, path
     assert {suffix: Path(f"experiment/study/compare.{suffix}").read_bytes() for suffix in tables} == tables
     found = detail("experiment/study/compare.json")
+    assert found.pop("evaluations"), "new: what a comparison was made with"
     assert {**found, "circumstance": None} == {**expected, "circumstance": None}
     assert Path("experiment/study/report.html").exists()
 

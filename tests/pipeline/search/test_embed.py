@@ -218,7 +218,7 @@ def dies(name, call):
 
 for name in ("fsync", "replace"):
     setattr(os, name, dies(name, getattr(os, name)))
-shutil.rmtree = dies("rmtree", shutil.rmtree)
+embed.remove_tree = dies("remove_tree", embed.remove_tree)
 hdf5._ErrorKeepingFile.write = dies("write", hdf5._ErrorKeepingFile.write)
 join_parts = embed.join_parts
 
@@ -241,7 +241,7 @@ MOMENTS = [
     ("joining", 1),  # all parts are there, the file is begun
     ("joining", 30),
     ("replace", 1),  # the file is whole, and not yet renamed
-    ("rmtree", 1),  # the file is there, and its parts too
+    ("remove_tree", 1),  # the file is there, and its parts too
 ]
 
 
