@@ -22,6 +22,7 @@ from extractors.media_container import (
     Clock,
     audio_stream,
     cut_short,
+    decoded,
     open_media,
     time_zero,
     timed_packets,
@@ -167,33 +168,10 @@ class _Sound:
                 yield from pieces
 
     def _frames(self, stream: AudioStream, packets: "Iterator[Packet[Stream]]") -> Iterator[AudioFrame]:
-        while True:
-            try:
-                packet = next(packets, None)
-            except MemoryError:
-                raise
-            except av.error.FFmpegError as error:
-                self._fault(error.strerror)
-                packet = None
-            if packet is not None and packet.stream_index != stream.index:
-                continue
-            if packet is not None and packet.is_corrupt:
-                self._fault("a packet is cut short")
-            try:
-                frames = stream.decode(packet)
-            except av.error.EOFError:
-                return
-            except MemoryError:
-                raise
-            except av.error.FFmpegError as error:
-                self._fault(error.strerror)
-                frames = []
-            for frame in frames:
-                if frame.is_corrupt:
-                    self._fault("samples decoded from damaged data")
-                yield frame
-            if packet is None:
-                return
+        for frame in decoded(stream, packets, self._fault):
+            if frame.is_corrupt:
+                self._fault("samples decoded from damaged data")
+            yield frame
 
     def _fault(self, reason: str | None) -> None:
         self._faults += 1

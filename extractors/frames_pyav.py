@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -13,7 +12,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from extractors.container_cropping import Cropping
-from extractors.media_container import Clock, audio_stream, timed_packets
+from extractors.media_container import Clock, audio_stream, decoded, timed_packets
 
 
 class Orientation(NamedTuple):
@@ -81,24 +80,5 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
         stream.codec_context.thread_count = 1
     sound = audio_stream(container, stream)
     packets = timed_packets(container, [stream, sound] if sound else [stream], Clock(container))
-    while True:
-        try:
-            packet = next(packets, None)
-        except MemoryError:  # PyAV's own is both
-            raise
-        except av.error.FFmpegError:
-            packet = None
-        if packet is not None and packet.stream_index != stream.index:
-            continue
-        try:
-            # A file cut short ends without the empty packet that makes the decoder give up the frames it still holds.
-            frames = stream.decode(packet)
-        except av.error.EOFError:
-            return
-        except MemoryError:
-            raise
-        except av.error.FFmpegError:
-            frames = []
-        yield from frames
-        if packet is None:
-            return
+    # What is lost here is missed by the rows that it would have been shown at.
+    yield from decoded(stream, packets, lambda reason: None)

@@ -1,10 +1,10 @@
 """A media file opened by PyAV: the streams that a player chooses, and their packets on one clock."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import av
 
@@ -219,3 +219,34 @@ def timed_packets(container: InputContainer, streams: list[Stream], clock: Clock
         except IndexError:
             # PyAV doesn't know a stream that appears in the middle; what is left is read with it in the list.
             continue
+
+
+def decoded(
+    stream: VideoStream | AudioStream, packets: "Iterator[Packet[Stream]]", fault: Callable[[str], None]
+) -> Iterator[Any]:
+    """Every frame of a stream that comes out, in presentation order; `fault` is called with what is wrong with some."""
+    while True:
+        try:
+            packet = next(packets, None)
+        except MemoryError:  # PyAV's own is both
+            raise
+        except av.error.FFmpegError as error:
+            fault(error.strerror or "unknown")
+            packet = None
+        if packet is not None and packet.stream_index != stream.index:
+            continue
+        if packet is not None and packet.is_corrupt:
+            fault("a packet is cut short")
+        try:
+            # A file cut short ends without the empty packet that makes the decoder give up the frames it still holds.
+            frames = stream.decode(packet)
+        except av.error.EOFError:
+            return
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            fault(error.strerror or "unknown")
+            frames = []
+        yield from frames
+        if packet is None:
+            return

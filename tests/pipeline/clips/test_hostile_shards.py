@@ -16,31 +16,10 @@ from pipeline.clips.dataset import FeatureDataset
 from pipeline.clips.rules import ClipRules, caption_clips, window_clips
 from pipeline.core.errors import InputError
 
+from ...hdf5_changes import Change, instead, put
+
 SHARD = "000001"
 RULES = ClipRules()
-
-Change = Callable[[h5py.File], None]
-
-
-def put(name: str, place: Any, value: Any) -> Change:
-    def change(file: h5py.File) -> None:
-        values = file[name][:]
-        values[place] = value
-        file[name][:] = values
-
-    return change
-
-
-def instead(name: str, make: Callable[[Any], Any]) -> Change:
-    """Another dataset in the place of one."""
-
-    def change(file: h5py.File) -> None:
-        values = file[name][:]
-        del file[name]
-        file[name] = make(values)
-
-    return change
-
 
 def stated(make: Callable[[dict[str, Any]], Any]) -> Change:
     """Another Identity, in the shard alone."""

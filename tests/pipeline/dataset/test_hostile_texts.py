@@ -22,6 +22,8 @@ from pipeline.dataset.caption_store import CaptionStore, build_caption_store
 from pipeline.dataset.captions import read_caption_file
 from pipeline.dataset.word_vectors import read_vectors
 
+from ...hdf5_changes import Change, instead, put
+
 MIB = 1 << 20
 
 
@@ -35,27 +37,6 @@ def within() -> Iterator[Callable[[int], None]]:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < limits[0] and time.process_time() - began < 10
-
-
-Change = Callable[[h5py.File], None]
-
-
-def put(name: str, place: Any, value: Any) -> Change:
-    def change(file: h5py.File) -> None:
-        values = file[name][:]
-        values[place] = value
-        file[name][:] = values
-
-    return change
-
-
-def instead(name: str, make: Callable[[Any], Any], **how: Any) -> Change:
-    def change(file: h5py.File) -> None:
-        values = file[name][:]
-        del file[name]
-        file.create_dataset(name, data=make(values), **how)
-
-    return change
 
 
 def swelled(file: h5py.File) -> None:

@@ -17,25 +17,7 @@ from pipeline.core.files import digest_of_json
 from pipeline.search.index import run as index
 from pipeline.search.settings import IndexSettings
 
-Change = Callable[[h5py.File], None]
-
-
-def put(name: str, place: Any, value: Any) -> Change:
-    def change(file: h5py.File) -> None:
-        values = file[name][:]
-        values[place] = value
-        file[name][:] = values
-
-    return change
-
-
-def instead(name: str, make: Callable[[Any], Any]) -> Change:
-    def change(file: h5py.File) -> None:
-        values = file[name][:]
-        del file[name]
-        file[name] = make(values)
-
-    return change
+from ...hdf5_changes import Change, instead, put
 
 
 def swelled(file: h5py.File) -> None:
