@@ -1,5 +1,6 @@
 # Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first. `make test-slow` runs the
 # tests that take longest; `make endurance` disturbs a run in every way and runs the study's controls, for more than an hour.
+# `make mutants` puts small faults into a copy of the code, one at a time, and says which the tests don't notice.
 # `make wheel-check` installs the wheel without the lock file on each supported Python of this machine, and uses it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 WEIGHTS ?= random:0
@@ -11,7 +12,7 @@ COVERAGE ?=
 # Why $(PYTHON) can't be used; empty where it can.
 REFUSAL = $(if $(PYTHON),$(shell $(PYTHON) .ci/supported_python.py 2>&1 || true),no Python on PATH; give one with PYTHON=PATH)
 
-.PHONY: demo test test-slow endurance lint wheel-check lock clean
+.PHONY: demo test test-slow endurance mutants lint wheel-check lock clean
 
 demo: $(VENV)/installed
 	$(MCN) run configs/sample.yaml --set extract.weights=$(WEIGHTS)
@@ -24,6 +25,9 @@ test-slow: $(VENV)/installed
 
 endurance: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m endurance tests
+
+mutants: $(VENV)/installed
+	$(VENV)/bin/python tests/mutants.py
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
