@@ -64,6 +64,11 @@ def _decode(file: MediaFile, settings: DecodeSettings, without_decord: bool) -> 
     if not mask.any():
         raise MediaError("undecodable", f"{file.path}: none of its {rows} rows has a frame that can be decoded")
     notes += [*decoding.notes, *_mask_notes(mask, on_screen, decoding.damaged)]
+    if decoding.faults:
+        notes.append(
+            f"faults while its frames were decoded, which may show them: {decoding.faults}, the first: "
+            f"{decoding.first_fault[:160]}"
+        )
     if decoding.misplaced:
         notes.append(f"{decoding.misplaced} frames have times out of order and are passed over")
     yield DecodeSummary(mask, "+".join(decoding.decoders), tuple(notes))
@@ -80,6 +85,8 @@ class _Rows:
         """Rows whose frame came out of damaged data."""
         self.misplaced = 0
         """Frames whose time isn't after that of the frame before."""
+        self.faults = 0
+        self.first_fault = ""
 
     def __iter__(self) -> Iterator[tuple[int, Frame]]:
         begin = 0
@@ -113,7 +120,7 @@ class _Rows:
         with open_media(self._file) as container:
             stream = video_stream(container)
             assert stream is not None
-            for number, frame, next_number in self._numbered(decoded_frames(container, stream)):
+            for number, frame, next_number in self._numbered(decoded_frames(container, stream, self._fault)):
                 picture: Frame | None = None
                 while rows and self._on_screen[rows[0]] < next_number:
                     row = rows.popleft()
@@ -127,6 +134,10 @@ class _Rows:
                     yield row, picture
                 if not rows:
                     return
+
+    def _fault(self, reason: str) -> None:
+        self.first_fault = self.first_fault or reason
+        self.faults += 1
 
     def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame, int]]:
         """(number of its packet in time, frame, number of the next frame), in ascending order of the numbers."""

@@ -51,9 +51,7 @@ def _imported(function: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
-def _messages(
-    function: str, path: str, settings: DecodeSettings, arguments: dict[str, Any]
-) -> Iterator[Any]:
+def _messages(function: str, path: str, settings: DecodeSettings, arguments: dict[str, Any]) -> Iterator[Any]:
     """What `function` yields. Only a MediaError is the file's fault; any other is the decoder's own."""
     try:
         decode = _imported(function)

@@ -1,7 +1,7 @@
 """Frames through PyAV, a maintained FFmpeg: in order, from the start, each known by its time stamp."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -71,8 +71,13 @@ def orientation(frame: VideoFrame) -> Orientation:
     return Orientation(True, flip_x=c < 0, flip_y=b < 0)
 
 
-def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Every frame that comes out, in presentation order, on the clock of the scan; a damaged one is `is_corrupt`."""
+def decoded_frames(
+    container: InputContainer, stream: VideoStream, fault: Callable[[str], None] = lambda reason: None
+) -> Iterator[VideoFrame]:
+    """Every frame that comes out, in presentation order, on the clock of the scan; a damaged one is `is_corrupt`.
+
+    `fault` is called with what is wrong with some, of which not every decoder marks the frames that it made of damage.
+    """
     if stream.codec_context is None:
         return
     if not stream.codec_context.is_open:
@@ -80,5 +85,4 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
         stream.codec_context.thread_count = 1
     sound = audio_stream(container, stream)
     packets = timed_packets(container, [stream, sound] if sound else [stream], Clock(container))
-    # What is lost here is missed by the rows that it would have been shown at.
-    yield from decoded(stream, packets, lambda reason: None)
+    yield from decoded(stream, packets, fault)

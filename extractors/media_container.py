@@ -194,6 +194,12 @@ def errors_of_ffmpeg() -> Iterator[list[tuple[int, str, str]]]:
         av.logging.set_level(av.logging.PANIC)
 
 
+def error_text(component: str, message: str) -> str:
+    """An error of `errors_of_ffmpeg` on one line of printable characters."""
+    text = "".join(character for character in message.strip()[:120] if character.isprintable())
+    return f"FFmpeg's {component}: {text}"
+
+
 def cut_short(container: InputContainer, clock: Clock) -> Iterator[str]:
     """A line where packets end well before the container's own duration: what else came, the file has lost."""
     end, stated = clock.end(), (container.duration or 0) / av.time_base
@@ -239,7 +245,11 @@ def decoded(
             fault("a packet is cut short")
         try:
             # A file cut short ends without the empty packet that makes the decoder give up the frames it still holds.
-            frames = stream.decode(packet)
+            with errors_of_ffmpeg() as errors:
+                frames = stream.decode(packet)
+            # Not every decoder marks what it made of damage.
+            for _, component, message in errors:
+                fault(error_text(component, message))
         except av.error.EOFError:
             return
         except MemoryError:

@@ -25,6 +25,7 @@ from extractors.media_container import (
     Clock,
     audio_stream,
     cut_short,
+    error_text,
     errors_of_ffmpeg,
     open_media,
     time_zero,
@@ -267,9 +268,8 @@ def _first_frame(file: MediaFile) -> VideoFrame:
 
 def _damage(errors: list[tuple[int, str, str]]) -> Iterator[str]:
     if errors:
-        _, component, message = errors[0]
-        text = "".join(character for character in message.strip()[:120] if character.isprintable())
-        yield f"the file is damaged: {len(errors)} errors while it was read, the first of FFmpeg's {component}: {text}"
+        first = error_text(*errors[0][1:])
+        yield f"the file is damaged: {len(errors)} errors while it was read, the first: {first}"
 
 
 def _notes(clock: Clock, zero: Fraction, duration: float, sound_end: float | None) -> Iterator[str]:

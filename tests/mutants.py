@@ -1,8 +1,8 @@
 """`make mutants`: puts one small fault at a time into a copy of the code and says which the tests don't notice.
 
-`tests/mutants.yaml` lists them, each with `file`, `old` (text that stands once in it), `new`, and `tests`: what must fail
-(files or node ids). A fault that changes no behaviour has `equal` instead of `tests`, the reason: it is counted as a
-survivor and not run.
+`tests/mutants.yaml` lists them, each with `file`, `old` (text that stands once in it), `new`, and `tests`: what must
+fail (files or node ids). A fault that changes no behaviour has `equal` instead of `tests`, the reason: it is counted as
+a survivor and not run.
 """
 
 import argparse

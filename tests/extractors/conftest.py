@@ -51,6 +51,10 @@ RECIPES: dict[str, list[str]] = {
     "full-range.mp4": [*picture(), *H264, "-pix_fmt", "yuvj420p", "-color_range", "pc"],
     "deep.mp4": [*picture(), *H264, "-pix_fmt", "yuv420p10le"],
     "av1.mp4": [*picture(seconds=1), "-c:v", "libaom-av1", "-cpu-used", "8", "-usage", "realtime"],
+    "hevc.mp4": [
+        *picture("160x90", seconds=1),
+        "-c:v", "libx265", "-x265-params", "log-level=none:keyint=15", "-pix_fmt", "yuv420p",
+    ],
     "turned-90.mp4": ["-display_rotation", "90", "-i", "{silent.mp4}", "-c", "copy"],
     "turned-180.mp4": ["-display_rotation", "180", "-i", "{silent.mp4}", "-c", "copy"],
     "turned-270.mp4": ["-display_rotation", "270", "-i", "{silent.mp4}", "-c", "copy"],

@@ -4,11 +4,13 @@ import io
 import os
 import resource
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -283,9 +285,7 @@ def test_a_file_that_may_not_be_read_is_not_undecodable(decoder: DecoderProcess,
     assert caught.value.kind == "unreadable"
 
 
-def test_a_frame_with_side_data_of_a_new_kind_is_decoded(
-    media: Media, decoder: DecoderProcess, tmp_path: Path
-) -> None:
+def test_a_frame_with_side_data_of_a_new_kind_is_decoded(media: Media, decoder: DecoderProcess, tmp_path: Path) -> None:
     """Motion JPEG with Exif, as cameras write it."""
     exif = Image.Exif()
     exif[0x010F] = "made"
@@ -344,3 +344,23 @@ def test_a_sound_that_can_not_be_mixed_down_costs_no_picture(decoder: DecoderPro
     assert len(frames) == 10 and info.has_audio
     track = heard(decoder, path, tmp_path)
     assert track.samples.size == 0 and track.notes
+
+
+def test_damage_that_the_decoder_speaks_of_is_noted(media: Media, decoder: DecoderProcess, tmp_path: Path) -> None:
+    whole = media("hevc.mp4").read_bytes()
+    begin, end = whole.index(b"mdat") + 100, whole.index(b"moov") - 100
+    damaged = tmp_path / "damaged.mp4"
+    spoken_of, noted, unmasked = [], [], 0
+    for seed in range(24):
+        data, generator = bytearray(whole), np.random.default_rng(seed)
+        for place in generator.integers(begin, end, 6):
+            data[place] ^= 1 << int(generator.integers(8))
+        damaged.write_bytes(data)
+        program = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(damaged), "-f", "null", "-"]
+        spoken_of.append(bool(subprocess.run(program, stderr=subprocess.PIPE).stderr))
+        info, frames, summary = decode(decoder, damaged)
+        noted.append(any("faults while its frames were decoded" in note for note in summary.notes))
+        unmasked += noted[-1] and len(frames) == info.rows
+    assert noted == spoken_of
+    # FFmpeg marks none of these frames as damaged.
+    assert unmasked > 0 and not all(noted)
