@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -19,6 +20,7 @@ from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.lease import Lease, locked
 from pipeline.core.ledger import latest_states
+from pipeline.core.lists import left_out_note
 from pipeline.core.records import EXTRACTED, NO_FEATURES, STAGE, Outcome
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.core.video_ids import find_part, is_video_id, read_video_ids
@@ -83,11 +85,12 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> RunSu
     options = beam_options(beam_arguments, "multi_threading", settings.workers)
     part = find_part(settings.part)
     gone = forgotten(settings.out)
-    video_ids = [i for i in read_video_ids(settings.ids) if part.owns(int(hash_order(i)[:8], 16))]
+    passed_over = Counter[str]()
+    video_ids = [i for i in read_video_ids(settings.ids, passed_over) if part.owns(int(hash_order(i)[:8], 16))]
     kept_out = {video_id for video_id in video_ids if is_forgotten(video_id, gone)}
     video_ids = [video_id for video_id in video_ids if video_id not in kept_out]
     _check_files(settings)
-    report = RunSummary(STAGE)
+    report = RunSummary(STAGE, notes=left_out_note(settings.ids, passed_over))
     if kept_out:
         report.notes.append(f"{len(kept_out)} videos were forgotten and stay out")
     with locked(download_lock(settings.out, str(part)), f"downloading to {settings.out}") as lease:

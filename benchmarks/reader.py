@@ -23,7 +23,8 @@ import torch
 from gensim.models import KeyedVectors
 from torch.utils.data import DataLoader, Dataset
 
-from extractors.text import save_vectors, vectors_digest
+from extractors.text import vectors_digest
+from extractors.word_vector_file import save_vectors
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.clips.rules import ClipRules
 from pipeline.core.files import write_json

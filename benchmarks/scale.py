@@ -41,7 +41,8 @@ def make(folder: Folder, count: int, caption_bytes: int) -> None:
     """One video through a real extraction, whose data set then grows to `count` ids; and one more video, untouched."""
     from benchmarks.scale_folder import fill, video_id, write_captions, write_list
     from extractors.made_clip import write_made_clip
-    from extractors.text import save_vectors, train_vectors
+    from extractors.text import train_vectors
+    from extractors.word_vector_file import save_vectors
     from pipeline.download.media import media_path
 
     root = folder.path

@@ -1,9 +1,8 @@
-"""Files that are either whole or absent: written aside, flushed to the disk, renamed; and lines of csv files, read.
+"""Files that are either whole or absent: written aside, flushed to the disk, renamed.
 
 A rename without fsync may leave an empty file after a power cut; a file without the fsync of its folder may vanish.
 """
 
-import csv
 import errno
 import hashlib
 import json
@@ -12,16 +11,13 @@ import re
 import stat
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from pipeline.core.errors import InputError
-
-csv.field_size_limit(1 << 20)
 
 _NAMES = "EACCES EPERM EROFS ENOSPC EDQUOT ENOENT ENOTDIR EISDIR EEXIST ENAMETOOLONG"
 _USERS_TO_MEND = {getattr(errno, name) for name in _NAMES.split()}
@@ -222,51 +218,3 @@ def sha256_of_file(path: Path) -> str:
 def digest_of_json(value: Any) -> str:
     """Hexadecimal sha256 of a value's canonical JSON (sorted keys, no spaces)."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-Line = tuple[str, dict[str, str]]
-"""A line as messages name it (file and number), and its cells by column."""
-
-
-class MalformedCsvError(InputError):
-    """What a file holds is no csv with the columns expected; `InputError` alone: the file can't be read at all."""
-
-
-def csv_lines(
-    path: Path, columns: Sequence[str], expected: str = "", headerless: bool = False, lenient: bool = False
-) -> Iterator[Line]:
-    """The lines of a csv (UTF-8, with or without a byte order mark) that has `columns` among its own.
-
-    Every list of a user is read here; empty lines are skipped. `expected`: what to give, for a file that isn't there.
-    `headerless`: a file whose first line names none of `columns` has no header, and `columns` first. `lenient`: lines
-    of another length than the header's are filled up or cut, and bytes that aren't UTF-8 become U+FFFD; otherwise
-    either is an error.
-    Raises InputError that names the file, and MalformedCsvError that names the line too.
-    """
-    names, file_name = ",".join(columns), str(path)
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace" if lenient else "strict", newline="") as file:
-            reader = csv.reader(file)
-            lines: Iterator[list[str]] = (fields for fields in reader if fields)
-            header = next(lines, [])
-            if headerless and not set(columns) & set(header):
-                lines, header = chain([header] if header else [], lines), [*columns, *header[len(columns) :]]
-            if missing := [column for column in columns if column not in header]:
-                raise MalformedCsvError(f"{path} line 1: no column {','.join(missing)}; expected {names}")
-            for fields in lines:
-                where = f"{file_name} line {reader.line_num}"
-                if len(fields) != len(header):
-                    if not lenient:
-                        raise MalformedCsvError(
-                            f"{where}: expected {len(header)} fields, as in line 1, got {len(fields)}"
-                        )
-                    fields += [""] * (len(header) - len(fields))
-                yield where, dict(zip(header, fields, strict=False))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected {expected or f'a csv with {names}'}") from None
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise MalformedCsvError(f"{path}: not a text file in UTF-8") from None
-    except csv.Error as error:
-        raise MalformedCsvError(f"{path} line {reader.line_num}: not valid csv: {error}") from None

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import MalformedCsvError, csv_lines, sha256_of_file
+from pipeline.core.files import sha256_of_file
+from pipeline.core.lists import MalformedListError, csv_lines
 from pipeline.core.records import Caption
 from pipeline.core.video_ids import is_media_name
 
@@ -128,14 +129,16 @@ def _count_replaced(text: str, left_out: Counter[str]) -> None:
 def read_caption_csv(path: Path, left_out: Counter[str]) -> tuple[Caption, ...]:
     """One video's captions from a csv with columns start,end,text (seconds).
 
-    What can't be used is counted in `left_out` by reason, a file that isn't that too. InputError when it can't be read.
+    What can't be used is counted in `left_out` by reason: lines, captions, and a file that is none. InputError when it
+    can't be read.
     """
+    columns = ("start", "end", "text")
     try:
-        rows = [row for _, row in csv_lines(path, ("start", "end", "text"), lenient=True)]
-    except MalformedCsvError:
+        rows = [row for _, row in csv_lines(path, columns, free=("text",), left_out=left_out, lenient=True)]
+    except MalformedListError:
         left_out["file that is no csv with start,end,text"] += 1
         return ()
-    entry = {name: [row[name].replace("\0", "") for row in rows] for name in ("start", "end", "text")}
+    entry = {name: [row[name] for row in rows] for name in columns}
     _count_replaced("".join(cell for cells in entry.values() for cell in cells), left_out)
     return _captions_of(entry, left_out)
 
@@ -197,6 +200,8 @@ def _without_fault(starts: list[Any], ends: list[Any], texts: list[Any]) -> tupl
 def _seconds(value: Any) -> float:
     """A time given as a number or its text; NaN for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    if isinstance(value, str) and "_" in value:  # which Python takes for a mark of thousands
         return math.nan
     try:
         return float(value)

@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import AlreadyThereError, csv_lines, digest_of_json, sha256_of_file, write_json
+from pipeline.core.files import AlreadyThereError, digest_of_json, sha256_of_file, write_json
 from pipeline.core.ledger import latest_states
+from pipeline.core.lists import left_out_note
 from pipeline.core.reporting import RunSummary
-from pipeline.core.video_ids import is_media_name, read_video_list
+from pipeline.core.video_ids import find_ids, read_split, read_video_list
 from pipeline.dataset.folder import forgotten, is_forgotten, read_description, refuse_half_forgotten
 from pipeline.dataset.manifest import HELD_OUT, TRAIN, FreezeSettings, Manifest, manifest_path, read_manifest
 from pipeline.dataset.shard_plans import Receipt, receipt_names, receipts, shard_path
-from pipeline.dataset.word_vectors import read_split
 
 
 def run(settings: FreezeSettings) -> RunSummary:
     """Write the manifest; one of this name that is there is kept, and what has changed since is noted."""
     report = RunSummary("freeze")
     path = manifest_path(settings.dataset, settings.name)
-    manifest, notes = _manifest(settings)
-    report.notes = notes
+    manifest, excluded = _manifest(settings, report)
     if not manifest.video_ids:
         raise InputError(
             f"{settings.dataset}: no video to freeze; finish `mcn extract`, check --ids, --split and --exclude"
@@ -47,10 +46,13 @@ def run(settings: FreezeSettings) -> RunSummary:
         "left out": {reason: len(ids) for reason, ids in manifest.left_out.items()},
         "shards": len(manifest.shards),
         "list": manifest.listed,
+        "exclude": excluded,
     }
     report.finish().publish(settings.dataset / "freeze.json")
     sides = ", ".join(f"{len(ids)} {name}" for name, ids in manifest.splits.items())
     print(f"manifest: {path}, {sides}, digest {manifest.digest[:12]}")
+    for name, found in excluded.items():
+        print(f"  exclude, {name}: {found['in the data set']} of {found['ids']} ids are in the data set")
     for what in ("missing", "left out"):
         for reason, count in report.detail[what].items():
             print(f"  {what}, {reason}: {count}")
@@ -78,7 +80,8 @@ def _sides_by_id(manifest: Manifest) -> dict[str, str]:
     return {video_id: side for side, ids in manifest.splits.items() for video_id in ids}
 
 
-def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
+def _manifest(settings: FreezeSettings, report: RunSummary) -> tuple[Manifest, dict[str, dict[str, int]]]:
+    """The manifest, and what each list of `exclude` holds; notes go to the report."""
     refuse_half_forgotten(settings.dataset)
     description = read_description(settings.dataset)
     # Before the shards: one that is closed meanwhile isn't taken for lost.
@@ -88,16 +91,21 @@ def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
     gone = forgotten(settings.dataset)
     stored = {video_id for video_id in _stored(closed) if not is_forgotten(video_id, gone)}
     # Of a million lines the ids and tasks alone are kept.
-    listed = {} if settings.ids is None else {r.video_id: sys.intern(r.task_id) for r in read_video_list(settings.ids)}
-    notes = []
-    excluded = {video_id for path in settings.exclude for video_id in _ids_in(path)}
+    listed: dict[str, str] = {}
+    notes, passed_over = report.notes, Counter[str]()
+    if settings.ids is not None:
+        listed = {r.video_id: sys.intern(r.task_id) for r in read_video_list(settings.ids, passed_over)}
+        notes += left_out_note(settings.ids, passed_over)
+    excluded, counts = _excluded(settings, stored)
     left_out = {"benchmark": stored & excluded, "unlisted": set[str]()}
     usable = stored - excluded
     if settings.ids is not None:
         left_out["unlisted"] = usable - listed.keys()
         usable -= left_out["unlisted"]
     if settings.split is not None:
-        splits = read_split(settings.split)
+        passed_over.clear()
+        splits = read_split(settings.split, passed_over)
+        notes += left_out_note(settings.split, passed_over)
         left_out["unlisted"] |= {video_id for video_id in usable if video_id not in splits}
         sides = {name: [i for i in usable if splits.get(i) == name] for name in (TRAIN, HELD_OUT)}
     else:
@@ -139,8 +147,25 @@ def _manifest(settings: FreezeSettings) -> tuple[Manifest, list[str]]:
             },
             circumstances=tuple(circumstances),
         ),
-        notes,
+        counts,
     )
+
+
+def _excluded(settings: FreezeSettings, stored: set[str]) -> tuple[set[str], dict[str, dict[str, int]]]:
+    """The ids of all lists of `exclude`, and for each list the number of its ids and of those in the data set."""
+    excluded: set[str] = set()
+    counts: dict[str, dict[str, int]] = {}
+    for path in settings.exclude:
+        found = find_ids(path, stored)
+        present = len(found.ids & stored)
+        if not present and not settings.allow_empty:
+            raise InputError(
+                f"{path}: none of its {len(found.ids)} ids is in the data set, e.g. {min(found.ids)} in {found.place}; "
+                "check the list, or accept it by --allow-empty"
+            )
+        excluded |= found.ids
+        counts[str(path)] = {"ids": len(found.ids), "in the data set": present}
+    return excluded, counts
 
 
 def _refuse_lost(dataset: Path, stated: Collection[str], closed: Iterable[Receipt]) -> None:
@@ -216,16 +241,3 @@ def provenances_of(closed: Iterable[Receipt]) -> list[dict[str, Any]]:
         kept = {key: receipt.circumstance.get(key) for key in ("processor", "device", "libraries")}
         videos[json.dumps(kept, sort_keys=True)] += len(receipt.video_ids)
     return [json.loads(kept) | {"videos": count} for kept, count in sorted(videos.items())]
-
-
-def _ids_in(path: Path) -> set[str]:
-    """Ids of a csv with a column video_id, or of a text with one a line."""
-    ids = set()
-    for where, row in csv_lines(path, ("video_id",), "a list of ids, one a line", headerless=True):
-        video_id = row["video_id"].strip()
-        if not is_media_name(video_id):
-            raise InputError(f"{where}: {video_id[:40]!a} is no id; expected one id a line")
-        ids.add(video_id)
-    if not ids:
-        raise InputError(f"{path}: lists no id; expected one id a line")
-    return ids

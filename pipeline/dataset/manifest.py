@@ -124,8 +124,10 @@ class FreezeSettings:
     media: Path | None = None
     """Media folder: its ledger says why a video couldn't be downloaded."""
     exclude: tuple[Path, ...] = ()
-    """Lists of benchmarks' ids, separated by commas: these videos are on no side. csv with a column video_id, or an id
-    a line."""
+    """Lists of benchmarks' ids, separated by commas: these videos are on no side. csv, an id a line, or JSON: the
+    column with most ids of the data set counts. Addresses at YouTube and ids behind v_ will do."""
+    allow_empty: bool = False
+    """Accept a list of --exclude of which no id is in the data set."""
     heldout_videos: float = 0.02
     """Share of the videos held out."""
     heldout_tasks: float = 0.02

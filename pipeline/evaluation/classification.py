@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.clips.cutting import ClipFeatures
 from pipeline.core.errors import InputError
+from pipeline.core.lists import left_out_note, plain_lines
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table, percent, percent_interval
 from pipeline.evaluation.evaluate import digest_of, evaluate, scores_of, trained_on
@@ -48,9 +50,9 @@ def _measured(settings: ClassificationSettings, model: TrainedModel, report: Run
         raise InputError(
             f"{settings.checkpoint}: scheme {scheme} never contrasts text with video: nothing to classify by"
         )
-    listed = read_clips(settings.clips, settings.class_column)
+    listed = read_clips(settings.clips, settings.class_column, report)
     clips = clips_of_split(listed, model, settings.split, settings.clips, report)
-    classes = _classes(settings, clips)
+    classes = _classes(settings, clips, report)
     named = model.embed_texts([spoken(name) for name in classes])
     unnamed = [name for name, present in zip(classes, named.present["text"].tolist(), strict=True) if not present]
     if unnamed:
@@ -101,21 +103,20 @@ def tables(detail: Mapping[str, Any]) -> list[Table]:
     return [Table(title, ("score", "value", "95 %", "chance"), tuple(rows), notes)]
 
 
-def _classes(settings: ClassificationSettings, clips: Sequence[LabelledClip]) -> list[str]:
+def _classes(settings: ClassificationSettings, clips: Sequence[LabelledClip], report: RunSummary) -> list[str]:
     """All class names, in order; InputError for a clip whose class a given list lacks."""
     if settings.classes is None:
         return sorted({clip.label for clip in clips})
-    try:
-        lines = settings.classes.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{settings.classes}: no such file; expected a text file of class names, one a line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{settings.classes}: can't be read: {error}") from None
-    classes = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    left_out = Counter[str]()
+    classes: dict[str, None] = {}
+    for _, name in plain_lines(settings.classes, "a text file of class names, one a line", left_out):
+        left_out["class listed again"] += name in classes
+        classes[name] = None
+    report.notes += left_out_note(settings.classes, left_out)
     lacking = sorted({clip.label for clip in clips} - set(classes))
     if lacking:
         raise InputError(f"{settings.classes}: class {lacking[0]!r} of {settings.clips} isn't in it; add it")
-    return classes
+    return list(classes)
 
 
 def _windows(clip: LabelledClip, longest: float) -> list[tuple[float, float]]:

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.files import read_json, sha256_of_file
+from pipeline.core.lists import open_list
 from pipeline.core.provenance import provenance
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table, write_tables
@@ -93,12 +94,11 @@ def read_detail(path: Path, stage: str, keys: Collection[str] = ()) -> dict[str,
 
 
 def digest_of(path: Path | None, expected: str) -> str:
-    """sha256 of a file that results follow from; "" for one that isn't given. InputError when it isn't there."""
+    """sha256 of a text that results follow from; "" for one that isn't given. InputError as `open_list` raises it."""
     if path is None:
         return ""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected {expected}")
-    return sha256_of_file(path)
+    with open_list(path, expected):
+        return sha256_of_file(path)
 
 
 @contextmanager

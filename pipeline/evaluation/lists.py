@@ -1,6 +1,8 @@
 """Lists that a model is asked about: clips with a text or a class, and ordered steps with their true times."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +13,11 @@ from numpy.typing import NDArray
 from pipeline.clips.cutting import ClipFeatures, cut_clip
 from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
-from pipeline.core.files import csv_lines, digest_of_json
+from pipeline.core.files import digest_of_json
+from pipeline.core.lists import csv_lines, left_out_note
 from pipeline.core.records import Clip
 from pipeline.core.reporting import RunSummary
+from pipeline.core.video_ids import check_media_name
 from pipeline.training.checkpoint import TrainedModel
 
 
@@ -26,12 +30,25 @@ class LabelledClip:
     clip: Clip
 
 
-def read_clips(path: Path, column: str) -> list[LabelledClip]:
-    """Read a csv with columns video_id,start,end and `column`; InputError names the file and line of what is wrong."""
-    clips = []
-    for where, row in csv_lines(path, ("video_id", "start", "end", column)):
-        clips.append(LabelledClip(row[column], Clip(row["video_id"], *_segment(where, row, column))))
+_FREE = ("text",)
+
+
+def read_clips(path: Path, column: str, report: RunSummary | None = None) -> list[LabelledClip]:
+    """Read a csv with columns video_id,start,end and `column`; notes of `report` say how many lines are passed over.
+
+    InputError names the file and line of what is wrong.
+    """
+    clips, left_out = [], Counter[str]()
+    for where, row in csv_lines(path, ("video_id", "start", "end", column), free=_FREE, left_out=left_out):
+        video_id = check_media_name(row["video_id"], where)
+        clips.append(LabelledClip(row[column], Clip(video_id, *_segment(where, row, column))))
+    _note(report, path, left_out)
     return clips
+
+
+def _note(report: RunSummary | None, path: Path, left_out: Counter[str]) -> None:
+    if report is not None:
+        report.notes += left_out_note(path, left_out)
 
 
 def clips_digest(clips: Sequence[LabelledClip]) -> str:
@@ -125,20 +142,22 @@ class StepList:
         return tuple(bool(step.segments) for step in self.steps)
 
 
-def read_step_lists(annotations: Path, steps: Path | None = None) -> list[StepList]:
+def read_step_lists(annotations: Path, steps: Path | None = None, report: RunSummary | None = None) -> list[StepList]:
     """The step lists of all annotated videos, ascending by task and video.
 
     `annotations` is a csv video_id,task_id,step,start,end[,text], a line for each segment; a step may have several.
     The steps of a task follow their `step`, a whole number. With `steps`, a csv task_id,step,text that names all steps
     of each task, all of them are looked for in each video, as in CrossTask (Zhukov et al., 2019); without it, those
-    that are annotated in the video, each by its own text. InputError names the file and line of what is wrong.
+    that are annotated in the video, each by its own text. Notes of `report` say how many lines are passed over.
+    InputError names the file and line of what is wrong.
     """
-    texts = None if steps is None else _read_texts(steps)
+    texts, left_out = None if steps is None else _read_texts(steps, report), Counter[str]()
     segments_of: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = {}
     texts_of: dict[tuple[str, str], dict[int, str]] = {}
     columns = ("video_id", "task_id", "step", "start", "end") + (("text",) if texts is None else ())
-    for where, row in csv_lines(annotations, columns):
-        key, number, segment = (row["task_id"], row["video_id"]), _number(where, row), _segment(where, row)
+    for where, row in csv_lines(annotations, columns, free=_FREE, left_out=left_out):
+        video_id, number, segment = check_media_name(row["video_id"], where), _number(where, row), _segment(where, row)
+        key = row["task_id"], video_id
         if texts is None:
             text = texts_of.setdefault(key, {}).setdefault(number, row["text"])
             if not text or text != row["text"]:
@@ -146,6 +165,7 @@ def read_step_lists(annotations: Path, steps: Path | None = None) -> list[StepLi
         elif number not in texts.get(key[0], {}):
             raise InputError(f"{where}: {steps} names no step {number} of task {key[0]}; add it there")
         segments_of.setdefault(key, {}).setdefault(number, []).append(segment)
+    _note(report, annotations, left_out)
     return [
         StepList(
             key[1],
@@ -159,30 +179,32 @@ def read_step_lists(annotations: Path, steps: Path | None = None) -> list[StepLi
     ]
 
 
-def _read_texts(path: Path) -> dict[str, dict[int, str]]:
+def _read_texts(path: Path, report: RunSummary | None) -> dict[str, dict[int, str]]:
     """Task -> step -> its text."""
     texts: dict[str, dict[int, str]] = {}
-    for where, row in csv_lines(path, ("task_id", "step", "text")):
+    left_out = Counter[str]()
+    for where, row in csv_lines(path, ("task_id", "step", "text"), free=_FREE, left_out=left_out):
         task, number = texts.setdefault(row["task_id"], {}), _number(where, row)
         if number in task or not row["text"]:
             raise InputError(f"{where}: step {number} of task {row['task_id']} needs one line, with a text")
         task[number] = row["text"]
+    _note(report, path, left_out)
     return texts
 
 
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,9}\s*")
+_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
+
+
 def _number(where: str, row: dict[str, str]) -> int:
-    try:
-        return int(row["step"])
-    except ValueError:
-        raise InputError(f"{where}: step: expected an integer, got {row['step']!r}") from None
+    if not _INTEGER.fullmatch(row["step"]):
+        raise InputError(f"{where}: step: expected an integer, got {row['step'][:80]!r}")
+    return int(row["step"])
 
 
 def _segment(where: str, row: dict[str, str], column: str = "") -> tuple[float, float]:
     """A line's start and end in seconds; `column` must have a value too."""
-    try:
-        start, end = float(row["start"]), float(row["end"])
-    except ValueError:
-        start = end = math.nan
+    start, end = (float(row[name]) if _NUMBER.fullmatch(row[name]) else math.nan for name in ("start", "end"))
     if not 0 <= start < end < math.inf or (column and not row[column]):
         raise InputError(f"{where}: expected 0 <= start < end in seconds{column and f', and a {column}'}")
     return start, end

@@ -82,7 +82,7 @@ def run(settings: LocalizationSettings) -> RunSummary:
 
 
 def _measured(settings: LocalizationSettings, model: TrainedModel, report: RunSummary) -> dict[str, Any]:
-    lists = _of_split(read_step_lists(settings.annotations, settings.steps), model, settings, report)
+    lists = _of_split(read_step_lists(settings.annotations, settings.steps, report), model, settings, report)
     digest = digest_of_json(
         [[one.task_id, one.video_id, [[s.number, s.text, s.segments] for s in one.steps]] for one in lists]
     )

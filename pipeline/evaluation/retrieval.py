@@ -114,7 +114,7 @@ def run(settings: RetrievalSettings) -> RunSummary:
 
 
 def _measured(settings: RetrievalSettings, model: TrainedModel, report: RunSummary) -> dict[str, Any]:
-    clips = clips_of_split(read_clips(settings.clips, "text"), model, settings.split, settings.clips, report)
+    clips = clips_of_split(read_clips(settings.clips, "text", report), model, settings.split, settings.clips, report)
     ways = _directions(settings, model)
     if not is_headline(ways[0]):
         report.notes.append(

@@ -1,5 +1,6 @@
 """From ids and media at hand to new plans: what is planned already stays as it is."""
 
+from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import latest_states, read_ledger
-from pipeline.core.video_ids import each_video_id
+from pipeline.core.lists import left_out_note
+from pipeline.core.video_ids import REPEATED, each_video_id
 from pipeline.dataset import shard_plans
 from pipeline.dataset.folder import forgotten, is_forgotten
 from pipeline.download.downloader import settled
@@ -84,8 +86,13 @@ def take_stock(settings: ExtractSettings) -> Stock:
     planned = planned_ids(settings.out, settings.ask_again)
     tombstones = forgotten(settings.out)
     media = find_media(settings.media, passed_over=planned)
-    listed = media.paths if settings.ids is None else each_video_id(settings.ids)
-    open_ids = dict.fromkeys(video_id for video_id in listed if video_id not in planned)
+    passed_over = Counter[str]()
+    listed = media.paths if settings.ids is None else each_video_id(settings.ids, passed_over)
+    open_ids: dict[str, None] = {}
+    for video_id in listed:
+        if video_id not in planned:
+            passed_over[REPEATED] += video_id in open_ids
+            open_ids[video_id] = None
     kept_out = [video_id for video_id in open_ids if is_forgotten(video_id, tombstones)]
     for video_id in kept_out:
         del open_ids[video_id]
@@ -97,7 +104,7 @@ def take_stock(settings: ExtractSettings) -> Stock:
     # By the defaults of `mcn download`: how the one that fills the folder was started isn't known here.
     attempts, recheck_h = DownloadSettings.attempts, DownloadSettings.recheck_h
     unsettled = sum(not settled(states.get(video_id), attempts, recheck_h, ()) for video_id in absent)
-    notes = []
+    notes = left_out_note(settings.ids, passed_over) if settings.ids is not None else []
     if media.misnamed:
         notes.append(
             f"{len(media.misnamed)} media files are left out, their names can't be ids (letters, digits, - and _), "

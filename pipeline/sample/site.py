@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 import av
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import csv_lines
+from pipeline.core.lists import csv_lines
 from pipeline.core.video_ids import is_video_id
 
 _LOGGER = logging.getLogger(__name__)
@@ -161,5 +161,5 @@ def _describe(path: Path) -> dict[str, Any]:
 def _read_dead(path: Path) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
-    rows = (row for _, row in csv_lines(path, ("video_id", "class", "message")))
+    rows = (row for _, row in csv_lines(path, ("video_id", "class", "message"), free=("message",)))
     return {row["video_id"]: {"class": row["class"], "message": row["message"]} for row in rows}

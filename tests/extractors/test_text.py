@@ -12,7 +12,8 @@ import pytest
 from gensim.models import KeyedVectors
 
 from extractors.errors import WeightsError
-from extractors.text import load_vectors, save_vectors, train_vectors, vectors_digest, words
+from extractors.text import train_vectors, vectors_digest, words
+from extractors.word_vector_file import load_vectors, save_vectors
 
 SENTENCES = [
     f"cut the {food} and {verb} it in a pan".split() for food in ("onion", "egg", "leek") for verb in ("fry", "stir")
@@ -166,9 +167,13 @@ def test_a_pickle_is_refused_unread(tmp_path):
         ("a.bin", b"900000000 300\nx", "promises 900000000 words"),
         ("a.bin", b"3 0\n", "promises 3 words of 0"),
         ("a.txt", b"2 3\nEgg 1 2 3\n", "promises|not a word2vec file"),
-        ("a.txt", b"1 3\nEgg 1 two 3\n", "not a word2vec file"),
-        ("a.txt", b"1 3\nEgg 1 nan 3\n", "NaN"),
-        ("a.bin.gz", b"no gzip", "not a word2vec file"),
+        ("a.txt", b"1 3\nEgg 1 two 3\n", "line 2: expected 3 numbers after the word, got 'two'"),
+        ("a.txt", b"1 3\nEgg 1 nan 3\n", "line 2: NaN or infinity in the vector of 'Egg'"),
+        ("a.vec", b"Egg 1 2 3\npan 1 inf 3\n", "line 2: NaN or infinity in the vector of 'pan'"),
+        ("a.bin", b"2 1\na \0\0\0\0b \0\0\x80\x7f", "word 2: NaN or infinity in the vector of 'b'"),
+        ("a.vec", b"Egg 1 2 3\npan 1 2\n", "line 2: expected 3 numbers after the word, got 2 of them"),
+        ("a.vec", b"<html>\n", "first line is not NUMBER-OF-WORDS WIDTH, nor a word and its numbers"),
+        ("a.bin.gz", b"no gzip", "first line is not"),
         ("a.npy", b"", "word vectors end in"),
     ],
 )

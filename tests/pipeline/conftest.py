@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from gensim.models import KeyedVectors
 
-from extractors.text import save_vectors, vectors_digest
+from extractors.text import vectors_digest
+from extractors.word_vector_file import save_vectors
 from pipeline.core.files import write_json
 from pipeline.core.records import Caption, VideoFeatures, Words
 from pipeline.dataset.freeze import run as freeze

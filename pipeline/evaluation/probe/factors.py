@@ -1,20 +1,33 @@
-"""The factors that probes tell from vectors: a made sample's, and from abstract category to fine step."""
+"""The factors that probes tell from vectors: a made sample's, from abstract category to fine step, and the sounds of a
+folder in ESC-50's layout (Piczak, 2015), by the csv's folds."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.errors import MediaError
+from pipeline.clips.cutting import ClipFeatures, cut_clip
 from pipeline.core.errors import InputError
-from pipeline.core.files import csv_lines
+from pipeline.core.lists import csv_lines
 from pipeline.core.records import VideoRecord
+from pipeline.core.video_ids import check_media_name
 from pipeline.evaluation.lists import StepList
-from pipeline.evaluation.probe.clips import INPUT, ClipVectors, Window, embed_windows, step_windows
+from pipeline.evaluation.probe.clips import (
+    INPUT,
+    ClipVectors,
+    Window,
+    embed_clips,
+    embed_windows,
+    probed_rules,
+    step_windows,
+)
 from pipeline.evaluation.probe.linear_probe import Asked, LinearProbe, Question, question_of
+from pipeline.evaluation.probe.media_features import MediaFeatures
 from pipeline.evaluation.settings import Draws
 from pipeline.training.checkpoint import TrainedModel
 
@@ -78,7 +91,8 @@ def read_truth(path: Path, videos: Collection[str]) -> list[TrueSecond]:
     """
     chosen, rows = set(videos), []
     for where, row in csv_lines(path, _COLUMNS, "the truth.csv of a sample"):
-        if not row["second"].isdecimal():
+        check_media_name(row["video_id"], where)
+        if not _is_index(row["second"]):
             raise InputError(f"{where}: expected an integer in column second, got {row['second']!r}")
         if row["video_id"] in chosen:
             rows.append({column: row[column] for column in _COLUMNS})
@@ -93,6 +107,10 @@ def read_truth(path: Path, videos: Collection[str]) -> list[TrueSecond]:
         TrueSecond(row["video_id"], int(row["second"]), row, filler(row["video_id"], int(row["second"])))
         for row in rows
     ]
+
+
+def _is_index(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
 
 
 def ask_factor(factor: Factor, seconds: Sequence[TrueSecond], rows: NDArray[np.int64]) -> Asked | None:
@@ -228,3 +246,71 @@ def _rung(
 
     results = list(probe_everywhere(level, ask, clips, draws, trained_on))
     return results, unasked(level, results, clips)
+
+
+SOUND = "environmental sound"
+SOUND_LIST = Path("meta", "esc50.csv")
+LONGEST_NAME = 255
+"""Bytes of a file's name."""
+_SOUND_COLUMNS = ("filename", "fold", "category", "src_file")
+
+
+@dataclass(frozen=True)
+class SoundClip:
+    """A line of esc50.csv."""
+
+    path: Path
+    fold: int
+    category: str
+    source: str
+    """The recording it was cut from: no other fold has any of it."""
+
+
+def read_sounds(folder: Path) -> list[SoundClip]:
+    """The clips of a folder with meta/esc50.csv (filename,fold,category,src_file) and audio/*.wav.
+
+    InputError names the file and line of what is wrong, and a recording that is in two folds.
+    """
+    path = folder / SOUND_LIST
+    clips: list[SoundClip] = []
+    for where, row in csv_lines(path, _SOUND_COLUMNS, f"a folder in ESC-50's layout, with {SOUND_LIST} and audio/"):
+        if any(not row[column] for column in _SOUND_COLUMNS) or not _is_index(row["fold"]):
+            raise InputError(f"{where}: expected a value in each of {','.join(_SOUND_COLUMNS)}, and an integer in fold")
+        sound, name = folder / "audio" / row["filename"], row["filename"]
+        if Path(name).name != name or len(name.encode()) > LONGEST_NAME or not sound.is_file():
+            raise InputError(f"{where}: no such file as {sound}; unpack all of the data set")
+        clips.append(SoundClip(sound, int(row["fold"]), row["category"], row["src_file"]))
+    folds: dict[str, int] = {}
+    for clip in clips:
+        if folds.setdefault(clip.source, clip.fold) != clip.fold:
+            raise InputError(f"{path}: recording {clip.source} is in two folds; clips of one must be in the same")
+    return clips
+
+
+def probe_sounds(
+    model: TrainedModel, media: MediaFeatures, clips: Sequence[SoundClip], draws: Draws
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Results of the sounds' input features and of their vectors in each space; and lines on what can't be decoded."""
+    rules, notes, kept = replace(probed_rules(model), streams=()), [], []
+
+    def cut() -> Iterator[ClipFeatures]:
+        for clip in clips:
+            try:
+                sound = media.sound(clip.path)
+            except MediaError as error:
+                notes.append(f"{SOUND}: {error}")
+                continue
+            if sound is None:
+                notes.append(f"{SOUND}: {clip.path} holds no sound")
+                continue
+            heard = media.recording(clip.path.stem, sound)
+            kept.append(clip)
+            yield cut_clip(heard, 0.0, heard.duration, (), model.vectors, rules)
+
+    vectors = embed_clips(model, cut(), rules)
+
+    def ask(rows: NDArray[np.int64]) -> Asked | None:
+        some = [kept[row] for row in rows.tolist()]
+        return question_of([c.category for c in some], [c.source for c in some], [c.fold for c in some])
+
+    return list(probe_everywhere(SOUND, ask, vectors, draws)), notes

@@ -1,5 +1,6 @@
 """`mcn probe`: what each space of a trained model keeps: scene and sound, task and step, context and content."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,13 +15,14 @@ from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.figures import write_drawing
 from pipeline.core.files import sha256_of_file
+from pipeline.core.lists import left_out_note
 from pipeline.core.records import VideoRecord
 from pipeline.core.reporting import Progress, RunSummary
 from pipeline.core.video_ids import read_video_list
 from pipeline.download.media import MediaFinder
 from pipeline.evaluation.evaluate import evaluate, read_detail
 from pipeline.evaluation.lists import read_step_lists
-from pipeline.evaluation.probe import context, dose_curves, factors, sounds
+from pipeline.evaluation.probe import context, dose_curves, factors
 from pipeline.evaluation.probe.clips import (
     ClipVectors,
     Window,
@@ -92,7 +94,9 @@ class _Parts:
             report.notes.append(f"{seen}; what is scored as unseen leaves them out")
         self._records: dict[str, VideoRecord] = {}
         if settings.ids is not None:
-            self._records = {record.video_id: record for record in read_video_list(settings.ids)}
+            left_out = Counter[str]()
+            self._records = {record.video_id: record for record in read_video_list(settings.ids, left_out)}
+            report.notes += left_out_note(settings.ids, left_out)
 
     def run(self) -> dict[str, Any]:
         """Results by part; empty where a part was not run."""
@@ -156,7 +160,7 @@ class _Parts:
             self._note(notes)
         if settings.steps is not None:
             chosen = set(self._videos)
-            lists = [one for one in read_step_lists(settings.steps) if one.video_id in chosen]
+            lists = [one for one in read_step_lists(settings.steps, report=self._report) if one.video_id in chosen]
             steps, notes = factors.climb_steps(self._model, lists, settings.draws)
             self._note(notes)
             results += steps
@@ -214,8 +218,8 @@ class _Parts:
             self._report.notes.append("environmental sounds: no space of this scheme holds audio")
             return []
         with MediaFeatures(self._model, self._extraction()) as media:
-            results, notes = sounds.probe_sounds(
-                self._model, media, sounds.read_sounds(self._settings.sounds), self._settings.draws
+            results, notes = factors.probe_sounds(
+                self._model, media, factors.read_sounds(self._settings.sounds), self._settings.draws
             )
         self._note(notes)
         return results
@@ -240,7 +244,7 @@ def _inputs(settings: ProbeSettings) -> dict[str, Any]:
         "truth": settings.truth,
         "ids": settings.ids,
         "steps": settings.steps,
-        "sounds": None if settings.sounds is None else settings.sounds / sounds.LIST,
+        "sounds": None if settings.sounds is None else settings.sounds / factors.SOUND_LIST,
     }
     left_out = {"checkpoint", "out", "manifest", "beside", *listed}
     return {

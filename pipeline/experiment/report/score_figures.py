@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.core.figures import COLOURS, GRID, MUTED, Drawing, drawing_style, shortened
-from pipeline.core.files import csv_lines
+from pipeline.core.lists import csv_lines
 from pipeline.experiment.report.results import Study
 
 WIDTH = 4.2

@@ -23,7 +23,7 @@ from models.kmeans import assign
 from pipeline.clips.cutting import ClipFeatures
 from pipeline.core.errors import InputError
 from pipeline.core.figures import COLOURS, MODALITY_COLOURS, Drawing, drawing_style, shortened
-from pipeline.core.files import csv_lines
+from pipeline.core.lists import csv_lines
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table
 from pipeline.evaluation.lists import LabelledClip, clips_digest, clips_of_split, cut_out, read_clips
@@ -94,7 +94,7 @@ def embed_evaluated(model: Model, seed: int) -> EmbeddedClips:
     trained = open_trained(model.folder, manifest)
     source = Path(asked["clips"])
     everything = read_clips(source, "text")
-    _, first = next(csv_lines(source, ()))
+    _, first = next(csv_lines(source, (), free=("text",)))
     named = read_clips(source, CLASS_COLUMN) if CLASS_COLUMN in first else everything
     evaluated = clips_of_split(everything, trained, asked["split"], source, RunSummary("report"))
     if trained.digest != measured["inputs"]["checkpoint"] or clips_digest(evaluated) != measured["clips digest"]:

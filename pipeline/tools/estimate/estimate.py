@@ -9,7 +9,7 @@ from extractors.errors import WeightsError
 from pipeline.commands import COMMANDS
 from pipeline.core.config import as_plain, from_mapping
 from pipeline.core.errors import InputError
-from pipeline.core.files import csv_lines
+from pipeline.core.lists import csv_lines
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary
 from pipeline.core.video_ids import read_video_ids
@@ -172,7 +172,7 @@ class _Estimate:
     def _clips(figures: Figures, path: Path) -> Figure:
         if not path.is_file():
             return figures.of("evaluate").add("clips", None, "unknown", f"{path} isn't here")
-        lines = sum(1 for _ in csv_lines(path, ()))
+        lines = sum(1 for _ in csv_lines(path, (), free=("text",)))
         return figures.of("evaluate").add("clips", lines, "given", f"lines of {path}")
 
     @staticmethod

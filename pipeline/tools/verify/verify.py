@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pipeline.core.errors import InputError
+from pipeline.core.lists import left_out_note
 from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary
 from pipeline.core.terminal import one_line
@@ -47,7 +48,7 @@ def run(settings: VerifySettings) -> RunSummary:
         "shards": len(findings.receipts),
     }
     if settings.ids is not None:
-        report.detail["coverage"] = _coverage(settings.dataset, settings.ids, findings.receipts)
+        report.detail["coverage"] = _coverage(settings.dataset, settings.ids, findings.receipts, report)
     report.complete = not findings.problems
     for kind in dict.fromkeys(kind for kind, _ in findings.problems):
         lines = [line for one, line in findings.problems if one == kind]
@@ -76,14 +77,17 @@ def _publish(report: RunSummary, path: Path) -> None:
         print(f"  note: this summary isn't kept as {path}: {reason}")
 
 
-def _coverage(dataset: Path, ids: Path, receipts: Collection[Receipt]) -> dict[str, int]:
-    """Where each listed id stands: `stored`, or why it isn't."""
+def _coverage(dataset: Path, ids: Path, receipts: Collection[Receipt], report: RunSummary) -> dict[str, int]:
+    """Where each listed id stands: `stored`, or why it isn't; a note of `report` tells of lines passed over."""
+    left_out = Counter[str]()
+    listed = set(read_video_ids(ids, left_out))
+    report.notes += left_out_note(ids, left_out)
     stored = {video_id for receipt in receipts for video_id in receipt.video_ids}
     reasons = {video_id: reason for receipt in receipts for video_id, reason in receipt.left_out.items()}
-    absent = {video_id for video_id in read_video_ids(ids) if video_id not in stored}
+    absent = listed - stored
     reasons |= reasons_of(dataset / "ledger", "extract", absent - reasons.keys())
     planned = {video_id for plan in read_plans(dataset / "plans") for video_id in plan.video_ids}
-    counts: Counter[str] = Counter(stored=len(set(read_video_ids(ids)) & stored))
+    counts: Counter[str] = Counter(stored=len(listed & stored))
     for video_id in absent:
         counts[reasons.get(video_id) or ("in an open plan" if video_id in planned else "never planned")] += 1
     return dict(sorted(counts.items()))

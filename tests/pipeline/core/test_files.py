@@ -14,8 +14,6 @@ from pipeline.core import files
 from pipeline.core.errors import InputError, suggest
 from pipeline.core.files import (
     AlreadyThereError,
-    MalformedCsvError,
-    csv_lines,
     digest_of_json,
     read_json,
     sha256_of_file,
@@ -169,39 +167,3 @@ def test_the_nearest_known_word_is_suggested() -> None:
     known = ["shared", "disjoint", "fine-and-coarse"]
     assert suggest("disjiont", known) == "did you mean 'disjoint'?"
     assert suggest("zebra", known) == "known: disjoint, fine-and-coarse, shared"
-
-
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_lines_of_a_csv_come_with_their_number_and_cells(tmp_path: Path, mark: bytes) -> None:
-    path = tmp_path / "x.csv"
-    path.write_bytes(mark + 'id,note,text\r\na,1,"größe, ""so"""\r\n\r\nb,2,\r\n'.encode())
-    assert list(csv_lines(path, ("id", "text"))) == [
-        (f"{path} line 2", {"id": "a", "note": "1", "text": 'größe, "so"'}),
-        (f"{path} line 4", {"id": "b", "note": "2", "text": ""}),
-    ]
-    assert [row["id"] for _, row in csv_lines(path, ("id",), headerless=True)] == ["a", "b"]
-    path.write_bytes(mark + b"a\n\nb\n")
-    assert [row for _, row in csv_lines(path, ("id",), headerless=True)] == [{"id": "a"}, {"id": "b"}]
-
-
-def test_a_lenient_reader_mends_what_others_refuse(tmp_path: Path) -> None:
-    path = tmp_path / "x.csv"
-    path.write_bytes(b"id,text\na\nb,gr\xf6\xdfe\nc,d,e\n")
-    rows = [row for _, row in csv_lines(path, ("id", "text"), lenient=True)]
-    assert rows == [{"id": "a", "text": ""}, {"id": "b", "text": "gr\ufffd\ufffde"}, {"id": "c", "text": "d"}]
-    for content, problem in (
-        (b"id,text\na\n", "x.csv line 2: expected 2 fields, as in line 1, got 1"),
-        (b"id,text\nb,gr\xf6\xdfe\n", "x.csv: not a text file in UTF-8"),
-        (b"id,words\n", "x.csv line 1: no column text; expected id,text"),
-        (b"id,text\na," + b"b" * (2 << 20), "x.csv line 2: not valid csv: field larger"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(MalformedCsvError, match=problem):
-            list(csv_lines(path, ("id", "text")))
-    for absent, problem in (
-        (tmp_path, "can't be read: Is a directory"),
-        (tmp_path / "y.csv", "no such file; expected"),
-    ):
-        with pytest.raises(InputError, match=problem) as refused:
-            list(csv_lines(absent, ("id",), lenient=True))
-        assert not isinstance(refused.value, MalformedCsvError)

@@ -168,16 +168,15 @@ def test_a_csv_of_one_video_is_the_same_captions(tmp_path: Path) -> None:
     path.write_text('start,end,text\n3.5,4,"third, quoted"\n0,2.5,größe\nx,1,y\n1\n5,4,z\n', encoding="utf-8")
     left_out: Counter[str] = Counter()
     assert read_caption_csv(path, left_out) == (Caption(0, 2.5, "größe"), Caption(3.5, 4, "third, quoted"))
-    assert left_out == {"time is not a number": 1, "empty text": 1, "reversed or negative time": 1}
+    cells = "line with more or fewer cells than the header"
+    assert left_out == {"time is not a number": 1, cells: 1, "reversed or negative time": 1}
     path.write_bytes(b"start,end,text\n0,1,gr\xf6\xdfe\n")
     left_out.clear()
     assert read_caption_csv(path, left_out) == (Caption(0, 1, "gr\ufffd\ufffde"),)
     assert left_out == {"characters that aren't UTF-8": 2}
 
 
-@pytest.mark.parametrize(
-    "content", ["", "begin,end,text\n0,1,a\n", "\0", "start,end,text\n0,1,a\n1,2," + "b" * (2 << 20)]
-)
+@pytest.mark.parametrize("content", ["", "begin,end,text\n0,1,a\n", "\0", "start;end;text\n0;1;a\n"])
 def test_a_file_that_is_no_csv_of_captions_is_counted(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(content)

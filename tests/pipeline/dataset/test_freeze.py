@@ -137,8 +137,8 @@ def test_benchmarks_are_on_no_side(tmp_path: Path, stored: Callable[..., Path]) 
         (None, "no such file"),
         (b"", "lists no id"),
         (b"video_id\n", "lists no id"),
-        (b"a/b\n", "'a/b' is no id"),
-        (b"\xff\xfe\n", "not a text file in UTF-8"),
+        (b"a b\n", "lists no id"),
+        (b"\xff\n", "line 1: byte 0xff isn't UTF-8"),
     ],
 )
 def test_a_list_of_benchmarks_that_is_none_is_refused(

@@ -114,7 +114,7 @@ def test_a_split_is_read(split: Path) -> None:
         (b"video_id,split\na,train\nb,Test\n", "line 3: split must be train or heldout, not 'Test'"),
         (b"video_id,split\na\n", "line 2: expected 2 fields, as in line 1, got 1"),
         (b"video_id,split\n,train\n", "line 2"),
-        (b"video_id,split\n\xff,train\n", "not a text file in UTF-8"),
+        (b"video_id,split\n\xff,train\n", "line 2: byte 0xff isn't UTF-8"),
     ],
 )
 def test_a_broken_split_is_refused_with_its_line(tmp_path: Path, content: bytes, named: str) -> None:

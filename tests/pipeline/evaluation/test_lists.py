@@ -92,6 +92,6 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file; expected a csv with video_id,task_id,step,start,end,text"):
         read_step_lists(tmp_path / "none.csv")
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00video_id")
-    for path, problem in ((tmp_path, "can't be read"), (tmp_path / "bytes.csv", "not a text file in UTF-8")):
+    for path, problem in ((tmp_path, "can't be read"), (tmp_path / "bytes.csv", "UTF-16, not UTF-8; save it as UTF-8")):
         with pytest.raises(InputError, match=problem):
             read_step_lists(path)

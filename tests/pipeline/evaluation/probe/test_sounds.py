@@ -9,7 +9,7 @@ import pytest
 
 from extractors.made_clip import SOUND_RATE
 from pipeline.core.errors import InputError
-from pipeline.evaluation.probe import sounds
+from pipeline.evaluation.probe import factors as sounds
 from pipeline.evaluation.probe.media_features import MediaFeatures
 from pipeline.evaluation.settings import Draws
 from pipeline.extraction.settings import ExtractSettings
