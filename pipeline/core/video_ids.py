@@ -192,9 +192,9 @@ def find_ids(path: Path, known: Collection[str]) -> FoundIds:
     """The ids in a list of any layout: a csv with or without a header, an id a line, or JSON.
 
     They may be addresses at YouTube, names of files, or stand behind `v_`. They are those of the column (of JSON: the
-    level) with the most ids of `known`; of columns equal in this, of one named video_id, then of that with the most ids
-    of 11 characters. InputError where there is none, two are equal in all this and differ, or a line of the column
-    holds no id.
+    level) with the most ids of `known`; of columns equal in this, those of one named video_id; where none holds a known
+    one, those of the column with the most ids of 11 characters. InputError where there is none, two are equal in this
+    and differ, or a line of the column holds no id.
     """
     expected = "a list of ids: a csv, an id a line, or JSON"
     with open_list(path, expected) as file:
@@ -209,7 +209,7 @@ def find_ids(path: Path, known: Collection[str]) -> FoundIds:
     chosen = [reading for reading in readings if reading.rank == best]
     if not chosen[0].ids or (best == (0, False, 0) and len(readings) > 2):
         raise InputError(f"{path}: lists no id; expected {expected}")
-    if any(reading.ids != chosen[0].ids for reading in chosen):
+    if any((one.hits or one.ids) != (chosen[0].hits or chosen[0].ids) for one in chosen):
         both = " and ".join(dict.fromkeys(reading.place for reading in chosen))
         raise InputError(f"{path}: {both} may be the ids; give a csv whose column of ids is named video_id")
     if chosen[0].others:
@@ -238,8 +238,8 @@ class _Reading:
         name = cells[0][1].strip()
         self.place, self.ids = f"{place} ({name[:40]!a})" if header and name else place, frozenset(ids)
         self.others = [cell for cell, video_id in given if not video_id and not is_json]
-        hits = sum(video_id in known for video_id in ids)
-        self.rank = (hits, named and bool(ids), sum(map(is_video_id, ids)))
+        self.hits = {video_id for video_id in ids if video_id in known}
+        self.rank = (len(self.hits), named and bool(ids), 0 if self.hits else sum(map(is_video_id, ids)))
 
 
 def _csv_columns(path: Path) -> dict[str, _Cells]:

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from gensim.models import KeyedVectors
 
 from extractors.errors import WeightsError
 from extractors.text import train_vectors, vectors_digest, words
-from extractors.word_vector_file import load_vectors, save_vectors
+from extractors.word_vector_file import BEYOND, NOT_UTF8, REPEATED, WITH_SPACES, load_vectors, save_vectors
 
 SENTENCES = [
     f"cut the {food} and {verb} it in a pan".split() for food in ("onion", "egg", "leek") for verb in ("fry", "stir")
@@ -120,6 +121,47 @@ def test_text_files(tmp_path, name):
     loaded = load_vectors(tmp_path / name)
     assert loaded.index_to_key == ["Egg", "pan"]
     np.testing.assert_array_equal(loaded.vectors, np.array([[1, 2, 3], [-0.5, 0, 0.4]], dtype=np.float32))
+
+
+def test_of_a_word_listed_twice_the_first_vector_counts_and_is_counted(tmp_path):
+    rows = np.arange(12, dtype="<f4").reshape(4, 3)
+    names = [b"the", b"fry", b"the", b"onion"]
+    binary = b"4 3\n" + b"".join(name + b" " + row.tobytes() + b"\n" for name, row in zip(names, rows, strict=True))
+    lines = b"".join(b"%s %d %d %d\n" % (name, *row) for name, row in zip(names, rows, strict=True))
+    for name, content in (
+        ("a.bin", binary),
+        ("a.txt", b"4 3\n" + lines),
+        ("a.vec", lines),
+        ("b.bin", gzip.compress(binary)),
+    ):
+        (tmp_path / name).write_bytes(content)
+        left_out = Counter()
+        loaded = load_vectors(tmp_path / name, left_out)
+        assert loaded.index_to_key == ["the", "fry", "onion"] and +left_out == {REPEATED: 1}
+        np.testing.assert_array_equal(loaded.vectors, rows[[0, 1, 3]])
+        save_vectors(loaded, tmp_path / "words.kv")
+        assert vectors_digest(load_vectors(tmp_path / "words.kv")) == vectors_digest(loaded)
+
+
+def test_text_without_a_header_is_read_as_gensim_reads_it(tmp_path):
+    values = np.random.default_rng(0).normal(size=(9000, 5))
+    lines = [f"w{number} {' '.join(map(repr, row.tolist()))}" for number, row in enumerate(values)]
+    (tmp_path / "glove.txt").write_text("\n".join(lines) + "\n")
+    loaded = load_vectors(tmp_path / "glove.txt")
+    wanted = KeyedVectors.load_word2vec_format(str(tmp_path / "glove.txt"), no_header=True)
+    assert loaded.index_to_key == wanted.index_to_key
+    np.testing.assert_array_equal(loaded.vectors, wanted.vectors)
+
+
+def test_what_no_caption_can_hold_is_left_out_and_counted(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"the 1 2\n. . . 3 4\nat name@domain.com 5 6\n\xff\xfe 7 8\nfry 9 0 \n")
+    left_out = Counter()
+    loaded = load_vectors(tmp_path / "a.txt", left_out)
+    assert loaded.index_to_key == ["the", "fry"] and loaded["fry"].tolist() == [9, 0]
+    assert +left_out == {WITH_SPACES: 2, NOT_UTF8: 1}
+    (tmp_path / "b.txt").write_bytes(b"1 2\nthe 1 2\nfry 3 4\n")
+    left_out.clear()
+    assert load_vectors(tmp_path / "b.txt", left_out).index_to_key == ["the"] and +left_out == {BEYOND: 1}
 
 
 def test_compressed_binary(vectors, tmp_path):

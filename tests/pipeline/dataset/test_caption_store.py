@@ -52,6 +52,9 @@ def test_the_store_holds_the_source(source: Path, tmp_path: Path) -> None:
     assert [video_id for video_id, _ in store.items()] == sorted(truth)
     assert all(store.of(video_id) == lines for video_id, lines in truth.items())
     assert store.of("nowhere") == store.of("") == store.of("zzzz") == ()
+    # Each stands right before a video that has captions.
+    said = next(video_id for video_id, lines in truth.items() if lines)
+    assert all(store.of(video_id) == () for video_id in (said[:-1], f"{said[:-1]}-", "a"))
     assert store.left_out == {"time is not a number": 1} and store.identity == caption_identity(source, False)
     assert pickle.loads(pickle.dumps(store)).of("video000007") == truth["video000007"]
 

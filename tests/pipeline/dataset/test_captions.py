@@ -78,6 +78,24 @@ def test_whatever_the_blocks_it_is_what_json_load_reads(
     assert {i: [(c.start, c.end, c.text) for c in lines] for i, lines in found.items()} == wanted and not left_out
 
 
+def test_lists_as_they_should_be_and_odd_ones_give_the_same(tmp_path: Path) -> None:
+    """Whole lists are looked at first: what that can't judge must come out as line by line."""
+    odd = (7.0, 6.0, "reversed")
+    for lines in (
+        [(3.0, 5.0, "b"), (3.0, 4.0, "a"), (5.0, 6.0, "c")],
+        [(1.0, 1.0, "none"), (2.0, 3.0, "a")],
+        [(1.0, 2.0, "a"), (2.0, 2.0, "none")],
+        [(2.0, 3.0, "b"), (0.0, 1.0, "a")],
+        [(0.0, 1.0, "a"), (1.0, 2.0, "b")],
+    ):
+        entries = [
+            dict(zip(("start", "end", "text"), zip(*some, strict=True), strict=True)) for some in (lines, [*lines, odd])
+        ]
+        found, _ = read(tmp_path, dict(zip("ab", entries, strict=True)))
+        kept = sorted(line for line in lines if line[0] < line[1])
+        assert [(c.start, c.end, c.text) for c in found["a"]] == kept == [(c.start, c.end, c.text) for c in found["b"]]
+
+
 def test_odd_lines_are_left_out_and_counted(tmp_path: Path) -> None:
     lines = [
         (0, 1, "kept", None),
@@ -185,6 +203,22 @@ def test_a_file_that_is_no_csv_of_captions_is_counted(tmp_path: Path, content: s
     assert left_out == {"file that is no csv with start,end,text": 1}
 
 
+def test_a_malformed_line_is_counted_and_costs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        'start,end,text\n0,2,first we chop, then fry\n2,4,"we wash\n4,6,now bake\n6,8,"fry" it\n\n8,9,5" nails\n'
+    )
+    left_out: Counter[str] = Counter()
+    found = read_caption_csv(path, left_out)
+    assert [caption.text for caption in found] == ["first we chop, then fry", "now bake", '5" nails']
+    assert left_out == {
+        "text with commas outside of quotes, kept whole": 1,
+        "line with a quote that isn't closed": 1,
+        "line with text after a closing quote": 1,
+        "empty line": 1,
+    }
+
+
 def test_a_csv_that_can_not_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be read: Is a directory"):
         read_caption_csv(tmp_path, Counter())
@@ -214,6 +248,12 @@ def test_captions_that_roll_up_the_screen_are_joined() -> None:
     )
     assert drop_overlapping_repeats(rolling) == (Caption(0, 8, "a b"), Caption(2, 6, "c d"), *rolling[3:])
     assert drop_overlapping_repeats(rolling[3:]) == rolling[3:] and drop_overlapping_repeats(()) == ()
+    # Touching isn't overlapping, and the longer of two that end apart stays as long as it is.
+    touching = (Caption(0, 2, "a"), Caption(2, 4, "a"))
+    assert drop_overlapping_repeats(touching) == touching
+    assert drop_overlapping_repeats((Caption(0, 9, "a"), Caption(1, 3, "a"), Caption(4, 5, "a"))) == (
+        Caption(0, 9, "a"),
+    )
 
 
 def test_the_identity_names_the_source(tmp_path: Path) -> None:

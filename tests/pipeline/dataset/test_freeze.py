@@ -131,6 +131,36 @@ def test_benchmarks_are_on_no_side(tmp_path: Path, stored: Callable[..., Path]) 
     assert content["rule"]["exclude"] == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in benchmarks}
 
 
+def test_a_list_that_excludes_nothing_is_refused_unless_that_is_accepted(
+    tmp_path: Path, stored: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stored([[id_of(n) for n in range(9)]])
+    some, none = tmp_path / "some.csv", tmp_path / "none.csv"
+    some.write_text(f"1,{id_of(1)},https://youtu.be/{id_of(1)}\n2,{id_of(20)},https://youtu.be/{id_of(20)}\n")
+    none.write_text(f"v_{id_of(30)}\nv_{id_of(31)}\n")
+    with pytest.raises(
+        InputError, match=f"none.csv: none of its 2 ids is in the data set, e.g. {id_of(30)}"
+    ) as refused:
+        run(FreezeSettings(folder, "study", exclude=(some, none)))
+    assert "--allow-empty" in str(refused.value) and not (folder / "manifests").exists()
+    report = run(FreezeSettings(folder, "study", exclude=(some, none), allow_empty=True))
+    said = capsys.readouterr().out
+    assert f"exclude, {some}: 1 of 2 ids are in the data set" in said
+    assert f"exclude, {none}: 0 of 2 ids are in the data set" in said
+    assert report.detail["exclude"][str(some)] == {"ids": 2, "in the data set": 1}
+    assert frozen(folder)["left_out"] == {"benchmark": [id_of(1)]}
+
+
+def test_lines_of_the_lists_that_are_passed_over_are_said(tmp_path: Path, stored: Callable[..., Path]) -> None:
+    folder = stored([[id_of(0), id_of(1)]])
+    ids, split = tmp_path / "list.csv", tmp_path / "split.csv"
+    ids.write_text(f"video_id\n\n{id_of(0)}\n{id_of(0)}\n{id_of(1)}\n{id_of(0)}\n")
+    split.write_text(f"video_id,split\n{id_of(0)},train\n\n{id_of(1)},heldout\n")
+    report = run(FreezeSettings(folder, "study", ids, split=split))
+    assert f"{ids}: passed over: 1 (empty line), 2 (id listed again, its first line counts)" in report.notes
+    assert f"{split}: passed over: 1 (empty line)" in report.notes
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [

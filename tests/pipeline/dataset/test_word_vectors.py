@@ -11,7 +11,8 @@ from gensim.models import KeyedVectors
 from extractors.text import vectors_digest
 from pipeline.core.errors import InputError
 from pipeline.core.records import Caption
-from pipeline.dataset.word_vectors import check_given, freeze_words, read_split
+from pipeline.core.video_ids import read_split
+from pipeline.dataset.word_vectors import check_given, freeze_words
 
 
 @dataclass
@@ -81,6 +82,17 @@ def test_given_vectors_are_taken_as_they_are(tmp_path: Path) -> None:
     assert list(found.index_to_key) == ["größe", "b"] and note == ""
     np.testing.assert_array_equal(found.vectors, given.vectors)
     assert digest == vectors_digest(given)
+
+
+def test_words_of_a_given_file_that_are_passed_over_are_said(tmp_path: Path) -> None:
+    given = tmp_path / "given.txt"
+    given.write_text("the 1 2 3\nfry 4 5 6\nthe 7 8 9\n")
+    digest, note = freeze_words(tmp_path / "out.kv", None, given, None)
+    assert note == f"{given}: passed over: 1 (word listed again, its first vector counts)"
+    found = load(tmp_path / "out.kv")
+    assert list(found.index_to_key) == ["the", "fry"] and found["the"].tolist() == [1, 2, 3]
+    assert digest == vectors_digest(found)
+    check_given(given, digest, tmp_path)
 
 
 def test_no_captions_leave_no_vectors_and_say_so(tmp_path: Path, split: Path) -> None:
