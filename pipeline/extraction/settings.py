@@ -49,7 +49,7 @@ class ExtractSettings:
     audio_store: Literal["both", "davenet", "logmel"] = "both"
     """What is kept of the sound: DaveNet rows, the log-mel (8 kB a second), or both."""
     word_vectors: Path | None = None
-    """word2vec .bin, .txt or .kv, e.g. GoogleNews. Default: trained on the captions by gensim."""
+    """word2vec .bin, .txt or .kv, e.g. GoogleNews, or GloVe's .txt. Default: trained on the captions by gensim."""
     split: Path | None = None
     """csv video_id,split: vectors trained here see only the captions of split `train`."""
     shard_size: float = 1024.0
