@@ -86,6 +86,11 @@ def test_all_classes_given_lower_the_chance(asked: Any, tmp_path: Path) -> None:
     among = classification.run(dataclasses.replace(asked, clips=few, classes=names, out=tmp_path / "b")).detail
     assert (alone["classes"], among["classes"], among["classes with clips"]) == (3, 16, 3)
     assert among["metrics"]["top-1"]["value"] <= alone["metrics"]["top-1"]["value"]
+    marked = "\ufeff" + names.read_text().replace("\n", "\r\n") + "\r\nnow_action3\r\n"
+    names.write_bytes(marked.encode())
+    report = classification.run(dataclasses.replace(asked, clips=few, classes=names, out=tmp_path / "d"))
+    assert report.detail["metrics"] == among["metrics"] and report.detail["classes"] == 16
+    assert f"{names}: passed over: 1 (class listed again), 2 (empty line)" in report.notes
     names.write_text("now_action1\n")
     with pytest.raises(InputError, match=r"classes\.txt: class 'now_action\d+' of .* isn't in it"):
         classification.run(dataclasses.replace(asked, clips=few, classes=names, out=tmp_path / "c"))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.evaluation.lists import Step, StepList, read_step_lists
+from pipeline.core.reporting import RunSummary
+from pipeline.evaluation.lists import Step, StepList, read_clips, read_step_lists
 
 ANNOTATIONS = """more,video_id,task_id,step,start,end,text
 x,bbb,7,10,8,9.5,"serve, then eat"
@@ -46,6 +47,20 @@ def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -> None:
     assert len(read_step_lists(written(tmp_path, "a.csv", marked))) == 3
 
 
+def test_lines_passed_over_are_said(tmp_path: Path) -> None:
+    report = RunSummary("evaluate")
+    annotations, tasks = (
+        written(tmp_path, "a.csv", ANNOTATIONS + "\n"),
+        written(tmp_path, "t.csv", TASKS.replace("\n", "\n\n")),
+    )
+    read_step_lists(annotations, report=report)
+    assert report.notes == [f"{annotations}: passed over: 1 (empty line)"]
+    read_step_lists(annotations, tasks, report)
+    assert report.notes[1:] == [f"{tasks}: passed over: 6 (empty line)", report.notes[0]]
+    read_clips(written(tmp_path, "c.csv", "video_id,start,end,text\n\na,0,1,x\n"), "text", report)
+    assert report.notes[3:] == [f"{tmp_path / 'c.csv'}: passed over: 1 (empty line)"]
+
+
 HEAD = "video_id,task_id,step,start,end,text\n"
 
 
@@ -55,6 +70,15 @@ HEAD = "video_id,task_id,step,start,end,text\n"
         ("video_id,step,start,end,text\n", "line 1: no column task_id; expected video_id,task_id,step,start,end,text"),
         (HEAD + "a,1,1,0,1,x\na,1,one,0,1,x\n", "line 3: step: expected an integer, got 'one'"),
         (HEAD + "a,1,1.5,0,1,x\n", "line 2: step: expected an integer, got '1.5'"),
+        (HEAD + f"a,1,{'7' * 5000},0,1,x\n", "line 2: step: expected an integer, got '777"),
+        (HEAD + "a,1,1_0,0,1,x\n", "line 2: step: expected an integer, got '1_0'"),
+        (HEAD + "a,1,1,0,1_0,x\n", "line 2: expected 0 <= start < end in seconds"),
+        (HEAD + "a b,1,1,0,1,x\n", "line 2: 'a b' can't name a video"),
+        (HEAD + 'a,1,1,0,1,"x\na,1,2,1,2,y"\na,1,3,2,3,z\n', "line 2: a quote opens a cell here"),
+        (
+            HEAD + "a,1,1,0,1,chop, then fry\n",
+            "line 2: expected 6 fields, as in line 1, got 7; a cell with commas goes",
+        ),
         (HEAD + "a,1,1,2,2,x\n", "line 2: expected 0 <= start < end in seconds"),
         (HEAD + "a,1,1,-1,2,x\n", "line 2: expected 0 <= start < end"),
         (HEAD + "a,1,1,0,inf,x\n", "line 2: expected 0 <= start < end"),

@@ -66,6 +66,9 @@ def test_what_is_wrong_with_the_folder_is_said(esc50: Path, tmp_path: Path) -> N
     for lines, problem in (
         ("filename,fold\n", "line 1: no column category,src_file; expected filename,fold,category,src_file"),
         (f"{HEAD}\n1-00-A-0.wav,x,0,knock,False,00,A\n", "line 2: .*an integer in fold"),
+        (f"{HEAD}\n1-00-A-0.wav,{'1' * 5000},0,knock,False,00,A\n", "line 2: .*an integer in fold"),
+        (f"{HEAD}\n{'a' * 300},1,0,knock,False,00,A\n", "line 2: no such file"),
+        (f"{HEAD}\n../audio/1-00-A-0.wav,1,0,knock,False,00,A\n", "line 2: no such file"),
         (f"{HEAD}\nabsent.wav,1,0,knock,False,00,A\n", "line 2: no such file as .*absent.wav"),
         (
             f"{HEAD}\n1-00-A-0.wav,1,0,knock,False,s,A\n2-01-A-0.wav,2,0,knock,False,s,A\n",
