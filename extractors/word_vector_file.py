@@ -10,7 +10,7 @@ import os
 import re
 import uuid
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -78,15 +78,18 @@ def load_vectors(path: Path, left_out: Counter[str] | None = None) -> KeyedVecto
         raise WeightsError(f"{path}: word vectors can't be read: {error.strerror or error}") from None
     if not words:
         raise WeightsError(f"{path}: holds no words; fetch it again or train vectors from captions")
+    # Not by add_vectors, which holds all of them twice.
     keyed = KeyedVectors(vectors.shape[1])
-    keyed.add_vectors(words, vectors)
+    keyed.vectors, keyed.index_to_key = vectors, words
+    keyed.key_to_index = {word: index for index, word in enumerate(words)}
+    keyed.next_index = len(words)
     return keyed
 
 
 def _collected(where: str, entries: Iterator[Entry], left_out: Counter[str]) -> tuple[list[str], NDArray[np.float32]]:
     """Each word once, and its vector."""
     words: dict[str, None] = {}
-    blocks: list[NDArray[np.float32]] = []
+    blocks: deque[NDArray[np.float32]] = deque()
     while some := list(islice(entries, _BLOCK_ROWS)):
         block = np.stack([row for _, _, row in some])
         # One look at a block is some ten times faster than one at each of its rows.
@@ -110,7 +113,13 @@ def _collected(where: str, entries: Iterator[Entry], left_out: Counter[str]) -> 
                 words[word] = None
                 kept.append(index)
         blocks.append(block[kept])
-    return list(words), np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
+    vectors = np.empty((len(words), blocks[0].shape[1] if blocks else 0), np.float32)
+    filled = 0
+    while blocks:
+        block = blocks.popleft()
+        vectors[filled : filled + len(block)] = block
+        filled += len(block)
+    return list(words), vectors
 
 
 def _promised(path: Path, line: bytes, room: int, least: Callable[[int], int]) -> tuple[int, int] | None:

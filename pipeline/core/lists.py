@@ -80,7 +80,7 @@ def open_list(path: Path, expected: str) -> Iterator[io.BufferedReader | gzip.Gz
             file = gzip.GzipFile(fileobj=packed) if packed.peek(2)[:2] == b"\x1f\x8b" else packed
             if isinstance(file, gzip.GzipFile):
                 _refuse_swelling(path, file)
-            _refuse_other_kinds(path, file.peek(4096)[:4096])
+            refuse_other_kinds(path, file.peek(4096)[:4096])
             yield file
     except FileNotFoundError:
         if str(path) == "-":
@@ -106,7 +106,8 @@ def _refuse_swelling(path: Path, file: gzip.GzipFile) -> None:
     file.seek(0)
 
 
-def _refuse_other_kinds(path: Path, head: bytes) -> None:
+def refuse_other_kinds(path: Path, head: bytes) -> None:
+    """MalformedListError where a file that begins with `head`, some KiB, is no text in UTF-8 by its first bytes."""
     for signature, kind in _SIGNATURES.items():
         if head.startswith(signature):
             raise MalformedListError(f"{path}: {kind}")

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import sha256_of_file
-from pipeline.core.lists import MalformedListError, csv_lines
+from pipeline.core.lists import MalformedListError, csv_lines, refuse_other_kinds
 from pipeline.core.records import Caption
 from pipeline.core.video_ids import is_media_name
 
@@ -88,6 +88,7 @@ def _entries(path: Path, left_out: Counter[str], on_read: Callable[[int], object
         return InputError(f"{path}: not valid JSON {where}: {reason}; download it again")
 
     with open(path, "rb") as file:
+        refuse_other_kinds(path, file.peek(4096)[:4096])
         while not ended:
             # Doubling keeps the work linear however long an entry is.
             size = 2 * len(text)

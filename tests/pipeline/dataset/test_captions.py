@@ -168,6 +168,9 @@ def test_what_is_no_object_of_videos_is_refused(tmp_path: Path, content: str) ->
     path.write_text(content)
     with pytest.raises(InputError, match=r"caption\.json: (expected one JSON object|not valid JSON)"):
         list(read_caption_file(path, Counter()))
+    path.write_text(content + '{"a": 1}', encoding="utf-16")
+    with pytest.raises(InputError, match=r"caption\.json: UTF-16, not UTF-8; save it as UTF-8"):
+        list(read_caption_file(path, Counter()))
     with pytest.raises(InputError, match="no such file"):
         list(read_caption_file(tmp_path / "none.json", Counter()))
 
