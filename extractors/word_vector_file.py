@@ -83,6 +83,8 @@ def load_vectors(path: Path, left_out: Counter[str] | None = None) -> KeyedVecto
     keyed.vectors, keyed.index_to_key = vectors, words
     keyed.key_to_index = {word: index for index, word in enumerate(words)}
     keyed.next_index = len(words)
+    # Without counts gensim warns when it writes them; descending ones keep the order.
+    keyed.expandos["count"] = np.arange(len(words), 0, -1)
     return keyed
 
 

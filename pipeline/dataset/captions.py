@@ -50,6 +50,8 @@ def caption_identity(source: Path | None, drop_overlaps: bool) -> dict[str, str]
         return {"source": "", "format": "", "sha256": "", "rule": "published", "overlaps": overlaps}
     if not source.exists():
         raise InputError(f"{source}: no such file; expected a caption.json or a folder of ID.csv")
+    if not (source.is_dir() or source.is_file()):
+        raise InputError(f"{source}: a pipe or a device; save the captions as a file: they are read more than once")
     kind, digest = ("csv", "") if source.is_dir() else ("json", sha256_of_file(source))
     return {"source": source.name, "format": kind, "sha256": digest, "rule": "published", "overlaps": overlaps}
 

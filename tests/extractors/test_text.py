@@ -123,7 +123,7 @@ def test_text_files(tmp_path, name):
     np.testing.assert_array_equal(loaded.vectors, np.array([[1, 2, 3], [-0.5, 0, 0.4]], dtype=np.float32))
 
 
-def test_of_a_word_listed_twice_the_first_vector_counts_and_is_counted(tmp_path):
+def test_of_a_word_listed_twice_the_first_vector_counts_and_is_counted(tmp_path, caplog):
     rows = np.arange(12, dtype="<f4").reshape(4, 3)
     names = [b"the", b"fry", b"the", b"onion"]
     binary = b"4 3\n" + b"".join(name + b" " + row.tobytes() + b"\n" for name, row in zip(names, rows, strict=True))
@@ -141,6 +141,7 @@ def test_of_a_word_listed_twice_the_first_vector_counts_and_is_counted(tmp_path)
         np.testing.assert_array_equal(loaded.vectors, rows[[0, 1, 3]])
         save_vectors(loaded, tmp_path / "words.kv")
         assert vectors_digest(load_vectors(tmp_path / "words.kv")) == vectors_digest(loaded)
+    assert not caplog.records
 
 
 def test_text_without_a_header_is_read_as_gensim_reads_it(tmp_path):

@@ -97,6 +97,7 @@ def test_what_the_csv_module_writes_is_read(
         ("id;note;text\na;1;x\n", 1, "its cells are separated by semicolons"),
         ('"id"\t"note"\t"text"\n', 1, "its cells are separated by tabs"),
         ("id,note,text,note\na,1,x,2\n", 1, "column 'note' stands twice"),
+        ("id,note,text,more,more\na,1,x,2,3\n", 1, "column 'more' stands twice"),
         ("id,note\na,1\n", 1, "no column text; expected id,note,text among"),
         ("\na,b,c\nid,note,text\n", 2, "no column id,note,text; expected id,note,text among .*, got 'a,b,c'"),
         ("", 1, "no column id,note,text"),
@@ -134,7 +135,8 @@ def test_running_text_may_hold_line_breaks_and_inches(tmp_path: Path) -> None:
 
 def test_a_malformed_line_of_captions_costs_no_other_and_is_counted(tmp_path: Path) -> None:
     content = (
-        b'id,note,text\na,1,"x\nb,2,y\nc,3\nd,4,"x" y\ne,5,chop, and fry\nf,6,"chop", and fry\ng,7,gr\xf6\xdfe\n'
+        b'id,note,text\na,1,"x\nb,2,y\nbb,2,yy\nc,3\nd,4,"x" y\ne,5,chop, and fry\nf,6,"chop", and fry\n'
+        b"g,7,gr\xf6\xdfe\n"
         b'h,8,"two\nlines"\n\ni,9,"x\nj,10,z"\n' + b"k,11," + b"b" * LONGEST_LINE + b"\nl,12,y\n"
     )
     left_out: Counter[str] = Counter()
@@ -142,7 +144,8 @@ def test_a_malformed_line_of_captions_costs_no_other_and_is_counted(tmp_path: Pa
         written(tmp_path, content), ("id", "note", "text"), free=("text",), left_out=left_out, lenient=True
     )
     assert [(row["id"], row["text"]) for _, row in found] == [
-        ("b", "y"), ("e", "chop, and fry"), ("g", "gr\ufffd\ufffde"), ("h", "two\nlines"), ("j", 'z"'), ("l", "y"),
+        ("b", "y"), ("bb", "yy"), ("e", "chop, and fry"), ("g", "gr\ufffd\ufffde"), ("h", "two\nlines"), ("j", 'z"'),
+        ("l", "y"),
     ]  # fmt: skip
     assert left_out == {
         "line with a quote that isn't closed": 2,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,6 @@ def test_the_identity_names_the_source(tmp_path: Path) -> None:
     assert caption_identity(tmp_path, False)["format"] == "csv" and caption_identity(None, False)["format"] == ""
     with pytest.raises(InputError, match="no such file"):
         caption_identity(tmp_path / "none.json", False)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: a pipe or a device; save the captions as a file"):
+        caption_identity(tmp_path / "pipe", False)

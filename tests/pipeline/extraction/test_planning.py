@@ -64,6 +64,14 @@ def planned(settings: ExtractSettings) -> list[str]:
     return [video_id for plan in plan_names(folder) for video_id in read_plan(folder, plan).video_ids]
 
 
+def test_lines_of_the_list_that_are_passed_over_are_said(settings: ExtractSettings) -> None:
+    assert settings.ids is not None and take_stock(settings).notes == []
+    settings.ids.write_text(settings.ids.read_text() + f"\n{IDS[0]}\n{IDS[8]}\n")
+    stock = take_stock(settings)
+    assert stock.notes == [f"{settings.ids}: passed over: 1 (empty line), 2 (id listed again, its first line counts)"]
+    assert list(stock.new) == IDS[:6] and stock.absent == 6
+
+
 def test_what_is_planned_is_not_planned_again(settings: ExtractSettings) -> None:
     write_plans(settings.out / "plans", [[IDS[0], IDS[7]], [IDS[1]]])
     close(settings, "000000", {IDS[7]: "timeout"})
