@@ -242,7 +242,7 @@ def media(tmp_path: Path) -> Path:
         ("video_id,rank\nabcdefghijk\n", "line 2: expected 2 fields, as in line 1, got 1"),
         ("video_id,rank\nabcdefghijk,1,2\n", "line 2: expected 2 fields, as in line 1, got 3"),
         ("video_id\n", "lists no video"),
-        (b"video_id\n\xff\xfe\n", "not a text file in UTF-8"),
+        (b"video_id\n\xff\xfe\n", "line 2: byte 0xff isn't UTF-8"),
     ],
     ids=str,
 )
@@ -356,7 +356,7 @@ def test_a_broken_data_set_is_refused(
         (b"video_id,start,end,text\na,0,nan,b\n", "line 2"),
         (b"video_id,start,end,text\na,zero,1,b\n", "line 2"),
         (b"video_id,start,end,text\na,0,1\n", "line 2"),
-        (b"video_id,start,end,text\n\xff,0,1,b\n", "not a text file in UTF-8"),
+        (b"video_id,start,end,text\n\xff,0,1,b\n", "line 2: byte 0xff isn't UTF-8"),
         (b"video_id,start,end,text\nnowhere,0,1,b\n", "no video in split heldout of"),
     ],
     ids=str,
