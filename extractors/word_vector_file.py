@@ -5,6 +5,7 @@ Nothing in a file is executed, and no more is kept in memory than its words and 
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import os
 import re
@@ -76,6 +77,8 @@ def load_vectors(path: Path, left_out: Counter[str] | None = None) -> KeyedVecto
         raise WeightsError(f"{path}: not a whole .gz ({error}); fetch it again") from None
     except OSError as error:
         raise WeightsError(f"{path}: word vectors can't be read: {error.strerror or error}") from None
+    if left_out[WITH_SPACES] > len(words):
+        raise WeightsError(f"{path}: most lines have more numbers than the first line tells; fetch it again")
     if not words:
         raise WeightsError(f"{path}: holds no words; fetch it again or train vectors from captions")
     # Not by add_vectors, which holds all of them twice.
@@ -177,7 +180,7 @@ def _binary_entries(path: Path, file: IO[bytes], room: int, left_out: Counter[st
 
 
 def _text_entries(path: Path, file: IO[bytes], room: int, left_out: Counter[str]) -> Iterator[Entry]:
-    first = file.readline(_LONGEST_WORD + _LONGEST_NUMBER * _LARGEST_WIDTH)
+    first = file.readline(_LONGEST_WORD + _LONGEST_NUMBER * _LARGEST_WIDTH).removeprefix(codecs.BOM_UTF8)
     promised = _promised(path, first, room, lambda width: 2 * width + 1)
     count, width = promised or (_LARGEST_VOCABULARY, first.rstrip().count(b" "))
     if not promised and not (0 < width <= _LARGEST_WIDTH):

@@ -56,7 +56,7 @@ def id_within(text: str, prefixed: bool) -> str:
 
     `prefixed`: whether `v_` before 11 characters is no part of an id, as ActivityNet has it.
     """
-    if address := _ADDRESS.search(text):
+    if "/" in text and (address := _ADDRESS.search(text)):
         return address[1]
     name = _SUFFIX.sub("", text.replace("\\", "/").rpartition("/")[2])
     if prefixed and (match := _PREFIXED.fullmatch(name)):
@@ -186,6 +186,8 @@ class FoundIds:
     ids: frozenset[str]
     place: str
     """Where in the file they stand."""
+    elsewhere: frozenset[str]
+    """Known ids of 11 characters that stand elsewhere in the file alone."""
 
 
 def find_ids(path: Path, known: Collection[str]) -> FoundIds:
@@ -215,7 +217,8 @@ def find_ids(path: Path, known: Collection[str]) -> FoundIds:
     if chosen[0].others:
         where, text = chosen[0].others[0]
         raise InputError(f"{where}: {_shown(text)} is no id; expected one in each line, in {chosen[0].place}")
-    return FoundIds(chosen[0].ids, chosen[0].place)
+    elsewhere = {video_id for one in readings for video_id in one.hits - chosen[0].ids if is_video_id(video_id)}
+    return FoundIds(chosen[0].ids, chosen[0].place, frozenset(elsewhere))
 
 
 _Cells = list[tuple[str, str]]

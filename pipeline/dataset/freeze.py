@@ -96,7 +96,7 @@ def _manifest(settings: FreezeSettings, report: RunSummary) -> tuple[Manifest, d
     if settings.ids is not None:
         listed = {r.video_id: sys.intern(r.task_id) for r in read_video_list(settings.ids, passed_over)}
         notes += left_out_note(settings.ids, passed_over)
-    excluded, counts = _excluded(settings, stored)
+    excluded, counts = _excluded(settings, stored, notes)
     left_out = {"benchmark": stored & excluded, "unlisted": set[str]()}
     usable = stored - excluded
     if settings.ids is not None:
@@ -151,7 +151,9 @@ def _manifest(settings: FreezeSettings, report: RunSummary) -> tuple[Manifest, d
     )
 
 
-def _excluded(settings: FreezeSettings, stored: set[str]) -> tuple[set[str], dict[str, dict[str, int]]]:
+def _excluded(
+    settings: FreezeSettings, stored: set[str], notes: list[str]
+) -> tuple[set[str], dict[str, dict[str, int]]]:
     """The ids of all lists of `exclude`, and for each list the number of its ids and of those in the data set."""
     excluded: set[str] = set()
     counts: dict[str, dict[str, int]] = {}
@@ -162,6 +164,11 @@ def _excluded(settings: FreezeSettings, stored: set[str]) -> tuple[set[str], dic
             raise InputError(
                 f"{path}: none of its {len(found.ids)} ids is in the data set, e.g. {min(found.ids)} in {found.place}; "
                 "check the list, or accept it by --allow-empty"
+            )
+        if found.elsewhere:
+            notes.append(
+                f"{path}: the ids of {found.place} are left out; {len(found.elsewhere)} others of the data set stand "
+                f"elsewhere in it, e.g. {min(found.elsewhere)}"
             )
         excluded |= found.ids
         counts[str(path)] = {"ids": len(found.ids), "in the data set": present}

@@ -160,7 +160,7 @@ def test_what_no_caption_can_hold_is_left_out_and_counted(tmp_path):
     loaded = load_vectors(tmp_path / "a.txt", left_out)
     assert loaded.index_to_key == ["the", "fry"] and loaded["fry"].tolist() == [9, 0]
     assert +left_out == {WITH_SPACES: 2, NOT_UTF8: 1}
-    (tmp_path / "b.txt").write_bytes(b"1 2\nthe 1 2\nfry 3 4\n")
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf1 2\nthe 1 2\nfry 3 4\n")
     left_out.clear()
     assert load_vectors(tmp_path / "b.txt", left_out).index_to_key == ["the"] and +left_out == {BEYOND: 1}
 
@@ -215,6 +215,7 @@ def test_a_pickle_is_refused_unread(tmp_path):
         ("a.vec", b"Egg 1 2 3\npan 1 inf 3\n", "line 2: NaN or infinity in the vector of 'pan'"),
         ("a.bin", b"2 1\na \0\0\0\0b \0\0\x80\x7f", "word 2: NaN or infinity in the vector of 'b'"),
         ("a.vec", b"Egg 1 2 3\npan 1 2\n", "line 2: expected 3 numbers after the word, got 2 of them"),
+        ("a.vec", b"Egg 1\npan 1 2 3\nfry 1 2 3\n", "most lines have more numbers than the first line tells"),
         ("a.vec", b"<html>\n", "first line is not NUMBER-OF-WORDS WIDTH, nor a word and its numbers"),
         ("a.bin.gz", b"no gzip", "first line is not"),
         ("a.npy", b"", "word vectors end in"),

@@ -147,6 +147,12 @@ def test_a_list_that_excludes_nothing_is_refused_unless_that_is_accepted(
     said = capsys.readouterr().out
     assert f"exclude, {some}: 1 of 2 ids are in the data set" in said
     assert f"exclude, {none}: 0 of 2 ids are in the data set" in said
+    assert not any("elsewhere" in note for note in report.notes)
+    some.write_text(f"{id_of(1)},{id_of(1)}\n{id_of(2)},{id_of(1)}\n{id_of(3)},{id_of(4)}\n")
+    others = run(FreezeSettings(folder, "others", exclude=(some,)))
+    assert frozen(folder, "others")["left_out"] == {"benchmark": [id_of(1), id_of(2), id_of(3)]}
+    said = f"{some}: the ids of column 1 are left out; 1 others of the data set stand elsewhere in it, e.g. {id_of(4)}"
+    assert said in others.notes
     assert report.detail["exclude"][str(some)] == {"ids": 2, "in the data set": 1}
     assert frozen(folder)["left_out"] == {"benchmark": [id_of(1)]}
 
