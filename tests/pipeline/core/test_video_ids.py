@@ -265,6 +265,12 @@ def test_ids_are_found_by_content(tmp_path: Path, lines: list[str], place: str) 
         assert found.ids == set(YOUTUBE) and found.place == place
 
 
+def test_a_first_line_that_is_a_known_name_is_no_header(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("\n".join(["own-clip-7", *YOUTUBE, ""]))
+    assert find_ids(path, KNOWN).ids == {"own-clip-7", *YOUTUBE}
+
+
 @pytest.mark.parametrize(
     "content",
     [
