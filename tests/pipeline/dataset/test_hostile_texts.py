@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
+from extractors import word_vector_file
 from extractors.word_vector_file import save_vectors
 from pipeline.cli import main
 from pipeline.core.errors import InputError
@@ -181,6 +182,14 @@ def test_hostile_word_vectors_are_one_line(
     with pytest.raises(InputError, match=said) as error:
         read_vectors(tmp_path / name)
     assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("head", [b"", b"9999 3\n"])
+def test_text_that_swells_line_by_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    monkeypatch.setattr(word_vector_file, "_ALWAYS_UNPACKED", 80_000)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(head + b"x 1 2 3" + b" " * 93 + b"\n" + b"x 1 2 3 \n" * 20_000))
+    with pytest.raises(InputError, match="unpacks to more than 80000 bytes"):
+        read_vectors(tmp_path / "a.txt.gz")
 
 
 def test_what_is_more_than_promised_is_not_read(tmp_path: Path, within: Callable[[int], None]) -> None:
