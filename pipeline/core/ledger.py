@@ -2,7 +2,8 @@
 
 Safe on shared folders: no file has two writers, none is locked, none is rewritten. A line that a kill or a power cut
 tore is dropped by the reader. Lines are ordered by `Outcome.attempt`, which each writer takes as one more than the
-highest it has read: the clocks of several hosts may differ.
+highest it has read: the clocks of several hosts may differ. What they say counts between equal attempts alone, and not
+where it can't be true (`known_time`).
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import uuid
 import zlib
 from collections import Counter
@@ -26,6 +28,8 @@ from pipeline.core.records import Outcome
 _CHECKSUM = "crc32"
 _SUM_BEGINS = b'"crc32":"'
 _LONGEST_MESSAGE = 500
+_FARTHEST_AHEAD_S = 86400.0
+"""How far clocks of several hosts may differ, wrong time zones among them."""
 
 
 class LedgerWriter(Closeable):
@@ -77,6 +81,13 @@ def read_ledger(
     Lines that are cut short, altered or not of this form are dropped and counted in `torn` by file name. A folder that
     is not there has no lines. `wanted` should be a set: lines of other videos are passed over before they are parsed.
     """
+    return (outcome for _, outcome in _named_lines(folder, stage, torn, wanted))
+
+
+def _named_lines(
+    folder: Path, stage: str | None, torn: Counter[str] | None, wanted: Collection[str] | None
+) -> Iterator[tuple[str, Outcome]]:
+    """`read_ledger`'s lines, each with the name of its file."""
     wanted_bytes = None if wanted is None else {video_id.encode() for video_id in wanted}
     for path in sorted(folder.glob(f"{stage or '*'}-*.jsonl")):
         for line in _lines(path):
@@ -87,7 +98,7 @@ def read_ledger(
                 if line and torn is not None:
                     torn[path.name] += 1
             elif stage is None or outcome.stage == stage:
-                yield outcome
+                yield path.name, outcome
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -107,24 +118,40 @@ def _video_id(line: bytes) -> bytes:
     return line[line.rfind(b'"video_id":"') + 12 : -2]
 
 
+def known_time(seconds: float, now: float) -> float:
+    """A line's time, or 0.0, which stands for unknown, where it is before 1970 or more than a day ahead of `now`."""
+    return seconds if 0 <= seconds <= now + _FARTHEST_AHEAD_S else 0.0
+
+
 @dataclass(slots=True)
 class VideoState:
     """Where a video stands in one stage."""
 
     latest: Outcome
+    """Its time is 0.0 where the writer's clock was wrong; see `known_time`."""
     failures: int = 0
     """Attempts so far that ended as `failed`."""
 
 
 def latest_states(
-    folder: Path, stage: str, torn: Counter[str] | None = None, wanted: Collection[str] | None = None
+    folder: Path,
+    stage: str,
+    torn: Counter[str] | None = None,
+    wanted: Collection[str] | None = None,
+    misdated: Counter[str] | None = None,
 ) -> dict[str, VideoState]:
     """The latest outcome of each video (of `wanted`, if given) in `stage`: that of the highest attempt.
 
     Two hosts may make the same attempt at once; then `done` counts before anything else, and after that the later time.
+    Lines of a time that can't be true are the oldest of their attempt, and counted in `misdated` by file name.
     """
     states: dict[str, VideoState] = {}
-    for outcome in read_ledger(folder, stage, torn, wanted):
+    now = time.time()
+    for name, outcome in _named_lines(folder, stage, torn, wanted):
+        if outcome.time != (known := known_time(outcome.time, now)):
+            outcome = dataclasses.replace(outcome, time=known)
+            if misdated is not None:
+                misdated[name] += 1
         state = states.get(outcome.video_id)
         if state is None:
             state = states[outcome.video_id] = VideoState(outcome)

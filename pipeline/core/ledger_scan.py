@@ -6,6 +6,7 @@ this.
 
 import os
 import re
+import time
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.ledger import decode_line, is_whole
+from pipeline.core.ledger import decode_line, is_whole, known_time
 from pipeline.core.records import Outcome
 
 VideoNumbers = dict[bytes, int]
@@ -76,6 +77,7 @@ class LedgerScan:
     def __init__(self, folder: Path, stage: str, numbers: VideoNumbers) -> None:
         self._folder, self._stage, self._numbers = folder, stage, numbers
         self._stage_bytes = stage.encode()
+        self._now = 0.0
         self.kinds: list[tuple[str, str]] = []
         """(outcome, reason) by kind; that of NEVER is empty."""
         self._clear()
@@ -103,6 +105,7 @@ class LedgerScan:
         paths = sorted(self._folder.glob(f"{self._stage}-*.jsonl"))
         if not self._only_grown(paths):
             self._clear()
+        self._now = time.time()
         for path in paths:
             try:
                 with open(path, "rb") as file:
@@ -139,7 +142,7 @@ class LedgerScan:
                 self.torn[path.name] += 1
 
     def _count(self, line: Line, text: bytes) -> None:
-        attempt, outcome, reason, stage, time, video_id = line
+        attempt, outcome, reason, stage, written, video_id = line
         if stage != self._stage_bytes:
             return
         self.lines += 1
@@ -151,24 +154,24 @@ class LedgerScan:
             kind = self._kind_of[outcome, reason] = len(self.kinds)
             self.kinds.append((outcome.decode("utf-8", "replace"), reason.decode("utf-8", "replace")))
         attempt = max(-1, min(attempt, _MOST_ATTEMPTS))
-        time = time if 0 <= time < 1e11 else 0.0
+        written = known_time(written, self._now)
         done = outcome == b"done"
         before = self._kind[number]
-        if before == NEVER or (attempt, done, time) > (
+        if before == NEVER or (attempt, done, written) > (
             self._attempt[number],
             self.kinds[before][0] == "done",
             self._time[number],
         ):
-            self._kind[number], self._attempt[number], self._time[number] = kind, attempt, time
+            self._kind[number], self._attempt[number], self._time[number] = kind, attempt, written
         if done:
             if stated := _BYTES.search(text):
                 self._bytes[number] = int(stated[1])
             if not reason:
-                self._done_times.append(time)
+                self._done_times.append(written)
             return
         self._failures[number] += outcome == b"failed"
-        if time > self._last[0]:
-            self._last = time, text
+        if written > self._last[0]:
+            self._last = written, text
 
     def _grow(self, least: int) -> None:
         # Room for as many again, so that a million videos are not a million enlargements.
@@ -193,7 +196,7 @@ class LedgerScan:
         return self._column(self._bytes, np.int64)
 
     def done_times(self) -> NDArray[np.float64]:
-        """When videos were done, in no order; lines `done` with a reason tell of something else and are left out."""
+        """When videos were done, in no order, 0 where that isn't known; lines `done` with a reason are left out."""
         return np.array(self._done_times, np.float64)
 
     def last_error(self) -> Outcome | None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from pipeline.core.records import Outcome
 def outcome(video_id: str = "abcdefghijk", state: str = "done", attempt: int = 1, time: float = 0.0) -> Outcome:
     reason = "" if state == "done" else "private"
     return Outcome(video_id, "download", state, reason, "words", attempt, time, {"bytes": 7})
+
+
+DAY = 86400.0
 
 
 def write(folder: Path, *outcomes: Outcome) -> Path:
@@ -168,3 +172,50 @@ def test_a_full_disk_is_one_line_for_the_user(tmp_path: Path) -> None:
 def test_an_outcome_of_another_stage_is_refused(tmp_path: Path) -> None:
     with LedgerWriter(tmp_path, "extract") as ledger, pytest.raises(ValueError, match="extract"):
         ledger.append(outcome())
+
+
+def test_what_the_system_writes_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write_all(descriptor, data[:7]))
+    written = [outcome(), outcome(state="failed", attempt=2)]
+    write(tmp_path, *written)
+    assert list(read_ledger(tmp_path)) == written
+
+
+def test_a_line_is_on_the_disk_when_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: dict[str, int] = {}
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        flushed[os.readlink(f"/proc/self/fd/{descriptor}")] = os.fstat(descriptor).st_size
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with LedgerWriter(tmp_path / "ledger", "download") as ledger:
+        for attempt in (1, 2):
+            ledger.append(outcome(attempt=attempt))
+            assert flushed[str(ledger.path)] == ledger.path.stat().st_size
+        assert str(tmp_path / "ledger") in flushed
+
+
+def test_a_line_of_a_clock_that_is_ahead_does_not_outlast_later_ones(tmp_path: Path) -> None:
+    now = time.time()
+    wrong = write(tmp_path, outcome(state="failed", time=now + 400 * DAY))
+    misdated: Counter[str] = Counter()
+    alone = latest_states(tmp_path, "download", misdated=misdated)["abcdefghijk"]
+    # It counts, at a time that isn't known.
+    assert (alone.latest.outcome, alone.latest.time, alone.failures) == ("failed", 0.0, 1)
+    assert misdated == {wrong.name: 1}
+    # Another machine made the same attempt, at a time that can be.
+    write(tmp_path, outcome(state="waiting", time=now - 5))
+    both = latest_states(tmp_path, "download")["abcdefghijk"]
+    assert (both.latest.outcome, both.latest.time, both.failures) == ("waiting", now - 5, 1)
+
+
+@pytest.mark.parametrize(("ahead", "known"), [(-400 * DAY, True), (DAY - 60, True), (DAY + 60, False), (1e12, False)])
+def test_clocks_may_differ_by_a_day(tmp_path: Path, ahead: float, known: bool) -> None:
+    written = time.time() + ahead
+    misdated: Counter[str] = Counter()
+    write(tmp_path, outcome(time=written))
+    (state,) = latest_states(tmp_path, "download", misdated=misdated).values()
+    assert (state.latest.time, misdated.total()) == ((written, 0) if known else (0.0, 1))

@@ -1,7 +1,9 @@
 """The lean reading of a ledger says what the plain one says, at any moment of its growth."""
 
+import os
 import random
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def written(folder: Path, count: int, seed: int) -> None:
         reason = chance.choice(reasons[outcome])
         detail = {"bytes": chance.randrange(1, 10**9)} if outcome == "done" else {}
         video_id = f"video{chance.randrange(count // 5):06d}"
-        time = chance.uniform(1e9, 2e9)
+        time = chance.uniform(1e9, 1.7e9)
         attempt = chance.randrange(1, 6)
         chance.choice(writers).append(Outcome(video_id, "download", outcome, reason, "m", attempt, time, detail))
     for writer in writers:
@@ -149,3 +151,36 @@ def test_the_last_error_is_the_latest_line_that_is_not_done(tmp_path: Path) -> N
     scan.update()
     last = scan.last_error()
     assert last is not None and (last.video_id, last.message) == ("bbbbbbbbbbb", "newest")
+
+
+def test_a_ledger_of_the_same_size_or_more_that_is_another_file_is_read_anew(tmp_path: Path) -> None:
+    with LedgerWriter(tmp_path, "download") as ledger:
+        ledger.append(Outcome("aaaaaaaaaaa", "download", "failed", "private", "words", 1, 50.0))
+    numbers: VideoNumbers = {}
+    scan = LedgerScan(tmp_path, "download", numbers)
+    scan.update()
+    other = tmp_path / "aside"
+    other.write_bytes(
+        line_of(Outcome("bbbbbbbbbbb", "download", "done", "", "words", 1, 50.0), tmp_path / "made")
+        + b"\n"
+        + b"\n" * 99
+    )
+    assert other.stat().st_size >= ledger.path.stat().st_size
+    os.replace(other, ledger.path)
+    scan.update()
+    agrees(scan, numbers, tmp_path)
+    assert scan.lines == 1
+
+
+def test_a_line_of_a_clock_that_is_ahead_has_no_known_time(tmp_path: Path) -> None:
+    now = time.time()
+    with LedgerWriter(tmp_path, "download") as ledger:
+        for video_id, written in (("aaaaaaaaaaa", now + 400 * 86400), ("bbbbbbbbbbb", now - 5)):
+            ledger.append(Outcome(video_id, "download", "failed", "live", "words", 1, written))
+    numbers: VideoNumbers = {}
+    scan = LedgerScan(tmp_path, "download", numbers)
+    scan.update()
+    agrees(scan, numbers, tmp_path)
+    assert scan.time().tolist() == [0.0, now - 5]
+    last = scan.last_error()
+    assert last is not None and last.video_id == "bbbbbbbbbbb"
