@@ -33,11 +33,13 @@ from pipeline.download.downloader import (
     DownloadJob,
     Request,
     clear_scratch,
+    settle,
     settled,
     stopped,
     summary_of,
 )
-from pipeline.download.failures import FAILURE_CLASSES
+from pipeline.download.failures import FAILURE_CLASSES, SITE_WIDE
+from pipeline.download.fetcher import check
 from pipeline.download.media import find_media
 from pipeline.download.settings import DownloadSettings, FetchSettings
 
@@ -111,18 +113,21 @@ def _download(
     ledger = settings.out / "ledger"
     present = set(find_media(settings.out).paths)
     states = latest_states(ledger, STAGE)
-    requests = [
-        Request(i, state.latest.attempt + 1 if state else 1, state.failures if state else 0)
-        for i, state in ((i, states.get(i)) for i in video_ids if i not in present)
-        if not settled(state, settings.attempts, settings.recheck_h, settings.ask_again)
+    # By hash, since the videos of a channel that is gone may stand together in a list; what stopped a run comes last.
+    asked = [
+        i
+        for i in sorted(video_ids, key=lambda i: (i in states and states[i].latest.outcome == "waiting", hash_order(i)))
+        if i not in present and not settled(states.get(i), settings.attempts, settings.recheck_h, settings.ask_again)
     ]
-    reason = ""
+    requests = [Request.after(i, states.get(i)) for i in asked]
+    reason = row = ""
     if requests:
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
         with ExitStack() as stack:
             workers = max(settings.workers, options.view_as(DirectOptions).direct_num_workers)
             url = settings.site_url or _serve(settings, stack)
             fetching = _fetching(settings, url, workers)
+            report.notes += check(fetching)
             budget = settings.media_budget * 2**30
             job = DownloadJob(
                 settings.out.resolve(),
@@ -132,17 +137,28 @@ def _download(
                 budget=budget,
                 lock=lease.path.resolve(),
                 token=lease.token,
+                past=Counter(
+                    state.latest.reason if state.latest.outcome == "failed" else "done"
+                    for state in states.values()
+                    if state.latest.outcome in ("done", "failed")
+                ),
+                least_chance=settings.least_chance,
             )
             stack.callback(clear_scratch, job)
             stack.enter_context(signals.stop_file(job.scratch / f"stop-{SIGNAL}"))
             stack.enter_context(ledger_progress(ledger, STAGE, len(requests), STAGE))
-            with running(options) as (pipeline, counted):
-                _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job, counted)
+            try:
+                with running(options) as (pipeline, counted):
+                    _ = pipeline | "ids" >> beam.Create(requests) | DownloadVideos(job, counted)
+            finally:
+                row = settle(job)
             reason = stopped(job)
     _count(report, settings, video_ids, present)
     report.notes += remark_aside(settings.out)
     report.stopped = reason == SIGNAL
-    if reason and not report.stopped:
+    if row:
+        report.notes.append(f"stopped: {SITE_WIDE}: {row}: {FAILURE_CLASSES[SITE_WIDE].advice}")
+    elif reason and not report.stopped:
         report.notes.append(f"stopped: {reason}: {FAILURE_CLASSES[reason].advice}")
 
 
@@ -175,7 +191,13 @@ def _fetching(settings: DownloadSettings, url: str, workers: int) -> FetchSettin
 def _count(report: RunSummary, settings: DownloadSettings, video_ids: list[str], before: set[str]) -> None:
     """Where each listed video stands now, by the media folder and the ledger."""
     present = {name for name in find_media(settings.out).paths if is_video_id(name)}
-    states = latest_states(settings.out / "ledger", STAGE)
+    misdated: Counter[str] = Counter()
+    states = latest_states(settings.out / "ledger", STAGE, misdated=misdated)
+    if misdated:
+        report.notes.append(
+            f"{misdated.total()} ledger lines, of {', '.join(sorted(misdated)[:3])}, have a time that can't be true, "
+            "which is passed over: set the clock of the machine that wrote them"
+        )
     for video_id in video_ids:
         state = states.get(video_id)
         processed = state is not None and state.latest.reason in (EXTRACTED, NO_FEATURES)

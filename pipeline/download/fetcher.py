@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.request import getproxies
 
-from pipeline.core.child import Child, ChildError
-from pipeline.core.secrets import masked, secrets_of
+from pipeline.core.child import START_LIMIT_S, Child, ChildError
+from pipeline.core.errors import InputError, ToolError
+from pipeline.core.secrets import masked, masked_setting, secrets_of
 from pipeline.download.failures import FAILURE_CLASSES, FailureClass
-from pipeline.download.settings import FetchSettings
+from pipeline.download.settings import FetchSettings, proxy_fault
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,15 @@ class Fetcher(Child):
         self._secrets = secrets_of(settings.proxy, settings.site_url, *getproxies().values())
 
     def fetch(self, video_id: str, folder: Path) -> Fetched:
-        """Fetch into `folder`, an empty one, and check that the file is whole. Raises FetchError."""
+        """Fetch into `folder`, an empty one, and check that the file is whole.
+
+        Raises FetchError, InputError for cookies that can't be read, and ToolError when the process can't start.
+        """
         try:
             kind, *answer = self.call(video_id, folder, self._settings, limit_s=self._settings.kill_after_s)
         except ChildError as error:
+            if error.reason == "start":
+                raise _not_started(error, self._secrets) from None
             name = "timeout" if error.reason == "timeout" else "crashed"
             raise FetchError(FAILURE_CLASSES[name], masked(f"the fetching process {error}", self._secrets)) from None
         if kind == "failed":
@@ -53,3 +59,23 @@ class Fetcher(Child):
             raise FetchError(FAILURE_CLASSES[name], masked(message, self._secrets))
         path, detail = answer
         return Fetched(Path(path), detail)
+
+
+def check(settings: FetchSettings) -> list[str]:
+    """See that yt-dlp can use the settings, without asking any site; returns what of them it passes over, for people.
+
+    Raises InputError for those that it can't use, and ToolError when it can't be started.
+    """
+    for kind, address in getproxies().items() if settings.proxy is None else ():
+        if kind in ("http", "https", "all") and (fault := proxy_fault(address)):
+            raise InputError(f"{kind}_proxy of the environment: {masked_setting('proxy', address)!r} {fault}")
+    try:
+        with Child("pipeline.download.ytdlp:check") as child:
+            notes: list[str] = child.call(settings, limit_s=START_LIMIT_S)
+    except ChildError as error:
+        raise _not_started(error, secrets_of(settings.proxy, *getproxies().values())) from None
+    return notes
+
+
+def _not_started(error: ChildError, secrets: tuple[str, ...]) -> ToolError:
+    return ToolError(masked(f"the process that runs yt-dlp {error}; run mcn doctor to see what is wrong", secrets))

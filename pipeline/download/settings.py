@@ -3,12 +3,34 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pipeline.core.errors import suggest
 from pipeline.core.records import EXTRACTED, NO_FEATURES
-from pipeline.download.failures import FAILURE_CLASSES
+from pipeline.core.secrets import masked_setting
+from pipeline.download.failures import FAILURE_CLASSES, LEAST_CHANCE
 
 Site = Literal["youtube", "sample"]
+
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+_LONGEST_S = 86400.0
+_LONGEST_WAIT_S = 2e6
+"""Beyond that many seconds no answer can be waited for: the system counts them in 2**31 milliseconds."""
+
+
+def proxy_fault(address: str) -> str:
+    """Why the address of a proxy can't be used, and how to mend it; "" where it can."""
+    scheme, colon, rest = address.rpartition("://")
+    if colon and scheme.lower() not in _PROXY_SCHEMES:
+        return f"begins with no scheme known; expected one of {', '.join(_PROXY_SCHEMES)}"
+    try:
+        parts = urlsplit(f"http://{rest}")
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:
+        host = b""
+    if not host or parts.path.strip("/") or parts.query or parts.fragment or len(rest.split()) != 1:
+        return "isn't SCHEME://USER:PASSWORD@HOST:PORT; percent-encode characters such as / ? # @ in user and password"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +66,7 @@ class FetchSettings:
     @property
     def kill_after_s(self) -> float:
         """Seconds after which the child is killed: two formats and twenty requests may each sleep."""
-        return self.time_limit_s + 2 * self.max_sleep_interval + 20 * self.sleep_requests
+        return min(_LONGEST_WAIT_S, self.time_limit_s + 2 * self.max_sleep_interval + 20 * self.sleep_requests)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +94,9 @@ class DownloadSettings(FetchSettings):
     ask_again: tuple[str, ...] = ()
     """Failures of earlier runs to try anew, such as age,geo after adding --cookies or --proxy; `extracted`: videos
     whose media were deleted once their features were stored; `no-features`: those whose media gave none."""
+    least_chance: float = LEAST_CHANCE
+    """How improbable a row of videos that fail alike must be, by what was seen so far, to be taken for the site's fault
+    and to end the run with no video charged; 0: never."""
     part: str = ""
     """I/N: take only part I of N of the videos, by a hash of the id; default: SLURM's array task."""
     media_budget: float = 0.0
@@ -87,12 +112,19 @@ class DownloadSettings(FetchSettings):
             raise ValueError("max_sleep_interval must be at least sleep_interval")
         if self.time_limit_s <= 0 or self.socket_timeout_s <= 0:
             raise ValueError("time_limit_s and socket_timeout_s must be above 0")
+        # What the system's clocks and timers can count; beyond it each video would fail.
+        if max(self.sleep_requests, self.max_sleep_interval, self.time_limit_s, self.socket_timeout_s) > _LONGEST_S:
+            raise ValueError(f"sleeps, time_limit_s and socket_timeout_s can be {_LONGEST_S:g} s at most")
+        if not 0 <= self.least_chance < 1:
+            raise ValueError("least_chance must be at least 0 and below 1")
         if self.site == "sample" and (self.sample is None) == (not self.site_url):
             raise ValueError("site sample needs one of sample (its folder) and site_url")
         if self.site == "youtube" and (self.sample is not None or self.site_url):
             raise ValueError("sample and site_url go with site sample")
         if self.media_budget < 0:
             raise ValueError("media_budget can't be negative")
+        if self.proxy and (fault := proxy_fault(self.proxy)):
+            raise ValueError(f"proxy {masked_setting('proxy', self.proxy)!r} {fault}")
         known = (*FAILURE_CLASSES, EXTRACTED, NO_FEATURES)
         for name in self.ask_again:
             if name not in known:

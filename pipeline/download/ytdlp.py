@@ -1,16 +1,22 @@
 """The one place that speaks to yt-dlp; loaded by the process that `download.fetcher` starts and may kill."""
 
+import io
+import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import imageio_ffmpeg
 import yt_dlp
-from yt_dlp.utils import GeoRestrictedError
+from yt_dlp.cookies import YoutubeDLCookieJar
+from yt_dlp.utils import FormatSorter, GeoRestrictedError
 from yt_dlp.version import __version__
 
 from extractors.errors import DecoderError
+from pipeline.core.errors import InputError
 from pipeline.core.files import sha256_of_file
 from pipeline.core.video_ids import is_video_id
 from pipeline.download.failures import FAILURE_CLASSES, FailureClass, classify
@@ -22,15 +28,17 @@ _LONGEST_WAIT_S = 60.0
 
 
 def fetch(video_id: str, folder: Path, settings: FetchSettings) -> tuple[Any, ...]:
-    """Fetch a video into `folder`: ("done", path, detail), or ("failed", class name, message)."""
+    """Fetch a video into `folder`: ("done", path, detail), or ("failed", class name, message).
+
+    Raises InputError for cookies that can't be read.
+    """
     if not is_video_id(video_id):
         return "failed", "unknown", f"{video_id[:80]!a} is not a video id"
     messages = _Messages()
+    parameters = _parameters(folder, settings, messages)
     try:
-        with yt_dlp.YoutubeDL(_parameters(folder, settings, messages), auto_init=settings.site == "youtube") as site:
-            if settings.site == "sample":
-                site.add_info_extractor(SampleSiteIE())
-            info = site.extract_info(f"{settings.site_url}/watch?v={video_id}")
+        with _client(parameters, settings) as client:
+            info = client.extract_info(f"{settings.site_url}/watch?v={video_id}")
         return _accepted(Path(info["requested_downloads"][0]["filepath"]), info)
     except BrokenMedia as error:
         return "failed", error.reason, str(error)
@@ -39,6 +47,87 @@ def fetch(video_id: str, folder: Path, settings: FetchSettings) -> tuple[Any, ..
     except Exception as error:  # yt-dlp lets errors of any type through; each is one video's failure, told by its words
         failure, message = _explain(error, "\n".join(messages.warnings))
         return "failed", failure.name, message
+
+
+def check(settings: FetchSettings) -> list[str]:
+    """See that yt-dlp takes the settings, without asking any site; what it warns of, for people. Raises InputError."""
+    messages = _Messages()
+    if not settings.format.strip() or settings.format.strip() == "-":
+        raise InputError(f"--format: {settings.format!r} is no format selector; expected one such as 18/b")
+    for part in settings.format_sort:
+        if not re.match(FormatSorter.regex, part):
+            raise InputError(
+                f"--format-sort: {part!r} is no order of formats; expected FIELD, +FIELD, FIELD:LIMIT or FIELD~LIMIT"
+            )
+    plain = replace(settings, format="b", format_sort=(), cookies=None)
+    with _client(_parameters(Path("."), plain, messages), settings) as client:
+        try:
+            client.build_format_selector(settings.format)
+        except Exception as error:  # a SyntaxError, or what a regular expression or a number in it raises
+            why = str(error).partition("\n")[0]
+            raise InputError(f"--format: {settings.format!r} can't be used: {why}; expected one such as 18/b") from None
+        client.params["format_sort"] = list(settings.format_sort)
+        try:
+            FormatSorter(client, ())
+        except Exception as error:
+            raise InputError(f"--format-sort: {','.join(settings.format_sort)!r} can't be used: {error}") from None
+    if settings.site == "sample" and not SampleSiteIE.suitable(f"{settings.site_url}/watch?v={'a' * 11}"):
+        raise InputError(f"--site-url: {settings.site_url!r} is no sample's; expected http://127.0.0.1:PORT")
+    if settings.cookies is not None and (skipped := _cookies(settings.cookies).skipped):
+        messages.warnings.append(f"{settings.cookies}: {skipped} lines are no cookies and passed over")
+    return messages.warnings
+
+
+@contextmanager
+def _client(parameters: dict[str, Any], settings: FetchSettings) -> Iterator[yt_dlp.YoutubeDL]:
+    client = yt_dlp.YoutubeDL(parameters, auto_init=settings.site == "youtube")
+    try:
+        if settings.site == "sample":
+            client.add_info_extractor(SampleSiteIE())
+        yield client
+    finally:
+        # What fails only now, such as writing cookies back, takes nothing from a video that is there.
+        with suppress(Exception):
+            client.close()
+
+
+class _Cookies(io.StringIO):
+    """This process's own copy of the user's cookies: yt-dlp reads it for each video, and writes back what sites set."""
+
+    skipped = 0
+    """Lines of the file that were no cookies."""
+
+    def truncate(self, size: int | None = 0) -> int:
+        """Cut the text, and go to its end: yt-dlp writes on from there."""
+        self.seek(size or 0)
+        return super().truncate()
+
+
+@cache
+def _cookies(path: Path) -> _Cookies:
+    """Raises InputError for what is no cookie file, without its words: they are secrets."""
+    expected = (
+        "--cookies expects a cookie file in Netscape format: '# Netscape HTTP Cookie File', then a cookie a line, with "
+        "tabs between its 7 fields"
+    )
+    try:
+        cookies = _Cookies(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}; {expected}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: isn't UTF-8 text; {expected}") from None
+    jar, said = YoutubeDLCookieJar(cookies), io.StringIO()
+    try:
+        with redirect_stderr(said):
+            jar.load()
+    except Exception:
+        raise InputError(f"{path}: is in another format; {expected}") from None
+    if not len(jar):
+        raise InputError(f"{path}: holds no cookie; {expected}")
+    # Without the lines that yt-dlp would complain of, in full, with each video.
+    jar.save()
+    cookies.skipped = said.getvalue().count("skipping cookie file entry")
+    return cookies
 
 
 def _accepted(path: Path, info: dict[str, Any]) -> tuple[Any, ...]:
@@ -55,8 +144,11 @@ def _accepted(path: Path, info: dict[str, Any]) -> tuple[Any, ...]:
 
 def _parameters(folder: Path, settings: FetchSettings, messages: "_Messages") -> dict[str, Any]:
     def wait(n: int) -> float:
-        return min(_LONGEST_WAIT_S, settings.retry_wait_s * 2**n)
+        return min(_LONGEST_WAIT_S, settings.retry_wait_s * 2 ** min(n, 32))
 
+    cookies = _cookies(settings.cookies) if settings.cookies else None
+    if cookies is not None:
+        cookies.seek(0)
     return {
         "logger": messages,
         "quiet": True,
@@ -81,7 +173,7 @@ def _parameters(folder: Path, settings: FetchSettings, messages: "_Messages") ->
         "sleep_interval_requests": settings.sleep_requests,
         "sleep_interval": settings.sleep_interval,
         "max_sleep_interval": settings.max_sleep_interval,
-        "cookiefile": str(settings.cookies) if settings.cookies else None,
+        "cookiefile": cookies,
         # The loopback host must not be asked for through a proxy of the environment.
         "proxy": "" if settings.site == "sample" else settings.proxy,
     }

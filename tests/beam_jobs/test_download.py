@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from beam_jobs.download import run
+from pipeline.cli import main
 from pipeline.core.errors import InputError
 from pipeline.core.files import sha256_of_file
 from pipeline.core.ledger import LedgerWriter, latest_states, read_ledger
@@ -265,6 +267,7 @@ def test_a_workers_error_is_told_without_beams_words(
 
 
 def test_two_workers_and_a_site_of_its_own(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lists(sample, {})
     settings = DownloadSettings(ids=sample / "list.csv", out=tmp_path / "out", site="sample", sample=sample, workers=2)
     report = run(settings, ["--runner=DirectRunner"])
     assert report.complete and report.done == len(LIVING)
@@ -304,4 +307,81 @@ def test_bad_input_is_one_line(sample: Path, tmp_path: Path) -> None:
     assert "bad.csv line 3" in refused(ids=tmp_path / "bad.csv")
     assert "can't be written" in refused(out=tmp_path / "file")
     assert "cookie file" in refused(cookies=tmp_path / "none.txt")
+    (tmp_path / "cookies.json").write_text('[{"name": "A"}]')
+    assert "cookies.json" in refused(cookies=tmp_path / "cookies.json")
     assert "mcn sample" in refused(sample=tmp_path)
+
+
+def command(site: SampleSite, folder: Path, *flags: str) -> int:
+    """The exit status of `mcn download` of the whole list."""
+    ids, out = str(folder / "sample" / "list.csv"), str(folder / "out")
+    quick = ["--retries", "0", "--retry-wait-s", "0.01", "--site", "sample", "--site-url", site.url]
+    return main(["download", "--ids", ids, "--out", out, *quick, *flags])
+
+
+@pytest.mark.parametrize(
+    ("message", "workers"), [("Etwas ist schiefgelaufen.", 1), ("Video unavailable. This content isn’t available.", 4)]
+)
+def test_a_failure_of_the_whole_site_uses_up_no_video(
+    site: SampleSite, tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str, workers: int
+) -> None:
+    write_lists(tmp_path / "sample", {})
+    site.dead = {video_id: {"class": "x", "message": message} for video_id in LIVING}
+    assert command(site, tmp_path, "--workers", str(workers), "--attempts", "2") == 1
+    told = [line for line in capsys.readouterr().out.splitlines() if "site-wide" in line]
+    assert len(told) == 1 and message in told[0] and "run again" in told[0]
+    report = json.loads((tmp_path / "out" / "download.json").read_text())
+    assert (report["done"], report["failed"], report["waiting"]) == (0, {}, len(LIVING))
+    assert all(state.failures == 0 for state in latest_states(tmp_path / "out" / "ledger", "download").values())
+
+    site.dead = {}
+    assert command(site, tmp_path, "--workers", str(workers), "--attempts", "2") == 0
+    assert_whole(tmp_path, LIVING)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--format", "best["], "--format"),
+        (["--format-sort", "res=360"], "--format-sort"),
+        (["--proxy", "sock5://x"], "proxy"),
+        (["--proxy", "http://user:pa/ss@127.0.0.1:1"], "proxy"),
+        (["--cookies", "cookies.json"], "--cookies"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_the_first_id(
+    site: SampleSite,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    named: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cookies.json").write_text('[{"name": "A", "value": "secret"}]')
+    assert command(site, tmp_path, *flags) == 2
+    error = capsys.readouterr().err
+    assert named in error and error.count("\n") == 1 and "secret" not in error and "pa/ss" not in error
+    assert site.requests == [] and not list((tmp_path / "out").glob("ledger/*"))
+
+
+def test_the_users_cookie_file_outlives_all_workers(site: SampleSite, tmp_path: Path) -> None:
+    cookies = tmp_path / "cookies.txt"
+    lines = [f".site{n}.example\tTRUE\t/\tTRUE\t2147483647\tname{n}\t{'v' * 300}\n" for n in range(300)]
+    cookies.write_text("# Netscape HTTP Cookie File\n" + "".join(lines) + "# LOGIN\n")
+    before = cookies.read_bytes()
+    assert command(site, tmp_path, "--workers", "2", "--cookies", str(cookies)) == 0
+    assert cookies.read_bytes() == before
+    assert_whole(tmp_path, LIVING)
+
+
+def test_a_premiere_dated_by_a_wrong_clock_is_asked_for_again_and_told(site: SampleSite, tmp_path: Path) -> None:
+    write_lists(tmp_path / "sample", {})
+    with LedgerWriter(tmp_path / "out" / "ledger", "download") as ledger:
+        for video_id, days in ((LIVING[0], 400), (LIVING[1], 0)):
+            written = time.time() + days * 86400
+            ledger.append(Outcome(video_id, "download", "failed", "live", "Premieres in 4 days", 1, written))
+    report = download(site, tmp_path)
+    assert report.done == len(LIVING) - 1 and report.failed == {"live": 1}
+    (note,) = report.notes
+    assert ledger.path.name in note and note.startswith("1 ledger line")
