@@ -33,6 +33,7 @@ from pipeline.download.downloader import (
     DownloadJob,
     Request,
     clear_scratch,
+    in_turn,
     settle,
     settled,
     stopped,
@@ -113,13 +114,14 @@ def _download(
     ledger = settings.out / "ledger"
     present = set(find_media(settings.out).paths)
     states = latest_states(ledger, STAGE)
-    # By hash, since the videos of a channel that is gone may stand together in a list; what stopped a run comes last.
     asked = [
         i
-        for i in sorted(video_ids, key=lambda i: (i in states and states[i].latest.outcome == "waiting", hash_order(i)))
+        for i in in_turn(video_ids, states)
         if i not in present and not settled(states.get(i), settings.attempts, settings.recheck_h, settings.ask_again)
     ]
-    requests = [Request.after(i, states.get(i)) for i in asked]
+    fetched = (state.latest.time for state in states.values() if state.latest.outcome == "done")
+    success = max(fetched, default=0.0)
+    requests = [Request.after(i, states.get(i), success) for i in asked]
     reason = row = ""
     if requests:
         logging.getLogger("apache_beam").setLevel(logging.ERROR)

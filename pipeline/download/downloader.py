@@ -7,6 +7,7 @@ workers count it together; a kill forgets it, and these videos are asked for aga
 """
 
 import os
+import random
 import shutil
 import time
 import uuid
@@ -97,13 +98,16 @@ class Request:
     """Attempts that failed already."""
     last: str = ""
     """The latest one's reason."""
+    outlived: bool = False
+    """Whether another video was fetched after it."""
 
     @classmethod
-    def after(cls, video_id: str, state: VideoState | None) -> "Request":
-        """The next attempt at a video that stands there in the ledger."""
+    def after(cls, video_id: str, state: VideoState | None, success: float) -> "Request":
+        """The next attempt at a video that stands there in the ledger; `success`: when any was last fetched."""
         if state is None:
             return cls(video_id)
-        return cls(video_id, state.latest.attempt + 1, state.failures, state.latest.reason)
+        latest = state.latest
+        return cls(video_id, latest.attempt + 1, state.failures, latest.reason, latest.time < success)
 
 
 class Downloader(Closeable):
@@ -180,8 +184,10 @@ class Downloader(Closeable):
         return outcome
 
     def _is_its_own(self, request: Request, reason: str) -> bool:
-        """Whether a session's fault is the video's own: an earlier run met it there too, and others are fetched."""
-        return reason in _PERHAPS_ONE_VIDEOS and request.last == reason and self.job.successful_workers() > 0
+        """Whether a session's fault is the video's own: an earlier run met it too, and others could be fetched."""
+        if reason not in _PERHAPS_ONE_VIDEOS or request.last != reason:
+            return False
+        return request.outlived or self.job.successful_workers() > 0 or not self.job.least_chance
 
     def _record(self, outcome: Outcome, last: str) -> None:
         # A video that failed so before says nothing new of the site.
@@ -276,6 +282,19 @@ def place(fetched: Fetched, media: Path, video_id: str) -> None:
     with suppress(FileExistsError):
         os.link(fetched.path, target)
     fsync_folder(target.parent)
+
+
+def in_turn(video_ids: Iterable[str], states: Mapping[str, VideoState]) -> list[str]:
+    """The order in which to ask for videos: by chance, and what stopped a run last.
+
+    In a list the videos of a channel that is gone may stand together, and their row would not be one of chance.
+    """
+
+    def turn(video_id: str) -> tuple[bool, float]:
+        state = states.get(video_id)
+        return state is not None and state.latest.reason in _PERHAPS_ONE_VIDEOS, random.random()
+
+    return sorted(video_ids, key=turn)
 
 
 def settled(state: VideoState | None, attempts: int, recheck_h: float, ask_again: tuple[str, ...]) -> bool:

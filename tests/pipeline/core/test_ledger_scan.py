@@ -184,3 +184,14 @@ def test_a_line_of_a_clock_that_is_ahead_has_no_known_time(tmp_path: Path) -> No
     assert scan.time().tolist() == [0.0, now - 5]
     last = scan.last_error()
     assert last is not None and last.video_id == "bbbbbbbbbbb"
+
+
+def test_a_ledger_that_was_cut_short_is_read_anew(tmp_path: Path) -> None:
+    written(tmp_path, 60, 6)
+    numbers: VideoNumbers = {}
+    scan = LedgerScan(tmp_path, "download", numbers)
+    scan.update()
+    path = next(tmp_path.iterdir())
+    os.truncate(path, len(path.read_bytes().splitlines(keepends=True)[0]))
+    scan.update()
+    agrees(scan, numbers, tmp_path)

@@ -20,6 +20,7 @@ from pipeline.download.downloader import (
     DownloadJob,
     Request,
     clear_scratch,
+    in_turn,
     place,
     settle,
     settled,
@@ -268,6 +269,27 @@ def test_a_video_that_stops_run_after_run_is_charged_once_others_are_fetched(
             script.failures = [reason]
             assert downloader.download(Request("abcdefghijk", last=last)).outcome == outcome
             assert stopped(downloader.job) == ("" if outcome == "failed" else reason)
+
+
+def test_a_fault_before_the_last_success_was_the_videos_own(job: DownloadJob) -> None:
+    latest = Outcome("abcdefghijk", "download", "waiting", "tool", "words", 4, time=1000.0)
+    for number, (success, state) in enumerate(((999.0, "waiting"), (1001.0, "failed"))):
+        request = Request.after("abcdefghijk", VideoState(latest, 2), success)
+        assert (request.attempt, request.failures) == (5, 2)
+        with Downloader(replace(job, run=str(number))) as downloader:
+            scripted(downloader, "tool")
+            assert downloader.download(request).outcome == state
+    assert Request.after("abcdefghijk", None, 5.0) == Request("abcdefghijk")
+    # It is asked for again all the same: another yt-dlp may fetch it.
+    assert not settled(latest_states(job.media / "ledger", "download")["abcdefghijk"], 1, 24, ())
+
+
+def test_videos_that_stopped_a_run_are_asked_for_last_and_others_in_no_order() -> None:
+    stopping = {ids(40)[7]: "tool", ids(40)[9]: "login", ids(40)[30]: "site-wide"}
+    states = {i: VideoState(Outcome(i, "download", "waiting", reason)) for i, reason in stopping.items()}
+    orders = [in_turn(ids(40), states) for _ in range(2)]
+    assert all(sorted(order) == ids(40) and set(order[-2:]) == {ids(40)[7], ids(40)[9]} for order in orders)
+    assert orders[0] != orders[1] and ids(40)[:38] not in [order[:38] for order in orders]
 
 
 def test_waits_between_tries_are_doubled_up_to_a_minute(job: DownloadJob, monkeypatch: pytest.MonkeyPatch) -> None:
