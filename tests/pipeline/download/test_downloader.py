@@ -171,8 +171,9 @@ def test_a_success_shows_that_the_site_answers(job: DownloadJob, tmp_path: Path)
             assert downloader.download(Request(video_id)).outcome == ("done" if number % 3 == 2 else "failed")
             lines = [line.attempt for line in read_ledger(tmp_path / "ledger") if line.outcome == "failed"]
             assert lines == [1, 2, 3] * 2 * ((number + 1) // 3)
-    assert stopped(job) == ""
+    assert stopped(job) == "" and settle(job) == ""
     assert stands(job) == {"done": 3, "failed forbidden": 6}
+    assert Counter(line.outcome for line in read_ledger(tmp_path / "ledger")) == {"done": 3, "failed": 18}
 
 
 def test_other_failures_in_between_do_not_hide_a_row_and_stay_their_videos_own(job: DownloadJob) -> None:
