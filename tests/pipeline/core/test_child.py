@@ -30,6 +30,9 @@ def start_another():
     child = subprocess.Popen(["sleep", "600"])
     return os.getpid(), child.pid
 
+def start_one_that_waits_for_nothing():
+    return subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL).pid
+
 def take(size):
     return len(bytes(size))
 
@@ -146,3 +149,9 @@ def test_all_of_it_ends_with_a_killed_parent_even_in_a_hang(tmp_path: Path) -> N
         pids = [int(pid) for pid in [*parent.stdout.readline().split(), fifo.read_text()]]
         parent.send_signal(signal.SIGKILL)
     assert len(pids) == 3 and all(ended(pid) for pid in pids)
+
+
+def test_what_the_process_started_ends_with_it() -> None:
+    with Child("called:start_one_that_waits_for_nothing") as child:
+        started = child.call()
+    assert ended(started)

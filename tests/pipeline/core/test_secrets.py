@@ -92,3 +92,7 @@ def test_long_text_takes_no_longer_than_it_is(unit: str) -> None:
     began = time.process_time()
     masked(unit * (300_000 // len(unit)) + "@=:")
     assert time.process_time() - began < 2
+
+
+def test_a_password_of_three_letters_is_not_looked_for_by_itself() -> None:
+    assert masked("the cat sat: fish", secrets_of("http://u:cat@h:1", "http://u:fish@h:1")) == "the cat sat: ***"
