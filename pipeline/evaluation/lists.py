@@ -108,7 +108,8 @@ def clips_of_split(
     )
     kept = [clip for clip in clips if clip.clip.video_id in chosen]
     timed = ClipRules(streams=(), audio="none")
-    late = [c.clip for c in kept if c.clip.start >= model.dataset.video(c.clip.video_id, timed).duration]
+    clips_asked = dict.fromkeys(c.clip for c in kept)
+    late = [clip for clip in clips_asked if clip.start >= model.dataset.video(clip.video_id, timed).duration]
     if late:
         report.notes.append(
             f"{len(late)} clips start at their video's end or later and count as misses, "

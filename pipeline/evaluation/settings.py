@@ -58,7 +58,8 @@ class RetrievalSettings(EvaluationSettings):
     """What `mcn evaluate retrieval` can be told."""
 
     clips: Path
-    """csv video_id,start,end,text: each line is a query (its text) and a candidate (its clip)."""
+    """csv video_id,start,end,text: each line is a query (its text), each different clip a candidate; a clip may have
+    several lines."""
     directions: Literal["all", "headline"] = "all"
     """What finds what: every pair of modalities that shares a space; or text -> video alone, for which no sound is
     read."""

@@ -12,6 +12,7 @@ from pipeline.core.figures import as_svg, shortened
 from pipeline.core.files import write_text
 from pipeline.core.terminal import escaped
 from pipeline.download.media import find_media
+from pipeline.evaluation.retrieval import asked
 from pipeline.evaluation.timeline import spread, timeline
 from pipeline.experiment.report.score_figures import learning_curve_figure, read_curves
 from pipeline.metrics.localization import FIGURES
@@ -67,6 +68,7 @@ def write_page(path: Path, results: dict[str, Any], media_folder: Path) -> None:
         models.append(
             {
                 "detail": stage["detail"],
+                "asked": asked(stage["detail"]),
                 "curves": learning_curves(folder / "metrics.csv"),
                 "examples": [
                     _pictured(example, media) | {"found": [_pictured(clip, media) for clip in example["found"]]}

@@ -22,47 +22,72 @@ _ALIGNED = 256
 
 @dataclass(frozen=True)
 class Positions:
-    """Where the right candidates stand: of N queries, how many others score higher [N] and how many equally [N]."""
+    """Where the right candidates stand, of N queries. Of several right ones the best counts."""
 
     higher: NDArray[np.int64]
+    """[N]: how many wrong candidates score higher than the best right one."""
     equal: NDArray[np.int64]
+    """[N]: how many wrong candidates score as it does."""
     lost: NDArray[np.bool_] | None = None
-    """[N]: queries that find nothing, or whose right candidate isn't there. They stand last and are no hit, however few
-    candidates there are."""
+    """[N]: queries that find nothing, or whose right candidates aren't there. They stand last and are no hit, however
+    few candidates there are."""
+    right: NDArray[np.int64] | None = None
+    """[N]: how many right candidates share the best right score; None: one each."""
 
     def without(self, lost: NDArray[np.bool_], candidates: int) -> "Positions":
-        """The same, but the queries `lost` [N] stand last of all `candidates`, and are no hit."""
+        """The same, of one right candidate each, but the queries `lost` [N] stand last of all `candidates`, and are no
+        hit."""
         return Positions(np.where(lost, candidates - 1, self.higher), np.where(lost, 0, self.equal), lost)
 
     def of(self, queries: NDArray[np.int64]) -> "Positions":
         """The positions of these queries, repeated as given."""
         lost = None if self.lost is None else self.lost[queries]
-        return Positions(self.higher[queries], self.equal[queries], lost)
+        right = None if self.right is None else self.right[queries]
+        return Positions(self.higher[queries], self.equal[queries], lost, right)
 
     @property
     def rank(self) -> NDArray[np.float64]:
-        """Rank from 1; equal scores share the average of their positions."""
-        return 1.0 + self.higher + self.equal / 2.0
+        """Rank of the best right candidate, from 1; equal scores share the average over their orders."""
+        return np.asarray(1.0 + self.higher + self.equal / (self._right + 1.0), np.float64)
 
     def hits(self, cutoff: int) -> NDArray[np.float64]:
-        """Probability [N] that the right candidate is among the first `cutoff`, equal scores in random order."""
-        return self._found(np.clip((cutoff - self.higher) / (self.equal + 1.0), 0.0, 1.0))
+        """Probability [N] that a right candidate is among the first `cutoff`, equal scores in random order."""
+        hits = np.clip((cutoff - self.higher) / (self.equal + 1.0), 0.0, 1.0)
+        if self.right is not None:
+            hits = np.where(self.right == 1, hits, 1.0 - none_among(self.equal, self.right, cutoff - self.higher))
+        return self._found(hits)
 
     def published_hits(self, cutoff: int) -> NDArray[np.float64]:
         """How many of the positions that the right score ties for are among the first `cutoff`: more than 1 with ties.
 
         As the published metrics count (Chen et al.'s metrics.py): constant scores so reach a recall of `cutoff`.
         """
-        return self._found(np.clip(cutoff - self.higher, 0, self.equal + 1).astype(np.float64))
+        return self._found(np.clip(cutoff - self.higher, 0, self.equal + self._right).astype(np.float64))
 
     def published_ranks(self) -> NDArray[np.float64]:
         """Every position that a right score ties for, from 1: more than N of them with ties."""
-        first = np.repeat(self.higher + 1, self.equal + 1)
-        within = np.arange(len(first)) - np.repeat(np.cumsum(self.equal + 1) - (self.equal + 1), self.equal + 1)
+        level = self.equal + self._right
+        first = np.repeat(self.higher + 1, level)
+        within = np.arange(len(first)) - np.repeat(np.cumsum(level) - level, level)
         return (first + within).astype(np.float64)
+
+    @property
+    def _right(self) -> NDArray[np.int64]:
+        return np.ones_like(self.equal) if self.right is None else self.right
 
     def _found(self, hits: NDArray[np.float64]) -> NDArray[np.float64]:
         return hits if self.lost is None else np.where(self.lost, 0.0, hits)
+
+
+def none_among(
+    wrong: NDArray[np.int64], right: NDArray[np.int64], drawn: NDArray[np.int64] | int
+) -> NDArray[np.float64]:
+    """Probability [N] that `drawn` of `wrong` + `right` candidates, drawn without replacement, are all wrong."""
+    none = np.ones(len(wrong))
+    for before in range(int(np.max(drawn, initial=0))):
+        left = np.maximum(wrong - before, 0) / np.maximum(wrong + right - before, 1)
+        none *= np.where(before < drawn, left, 1.0)
+    return none
 
 
 def positions(scores: NDArray[np.float64], right: NDArray[np.int64] | None = None) -> Positions:
@@ -85,56 +110,95 @@ class Side:
 
     vectors: Tensor
     present: Tensor
+    clips: Tensor | None = None
+    """`(N,)` int64: the clip that each belongs to; None: each its own, in their order. Of a query those candidates are
+    right that belong to its clip."""
+
+    @property
+    def clip_numbers(self) -> Tensor:
+        """`clips`, whether given or not."""
+        return torch.arange(len(self.present)) if self.clips is None else self.clips
 
 
 def ranked(queries: Side, candidates: Side) -> Positions:
-    """Positions of candidate i for query i, of N each, by dot products in fp32, made in blocks.
+    """Positions of each query's best right candidate, N queries among M candidates, by dot products in fp32, in blocks.
 
-    A query that isn't there finds its candidate last of all; a candidate that isn't there stands behind those that
-    are, equal with its like, and is no hit. Raises ValueError when a score is NaN or overflows.
+    Of the right candidates those that are there count. A query that isn't there finds all of its own last of all; right
+    candidates of which none is there stand behind those that are, equal with their like, and are no hit. Raises
+    ValueError when a score is NaN or overflows, and for a query without a right candidate.
     """
+    clips, count = queries.clip_numbers, len(candidates.present)
+    all_clips = candidates.clip_numbers.sort().values
+    right = (torch.searchsorted(all_clips, clips, right=True) - torch.searchsorted(all_clips, clips)).numpy()
+    if (right == 0).any():
+        raise ValueError("every query needs a candidate of its own clip")
     present = candidates.present.nonzero().squeeze(1)
-    count, absent = len(candidates.present), len(candidates.present) - len(present)
-    answerable = (queries.present & candidates.present).nonzero().squeeze(1)
-    higher = np.full(count, count - 1, np.int64)
-    equal = np.zeros(count, np.int64)
-    unseen = (queries.present & ~candidates.present).numpy()
-    higher[unseen], equal[unseen] = len(present), absent - 1
-    # Of the candidates that are there, which one is asked for.
-    index = torch.empty(count, dtype=torch.int64)
-    index[present] = torch.arange(len(present))
-    above, level = _counts(queries.vectors[answerable], candidates.vectors[present], index[answerable])
-    higher[answerable.numpy()], equal[answerable.numpy()] = above.numpy(), level.numpy() - 1
-    return Positions(higher, equal, (~queries.present | ~candidates.present).numpy())
+    present = present[candidates.clip_numbers[present].argsort(stable=True)]
+    shown = candidates.clip_numbers[present]
+    # Of the candidates that are there, in the order of their clips, those from `first` to before `stop` are right.
+    first, stop = torch.searchsorted(shown, clips), torch.searchsorted(shown, clips, right=True)
+    found = (queries.present & (first < stop)).numpy()
+    higher, equal = count - right, np.zeros(len(clips), np.int64)
+    unseen = queries.present.numpy() & ~found
+    higher[unseen], equal[unseen] = len(present), count - len(present) - right[unseen]
+    answerable = torch.from_numpy(found).nonzero().squeeze(1)
+    answerable = answerable[first[answerable].argsort(stable=True)]
+    spans = (first[answerable], stop[answerable])
+    above, level, best = _counts(queries.vectors[answerable], candidates.vectors[present], *spans)
+    rows = answerable.numpy()
+    higher[rows], equal[rows] = above.numpy(), (level - best).numpy()
+    if (right == 1).all():
+        return Positions(higher, equal, ~found)
+    right[rows] = best.numpy()
+    return Positions(higher, equal, ~found, right)
 
 
-def _counts(queries: Tensor, candidates: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """For each query how many candidates score higher than candidate `right` and how many equally, itself included.
+def _counts(queries: Tensor, candidates: Tensor, first: Tensor, stop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For each query how many candidates score higher than the best of `first` to `stop`, how many equally, and how
+    many of these are among them.
 
-    `right` ascends. The right score is read out of the very product that it is compared in: of another one it may
-    differ in the last bit, and a candidate wouldn't even equal itself. So queries go in runs whose right candidates
-    share a block, and that block is made first.
+    Both ascend. The best score is read out of the very products that it is compared in: of another one it may differ in
+    the last bit, and a candidate wouldn't even equal itself. So queries go in runs whose right candidates begin in the
+    same block, and the blocks that hold them are made first.
     """
     above = torch.zeros(len(queries), dtype=torch.int64)
-    level = torch.zeros(len(queries), dtype=torch.int64)
+    level, best = torch.zeros_like(above), torch.zeros_like(above)
     buffer = torch.empty(QUERY_BLOCK * (CANDIDATE_BLOCK + _ALIGNED))
+
+    def made(block: Tensor, begin: int) -> Tensor:
+        scores = products(block, candidates[begin : begin + CANDIDATE_BLOCK], buffer)
+        if not torch.isfinite(scores.sum()):
+            raise ValueError("scores hold NaN or overflow: no rank can be given")
+        return scores
+
     begins = range(0, len(candidates), CANDIDATE_BLOCK)
     for own in begins:
-        first, stop = torch.searchsorted(right, torch.tensor([own, own + CANDIDATE_BLOCK])).tolist()
-        for low in range(first, stop, QUERY_BLOCK):
-            run = slice(low, min(low + QUERY_BLOCK, stop))
-            block, score = queries[run], torch.empty(0)
-            for begin in (own, *(begin for begin in begins if begin != own)):
-                part = candidates[begin : begin + CANDIDATE_BLOCK]
-                scores = products(block, part, buffer)
-                if not torch.isfinite(scores.sum()):
-                    raise ValueError("scores hold NaN or overflow: no rank can be given")
-                if begin == own:
-                    score = scores.gather(1, (right[run] - own).unsqueeze(1))
+        low, high = torch.searchsorted(first, torch.tensor([own, own + CANDIDATE_BLOCK])).tolist()
+        for begun in range(low, high, QUERY_BLOCK):
+            run = slice(begun, min(begun + QUERY_BLOCK, high))
+            block, scores, rights = queries[run], torch.empty(0), []
+            holding = [begin for begin in begins if own <= begin < int(stop[run].max())]
+            for begin in holding:
+                scores = made(block, begin)
+                rights.append(_within(scores, first[run] - begin, stop[run] - begin))
+            right = torch.cat(rights, dim=1)
+            score = right.amax(dim=1, keepdim=True)
+            best[run] = (right == score).sum(dim=1)
+            # The last block made still stands in the buffer.
+            for begin in (holding[-1], *(begin for begin in begins if begin != holding[-1])):
+                scores = scores if begin == holding[-1] else made(block, begin)
                 higher = _true(scores > score)
                 above[run] += higher
                 level[run] += _true(scores >= score) - higher
-    return above, level
+    return above, level, best
+
+
+def _within(scores: Tensor, first: Tensor, stop: Tensor) -> Tensor:
+    """The scores `(N, L)` of each row's columns from `first` to before `stop`, as far as there are; -inf after them."""
+    first, stop = first.clamp(min=0), stop.clamp(max=scores.shape[1])
+    places = first.unsqueeze(1) + torch.arange(max(1, int((stop - first).max())))
+    inside = places < stop.unsqueeze(1)
+    return scores.gather(1, places.clamp(max=scores.shape[1] - 1)).masked_fill_(~inside, -torch.inf)
 
 
 def products(queries: Tensor, candidates: Tensor, buffer: Tensor | None = None) -> Tensor:

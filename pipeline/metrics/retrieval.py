@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.metrics.intervals import Interval, bootstrap
-from pipeline.metrics.ranking import Positions, Side, positions, products
+from pipeline.metrics.ranking import Positions, Side, none_among, positions, products
 
 CUTOFFS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
-    """Scores of N queries against N candidates, query i's right answer being candidate i.
+    """Scores of N queries against M candidates, of which one or several are right for each.
 
     Recalls and chance are fractions in [0, 1]; ranks count from 1.
     """
@@ -31,7 +31,7 @@ class RetrievalMetrics:
     recall: dict[str, Interval]
     """`R@1`, `R@5`, `R@10`."""
     chance: dict[str, float]
-    """The same for scores that say nothing: k / N."""
+    """The same for scores that say nothing: k / M where one candidate is right."""
     median_rank: Interval
     mean_rank: Interval
     chance_median_rank: float
@@ -44,12 +44,14 @@ def retrieval_metrics(
     seed: int = 0,
     published_ties: bool = False,
     candidates: int = 0,
+    right: NDArray[np.int64] | None = None,
 ) -> RetrievalMetrics:
     """Metrics of N queries whose right candidates stand at `where`; query i belongs to video `video_ids[i]`.
 
     Intervals are percentile bootstraps over videos (clips of one video are not independent): videos are drawn with
     replacement and bring all their queries; the candidates stay the whole set. `candidates`: their number where it
-    isn't N. With `published_ties` each tied position counts as a hit and as a rank of its own, as published.
+    isn't N. `right`, [N]: how many of them are right, where it isn't one each. With `published_ties` each tied position
+    counts as a hit and as a rank of its own, as published.
     """
     hits = [where.published_hits(k) if published_ties else where.hits(k) for k in CUTOFFS]
     *recalls, mean, median = bootstrap(
@@ -59,15 +61,48 @@ def retrieval_metrics(
         seed,
     )
     among = candidates or len(where.higher)
+    chance = Chance(among, right)
     return RetrievalMetrics(
         queries=len(where.higher),
         videos=len(set(video_ids)),
         recall={f"R@{k}": recall for k, recall in zip(CUTOFFS, recalls, strict=True)},
-        chance={f"R@{k}": min(1.0, k / among) for k in CUTOFFS},
+        chance={f"R@{k}": chance.recall(k) for k in CUTOFFS},
         median_rank=median,
         mean_rank=mean,
-        chance_median_rank=(among + 1) / 2,
+        chance_median_rank=chance.median_rank,
     )
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What scores that say nothing give: the best right candidate's place in a random order of all."""
+
+    candidates: int
+    right: NDArray[np.int64] | None = None
+    """[N]: how many of them are right for each query; None: one each."""
+
+    def recall(self, cutoff: int) -> float:
+        """Probability that a right one is among the first `cutoff`, the mean over queries."""
+        if self.right is None or (self.right == 1).all():
+            return min(1.0, cutoff / self.candidates)
+        return float(1.0 - none_among(self.candidates - self.right, self.right, cutoff).mean())
+
+    @property
+    def mean_rank(self) -> float:
+        """The mean over queries."""
+        return float(((self.candidates + 1) / ((1 if self.right is None else self.right) + np.ones(1))).mean())
+
+    @property
+    def median_rank(self) -> float:
+        """The median of all queries' ranks together: between two where one half of them is at most the lower."""
+        if self.right is None or (self.right == 1).all():
+            return (self.candidates + 1) / 2
+        numbers, queries = np.unique(self.right, return_counts=True)
+        left, rank = np.ones(len(numbers)), 0
+        while (later := float(left @ queries) / len(self.right)) > 0.5 + _ROUNDING:
+            left *= np.maximum(self.candidates - numbers - rank, 0) / (self.candidates - rank)
+            rank += 1
+        return rank if later < 0.5 - _ROUNDING else rank + 0.5
 
 
 def _ranks(where: Positions, drawn: NDArray[np.int64], published_ties: bool) -> tuple[float, float]:
@@ -76,6 +111,8 @@ def _ranks(where: Positions, drawn: NDArray[np.int64], published_ties: bool) -> 
     ranks = chosen.published_ranks() if published_ties else chosen.rank
     return float(ranks.mean()), float(np.median(ranks))
 
+
+_ROUNDING = 1e-9
 
 MOST_VIDEOS = 5000
 """With more, the matrices of votes would take gigabytes."""
@@ -99,18 +136,21 @@ class FullVideo:
     """Cutoff k -> [V]: each caption gives its k best clips' videos a vote a clip."""
 
 
-def full_video(queries: Side, candidates: Side, owners: Sequence[str]) -> FullVideo:
-    """Rank whole videos by their captions; caption and clip i belong to video `owners[i]`.
+def full_video(queries: Side, candidates: Side, owners: Sequence[str], clip_owners: Sequence[str]) -> FullVideo:
+    """Rank whole videos by their captions; caption i belongs to video `owners[i]`, clip j to `clip_owners[j]`.
 
     A caption that isn't there says nothing: alone it finds its video last of all, and it casts no vote. A clip that
-    isn't there is never found. Raises ValueError when a score is NaN or overflows.
+    isn't there is never found. Raises ValueError when a score is NaN or overflows, and unless each video has both.
     """
     names, owner = np.unique(np.asarray(owners), return_inverse=True)
-    videos, clips = len(names), len(owner)
-    owner_of = torch.from_numpy(owner)
+    shown, clip_owner = np.unique(np.asarray(clip_owners), return_inverse=True)
+    if not np.array_equal(names, shown):
+        raise ValueError("every video needs a caption and a clip")
+    videos, captions = len(names), len(owner)
+    asked_by, owner_of = torch.from_numpy(owner), torch.from_numpy(clip_owner)
     means = torch.zeros(videos, videos, dtype=torch.float64)
     votes = {kind: {k: torch.zeros(videos, videos, dtype=torch.float64) for k in CUTOFFS} for kind in ("video", "clip")}
-    higher, equal = np.full(clips, videos - 1, np.int64), np.zeros(clips, np.int64)
+    higher, equal = np.full(captions, videos - 1, np.int64), np.zeros(captions, np.int64)
     present = queries.present.nonzero().squeeze(1)
     for block in present.split(_ASKED_AT_A_TIME):
         scores = products(queries.vectors[block], candidates.vectors)
@@ -119,7 +159,7 @@ def full_video(queries: Side, candidates: Side, owners: Sequence[str]) -> FullVi
         scores[:, ~candidates.present] = -torch.inf
         best = torch.full((len(block), videos), -torch.inf)
         best.scatter_reduce_(1, owner_of.expand(len(block), -1), scores, "amax")
-        own = owner_of[block]
+        own = asked_by[block]
         right = best.gather(1, own.unsqueeze(1))
         higher[block.numpy()] = (best > right).sum(dim=1).numpy()
         equal[block.numpy()] = (best == right).sum(dim=1).numpy() - 1
@@ -131,7 +171,7 @@ def full_video(queries: Side, candidates: Side, owners: Sequence[str]) -> FullVi
             chosen.index_add_(1, owner_of, _among_best(scores, k))
             votes["clip"][k].index_add_(0, own, chosen)
     heard = torch.zeros(videos, dtype=torch.bool)
-    heard[owner_of[present]] = True
+    heard[asked_by[present]] = True
     return FullVideo(
         tuple(names.tolist()),
         Positions(higher, equal).without(~queries.present.numpy(), videos),

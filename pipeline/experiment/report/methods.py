@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.core.tables import signed_percent
 from pipeline.dataset.manifest import Manifest
+from pipeline.evaluation.retrieval import asked
 from pipeline.experiment.comparison import TITLES, probability
 from pipeline.experiment.report.results import Study
 from pipeline.experiment.report.spaces import OTHER
@@ -118,8 +119,8 @@ def _training(study: Study) -> str:
 
 
 def _measures(study: Study) -> str:
-    metrics = next(model for model in study.models if model.has_headline).retrieval["detail"]["metrics"]
-    text = f"Text -> video retrieval was measured on {metrics['queries']:,} clips of {metrics['videos']:,} videos"
+    retrieval = next(model for model in study.models if model.has_headline).retrieval["detail"]
+    text = f"Text -> video retrieval was measured on {asked(retrieval)}"
     localized = next((model.localization for model in study.models if model.localization is not None), None)
     if localized is not None:
         counts = localized["detail"]["metrics"]

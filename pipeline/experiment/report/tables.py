@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.core.errors import InputError
 from pipeline.core.tables import Table
 from pipeline.dataset.manifest import Manifest, read_manifest
+from pipeline.evaluation.retrieval import asked
 from pipeline.experiment.report.results import Model, Study
 
 _NONE = "–"
@@ -38,8 +39,7 @@ def data_table(study: Study, manifest: Manifest | None) -> Table:
     else:
         rows.append(("videos, train", f"{study.detail['data']['training videos']:,}"))
     rows.append(("features", ", ".join(study.detail["data"]["streams"])))
-    metrics = retrieval["metrics"]
-    rows.append(("retrieval", f"{metrics['queries']:,} clips of {metrics['videos']:,} videos"))
+    rows.append(("retrieval", asked(retrieval)))
     rows.append(("clips digest", retrieval["clips digest"][:16]))
     localized = next((model.localization for model in study.models if model.localization is not None), None)
     if localized is not None:

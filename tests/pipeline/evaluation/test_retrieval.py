@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from models.clips import ClipInputs
+from models.clips import ClipInputs, Embeddings
 from pipeline.core.errors import InputError
+from pipeline.core.records import Clip
 from pipeline.evaluation import retrieval as evaluate
-from pipeline.evaluation.lists import read_clips
+from pipeline.evaluation.lists import LabelledClip, read_clips
 from pipeline.evaluation.settings import RetrievalSettings
+from pipeline.metrics.ranking import Direction
 from pipeline.training.checkpoint import load_checkpoint, model_from
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run
@@ -134,7 +136,7 @@ def test_clips_past_the_end_of_their_video_are_never_found(
     first, *rest = planted.clips.read_text().splitlines()
     lines = [line for line in rest if line.startswith("heldout")]
     late = tmp_path / "late.csv"
-    moved = [",".join([line.split(",")[0], "8.0", "9.0", line.split(",")[3]]) for line in lines[:3]]
+    moved = [",".join([line.split(",")[0], "8.0", f"9.{n}", line.split(",")[3]]) for n, line in enumerate(lines[:3])]
     late.write_text("\n".join([first, *moved, *lines[3:]]))
     report = evaluate.run(dataclasses.replace(asked, clips=late))
     assert report.detail["missing"] == {"queries": 0, "candidates": 3}
@@ -304,3 +306,180 @@ def test_equal_inputs_are_not_evaluated_twice(asked: RetrievalSettings, tmp_path
     clips.write_text("".join(asked.clips.read_text().splitlines(keepends=True)[:-1]))
     changed = evaluate.run(dataclasses.replace(asked, clips=clips))
     assert (changed.done, changed.skipped) == (first.done - 1, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ManyCaptions:
+    """Sixteen clips, each with one to four captions, listed in no order; a clip past its video's end."""
+
+    path: Path
+    clips: list[tuple[str, float, float]]
+    rows: list[tuple[int, str]]
+    """Each caption's clip and text, as listed."""
+    detail: dict[str, Any]
+    report: Any
+
+
+LATE = 16
+
+
+@pytest.fixture(scope="module")
+def several(planted: Any, model: Path, tmp_path_factory: pytest.TempPathFactory) -> ManyCaptions:
+    folder = tmp_path_factory.mktemp("several")
+    clips = [(i, c.start, c.end) for i, v in planted.videos.items() if i[0] == "h" for c in v.captions]
+    texts = [c.text for i, v in planted.videos.items() if i[0] == "h" for c in v.captions]
+    rows = [(clip, text) for clip, text in enumerate(texts)]
+    # Others' texts, equal ones, and one that no vector knows; all of clip 5's further captions are of clip 6's text.
+    rows += [(clip, f"again {texts[(clip + 3) % 16]}") for clip in range(0, 16, 2)]
+    rows += [(1, "now"), (1, "now"), (4, "now"), (2, "zzz"), (5, texts[6]), (5, texts[6]), (LATE, texts[9])]
+    clips.append((clips[0][0], 8.0, 9.0))
+    order = np.random.default_rng(3).permutation(len(rows)).tolist()
+    rows = [rows[index] for index in order]
+    lines = [f"{','.join(map(str, clips[clip]))},{text}\n" for clip, text in rows]
+    path = folder / "several.csv"
+    path.write_text("video_id,start,end,text\n" + "".join(lines))
+    asked = RetrievalSettings(checkpoint=model, clips=path, out=folder / "out", bootstrap=200)
+    report = evaluate.run(asked)
+    return ManyCaptions(path, clips, rows, report.detail, report)
+
+
+def best_places(scores: np.ndarray, right: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """[N]: the mean place of each row's best right column where equal ones stand in any order; no row is absent."""
+    scores = np.where(there, scores, -np.inf)
+    places = []
+    for row, own in zip(scores, right, strict=True):
+        best = row[own].max()
+        others, alike = row[~own], int((row[own] >= best - 1e-9).sum())
+        level = int((np.abs(others - best) <= 1e-9).sum()) if np.isfinite(best) else int(np.isinf(others).sum())
+        places.append(1 + int((others > best + 1e-9).sum()) + level / (alike + 1))
+    return np.array(places)
+
+
+def test_captions_of_one_clip_are_no_rivals(planted: Any, model: Path, several: ManyCaptions) -> None:
+    """Every direction by hand, out of clips and texts embedded one by one."""
+    rows, clips = several.rows, several.clips
+    of_video = embedded_one_by_one(planted.vectors, model, [v for i, v in planted.videos.items() if i[0] == "h"])
+    network, texts = model_from(load_checkpoint(model)), []
+    for _, text in rows:
+        words = torch.from_numpy(
+            np.stack([planted.vectors[w] for w in text.split() if w in planted.vectors] or [np.zeros(16, np.float32)])
+        )[None]
+        with torch.inference_mode():
+            known = torch.ones(words.shape[:2], dtype=torch.bool)
+            texts.append(network(ClipInputs(words=words, known_words=known)).vectors["video-text"]["text"][0].numpy())
+    clip_of = np.array([clip for clip, _ in rows])
+    told, shown = np.array([text != "zzz" for _, text in rows]), np.arange(17) != LATE
+    video = np.concatenate([of_video["video-text"]["video"], np.zeros((1, 8))])
+    scores = np.stack(texts).astype(np.float64) @ video.T
+    own = clip_of[:, None] == np.arange(17)
+    forth = np.where(told, best_places(scores, own, shown), 17)
+    back = best_places(scores.T, own.T, told)
+    back[LATE] = len(rows) - 1 + 1  # its clip isn't there: its one caption stands last
+    ways = {way["direction"]: way for way in several.detail["directions"]}
+    assert ways["text -> video"]["metrics"]["mean_rank"]["value"] == pytest.approx(forth.mean())
+    assert ways["text -> video"]["metrics"]["median_rank"]["value"] == pytest.approx(np.median(forth))
+    assert ways["video -> text"]["metrics"]["mean_rank"]["value"] == pytest.approx(back.mean())
+    alone = np.delete(np.arange(len(rows)), np.flatnonzero(~told | (clip_of == LATE)))
+    first = [int((scores[n][:16] >= scores[n, clip_of[n]]).sum()) == 1 for n in alone]
+    assert ways["text -> video"]["metrics"]["recall"]["R@1"]["value"] == pytest.approx(np.sum(first) / len(rows))
+    between = of_video["video-audio"]["video"] @ of_video["video-audio"]["audio"].T
+    among = (between > np.diagonal(between)[:, None]).sum(axis=1) + 1
+    assert ways["video -> audio"]["metrics"]["mean_rank"]["value"] == pytest.approx((among.sum() + 17) / 17)
+    asked = {name: way["metrics"]["queries"] for name, way in ways.items()}
+    assert asked == {"text -> video": 31, "video -> text": 17, "video -> audio": 17, "audio -> video": 17}
+    assert ways["text -> video"]["missing"] == {"queries": 1, "candidates": 1}
+    assert ways["video -> text"]["missing"] == {"queries": 1, "candidates": 1}
+    by_video = several.detail["videos"]
+    for video_id in by_video:
+        mine = np.array([clips[clip][0] == video_id for clip in clip_of])
+        assert by_video[video_id]["queries"] == mine.sum()
+        assert by_video[video_id]["R@5"] == pytest.approx((forth[mine & told & (clip_of != LATE)] <= 5).sum())
+
+
+def test_chance_and_counts_are_of_different_clips_and_of_all_captions(several: ManyCaptions) -> None:
+    detail, rows = several.detail, several.rows
+    assert (detail["captions"], detail["clips"], several.report.done) == (31, 17, 17)
+    assert "1 clips start at their video's end or later" in several.report.notes[0]
+    ways = {way["direction"]: way["metrics"] for way in detail["directions"]}
+    assert ways["text -> video"]["chance"] == {"R@1": 1 / 17, "R@5": 5 / 17, "R@10": 10 / 17}
+    assert ways["text -> video"]["chance_median_rank"] == ways["video -> audio"]["chance_median_rank"] == 9
+    each = np.bincount([clip for clip, _ in rows])
+    assert ways["video -> text"]["chance"]["R@1"] == pytest.approx(np.mean(each / 31))
+    text = several.path.parent.joinpath("out", "retrieval.md").read_text()
+    (clips, captions) = [line.split("|") for line in text.splitlines() if line.startswith("| chance")][:2]
+    assert [cell.strip() for cell in clips[1:4]] == ["chance", "", "5.9"]
+    assert [cell.strip() for cell in captions[1:4]] == ["chance, -> text", "", f"{100 / 17:.1f}"]
+    assert float(captions[8]) == pytest.approx(np.mean(32 / (each + 1)), abs=0.05)
+    assert "Retrieval, 31 captions of 17 clips of 4 videos" in text
+    assert (
+        evaluate.headline_text(detail).splitlines()[0].startswith("text -> video, 31 captions of 17 clips of 4 videos ")
+    )
+    assert len({len(line) for line in evaluate.headline_text(detail).splitlines()[1:-2]}) == 1
+
+
+def test_whole_videos_are_asked_for_by_every_caption(several: ManyCaptions) -> None:
+    whole = several.detail["full video"]
+    assert (whole["one caption"]["queries"], whole["caption average"]["queries"], whole["videos"]) == (31, 4, 4)
+    assert whole["one caption"]["chance"]["R@1"] == 0.25 and whole["one caption"]["chance_median_rank"] == 2.5
+
+
+def test_examples_show_a_clip_once(several: ManyCaptions) -> None:
+    examples = several.detail["examples"]
+    assert [example["text"] for example in examples] == [text for _, text in several.rows]
+    for example, (clip, text) in zip(examples, several.rows, strict=True):
+        found = [(one["video_id"], one["start"], one["end"]) for one in example["found"]]
+        assert len(set(found)) == len(found) == (0 if text == "zzz" else 5)
+        assert [one["right"] for one in example["found"]] == [one == several.clips[clip] for one in found]
+        assert all(one["text"] == text for one in example["found"] if one["right"])
+
+
+def test_one_caption_more_changes_no_other_query(planted: Any, asked: RetrievalSettings, tmp_path: Path) -> None:
+    """Every caption twice: text -> video stays as it is, and so do video and sound; the best of two equal texts stands
+    where the one did, among twice as many."""
+    once = evaluate.run(asked).detail
+    first, *rest = planted.clips.read_text().splitlines()
+    twice = tmp_path / "twice.csv"
+    twice.write_text("\n".join([first, *rest, *rest]))
+    found = evaluate.run(dataclasses.replace(asked, clips=twice, out=tmp_path / "twice")).detail
+    for before, after in zip(once["directions"], found["directions"], strict=True):
+        ranks = [way["metrics"]["mean_rank"]["value"] for way in (before, after)]
+        if before["direction"] == "video -> text":
+            assert ranks[1] - 1 == pytest.approx(2 * (ranks[0] - 1))
+        else:
+            assert ranks[1] == pytest.approx(ranks[0])
+            assert after["metrics"]["chance"] == before["metrics"]["chance"]
+            assert after["metrics"]["recall"]["R@5"]["low"] == pytest.approx(before["metrics"]["recall"]["R@5"]["low"])
+    for rule in ("one caption", "caption average"):
+        for name in ("mean_rank", "median_rank"):
+            assert found["full video"][rule][name] == pytest.approx(once["full video"][rule][name])
+
+
+def test_results_that_took_captions_for_rivals_are_not_found_done(
+    several: ManyCaptions, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = RetrievalSettings(checkpoint=model, clips=several.path, out=tmp_path, bootstrap=5)
+    evaluate.run(asked)
+    written = json.loads((tmp_path / "retrieval.json").read_text())
+    del written["detail"]["inputs"]["candidates"]
+    (tmp_path / "retrieval.json").write_text(json.dumps(written))
+    assert evaluate.run(asked).done == 17 and "they are replaced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("clips", "places"), [(1, [0]), (64, [*range(64)]), (65, [*range(0, 65, 2)]), (130, [*range(0, 130, 3)])]
+)
+def test_examples_are_spread_over_the_list(clips: int, places: list[int]) -> None:
+    listed = evaluate.Captions.of([LabelledClip(str(n), Clip("v", n, n + 1)) for n in range(clips)])
+    vectors = {"s": {name: torch.ones(clips, 2) for name in ("text", "video")}}
+    present = {name: torch.ones(clips, dtype=torch.bool) for name in ("text", "video")}
+    whole = Embeddings(vectors, present, {})
+    way = Direction("s", ("text",), ("video",), True)
+    shown = evaluate._examples(way, evaluate._Embedded(listed, whole, whole))
+    assert [int(example["text"]) for example in shown] == places
+
+
+def test_clips_keep_the_order_of_their_first_captions() -> None:
+    spans = [("b", 0.0), ("a", 0.0), ("b", 0.0), ("b", 2.0), ("a", 0.0)]
+    listed = evaluate.Captions.of([LabelledClip("x", Clip(video, start, 5.0)) for video, start in spans])
+    assert [(clip.video_id, clip.start) for clip in listed.clips] == [("b", 0.0), ("a", 0.0), ("b", 2.0)]
+    assert listed.clip_of == (0, 1, 0, 2, 1) and listed.first == (0, 1, 3)

@@ -114,7 +114,8 @@ def page(tmp_path: Path, film: Path) -> Callable[[dict[str, Any]], Elements]:
 
 def test_the_page_shows_scores_beside_chance(page: Callable[..., Elements], results: dict[str, Any]) -> None:
     text = page(results).text
-    assert "on 40 held-out clips" in text and "25.0 %" in text and "12.5 to 50.0 %" in text and "2.5 %" in text
+    assert "Text to video, on 40 clips of 7 videos" in text
+    assert "25.0 %" in text and "12.5 to 50.0 %" in text and "2.5 %" in text
     assert "3.5" in text and "20.5" in text and "d" * 64 in text and "c" * 64 in text
 
 

@@ -1,6 +1,7 @@
 """Whole videos found by captions, against loops; ranks, recall and intervals, against counting by hand."""
 
 import itertools
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.metrics.ranking import Side, positions
-from pipeline.metrics.retrieval import CUTOFFS, RetrievalMetrics, full_video
+from pipeline.metrics.retrieval import CUTOFFS, Chance, RetrievalMetrics, full_video
 from pipeline.metrics.retrieval import retrieval_metrics as metrics_of_positions
 
 OWNERS = ["b", "a", "b", "c", "c", "c", "d", "e", "f", "f", "g", "a"]
@@ -35,7 +36,7 @@ def test_averages_and_votes_are_those_of_plain_loops(seed: int) -> None:
     queries, candidates = sides(seed)
     scores = (queries.vectors.double() @ candidates.vectors.double().T).numpy()
     names = sorted(set(OWNERS))
-    found = full_video(queries, candidates, OWNERS)
+    found = full_video(queries, candidates, OWNERS, OWNERS)
     assert found.video_ids == tuple(names)
     clips = {name: [i for i, owner in enumerate(OWNERS) if owner == name] for name in names}
     best = [[max(row[clip] for clip in clips[name]) for name in names] for row in scores]
@@ -58,7 +59,7 @@ def test_averages_and_votes_are_those_of_plain_loops(seed: int) -> None:
 
 def test_constant_scores_give_chance_by_every_rule() -> None:
     side = Side(torch.ones(len(OWNERS), 3), torch.ones(len(OWNERS), dtype=torch.bool))
-    found, videos = full_video(side, side, OWNERS), len(set(OWNERS))
+    found, videos = full_video(side, side, OWNERS, OWNERS), len(set(OWNERS))
     for where in (found.caption, found.caption_average):
         assert where.rank.mean() == (videos + 1) / 2
     for k in CUTOFFS:
@@ -72,7 +73,7 @@ def test_what_is_not_there_is_never_found_and_never_asks() -> None:
     silent[[1, 11]] = False  # all captions of a
     silent[0] = False  # one of b's two
     dark[[3, 4, 5]] = False  # all clips of c
-    found = full_video(Side(queries.vectors, silent), Side(candidates.vectors, dark), OWNERS)
+    found = full_video(Side(queries.vectors, silent), Side(candidates.vectors, dark), OWNERS, OWNERS)
     videos = len(found.video_ids)
     assert found.caption.rank[[0, 1, 11]].tolist() == [videos] * 3 and (found.caption.rank[[3, 4, 5]] == videos).all()
     a, c = found.video_ids.index("a"), found.video_ids.index("c")
@@ -91,7 +92,7 @@ def test_scores_without_an_order_are_refused() -> None:
     queries, candidates = sides(1)
     candidates.vectors[3, 0] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
-        full_video(queries, candidates, OWNERS)
+        full_video(queries, candidates, OWNERS, OWNERS)
 
 
 def retrieval_metrics(
@@ -221,3 +222,76 @@ def test_published_ties_are_counted_as_the_published_scripts_do() -> None:
     assert metrics.median_rank.value == np.median(found) + 1
     constant = retrieval_metrics(np.zeros((8, 8)), list("abcdefgh"), draws=5, published_ties=True)
     assert constant.recall["R@5"].value == 5.0
+
+
+def test_a_caption_of_many_asks_for_its_clip_and_the_clip_s_video() -> None:
+    """Five captions of three clips of two videos, by plain loops; both kinds of votes and averages."""
+    generator = torch.Generator().manual_seed(4)
+    text, video = torch.randn(5, 4, generator=generator), torch.randn(3, 4, generator=generator)
+    clip_of, owners, clip_owners = [0, 0, 2, 1, 0], ["b", "b", "a", "b", "b"], ["b", "b", "a"]
+    here = [torch.ones(n, dtype=torch.bool) for n in (5, 3)]
+    found = full_video(Side(text, here[0], torch.tensor(clip_of)), Side(video, here[1]), owners, clip_owners)
+    scores = (text.double() @ video.double().T).numpy()
+    best = np.stack([scores[:, 2], scores[:, :2].max(axis=1)], axis=1)  # of videos a, b
+    own = np.array([1, 1, 0, 1, 1])
+    assert found.caption.rank.tolist() == [1 + (row[1 - n] > row[n]) for row, n in zip(best, own, strict=True)]
+    means = np.stack([best[own == n].mean(axis=0) for n in (0, 1)])
+    assert found.caption_average.rank.tolist() == [1 + (means[n, 1 - n] > means[n, n]) for n in (0, 1)]
+    for k in CUTOFFS:
+        for n in (0, 1):
+            by_video = [float(sum(k >= 2 or row.argmax() == v for row in best[own == n])) for v in (0, 1)]
+            by_clip = [0.0, 0.0]
+            for row in scores[own == n]:
+                for clip in np.argsort(row)[::-1][:k]:
+                    by_clip[0 if clip == 2 else 1] += 1
+            assert found.video_votes[k].hits(k)[n] == pytest.approx(fair(by_video, n, k))
+            assert found.clip_votes[k].hits(k)[n] == pytest.approx(fair(by_clip, n, k))
+    with pytest.raises(ValueError, match="every video needs a caption and a clip"):
+        full_video(Side(text, here[0]), Side(video, here[1]), owners, ["b", "b", "c"])
+
+
+def test_votes_that_differ_by_rounding_alone_are_equal() -> None:
+    """Ten captions of a say `a or one of nine others`, an eleventh says b: ten tenths of a vote, and a whole one."""
+    names = [*"abcdefghijk"]
+    owners = ["a"] * 11 + names[1:]
+    says = torch.zeros(len(owners), len(names))
+    says[:10] = torch.tensor([1.0, 0.0] + [1.0] * 9)
+    says[10, 1] = 1.0
+    here = [torch.ones(n, dtype=torch.bool) for n in says.shape]
+    clip_of = torch.tensor([0] * 11 + list(range(1, 11)))
+    found = full_video(Side(says, here[0], clip_of), Side(torch.eye(len(names)), here[1]), owners, names)
+    assert sum([0.1] * 10) < 1.0, "what rounding does"
+    for votes in (found.video_votes[1], found.clip_votes[1]):
+        assert (votes.higher[0], votes.equal[0]) == (0, 10)
+
+
+def test_chance_counts_videos_where_videos_are_searched_and_captions_where_captions_are() -> None:
+    where = positions(np.eye(6))
+    owners = ["a", "a", "a", "a", "b", "c"]
+    assert metrics_of_positions(where, owners, 5).chance["R@1"] == 1 / 6
+    of_videos = metrics_of_positions(where, owners, 5, candidates=3)
+    assert of_videos.chance == {"R@1": 1 / 3, "R@5": 1.0, "R@10": 1.0} and of_videos.chance_median_rank == 2
+
+
+@pytest.mark.parametrize(("candidates", "right"), [(7, [1, 1, 1]), (8, [1]), (12, [3, 1, 8]), (9, [9]), (40, [20] * 2)])
+def test_chance_of_several_right_answers_is_that_of_random_orders(candidates: int, right: list[int]) -> None:
+    """Every choice of places is as likely: the best of c has rank r in comb(N - r, c - 1) of comb(N, c)."""
+    ranks = np.arange(1, candidates + 1)
+    of_rank = np.mean([[math.comb(candidates - r, c - 1) / math.comb(candidates, c) for r in ranks] for c in right], 0)
+    chance = Chance(candidates, np.array(right))
+    assert chance.mean_rank == pytest.approx((ranks * of_rank).sum())
+    for k in CUTOFFS:
+        assert chance.recall(k) == pytest.approx(of_rank[:k].sum())
+    below = np.cumsum(of_rank)
+    middle = (ranks[np.argmax(below > 0.5 - 1e-9)] + ranks[np.argmax(below > 0.5 + 1e-9)]) / 2
+    assert chance.median_rank == middle
+
+
+def test_a_video_s_captions_weigh_as_many_as_they_are() -> None:
+    """Five captions of one video are found, the one of the other is not."""
+    scores = np.eye(6)
+    scores[5] = [1, 0, 0, 0, 0, 0]
+    metrics = retrieval_metrics(scores, ["a"] * 5 + ["b"], draws=400)
+    assert metrics.recall["R@1"].value == pytest.approx(5 / 6)
+    # A draw of both videos has 5 of 6, of one alone all or none: and nothing in between.
+    assert (metrics.recall["R@1"].low, metrics.recall["R@1"].high) == (0.0, 1.0)
