@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from gensim.models import KeyedVectors
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from models.clips import ClipInputs
 from pipeline.clips.cutting import ClipBatch, ClipFeatures, CutClips, Cutter, known_words
@@ -197,6 +198,7 @@ class TrainingBatches:
             return
         self.video_ids_of(epoch, first_step)  # drawn once, here, and not in every worker
         self._dataset.close()
+        _let_ends_of_workers_be()
         others = set(multiprocessing.active_children())
         loader = DataLoader(
             _Epoch(self, epoch),
@@ -220,9 +222,7 @@ class TrainingBatches:
             # An error on its way up holds the loader, which would end them.
             for worker in begun:
                 worker.kill()
-                # PyTorch's handler for the end of a worker raises wherever this thread is by then.
-                with suppress(RuntimeError):
-                    worker.join()
+                worker.join()
 
     def _next(self, batches: Iterator[Any]) -> ClipInputs:
         try:
@@ -288,6 +288,19 @@ def _begin(worker: int) -> None:
     # Held since the fork; a spawned process has run Python's own start since, so once more.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_take_signals, args=(os.getppid(),), daemon=True, name="signals").start()
+
+
+def _let_ends_of_workers_be() -> None:
+    """Keep PyTorch's handler for the end of a worker out: it raises wherever this thread is by then, in the middle of a
+    training step or over another error.
+
+    Without it a loader that waits looks every few seconds whether its workers live. PyTorch sets it once a process, and
+    from the main thread alone.
+    """
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        before = signal.getsignal(signal.SIGCHLD)
+        signal_handling._set_SIGCHLD_handler()
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from models.clips import ClipInputs
 from pipeline.clips.cutting import ClipFeatures, collate
@@ -148,7 +149,45 @@ def test_workers_end_with_their_iterator(folder: Path) -> None:
             os.kill(worker, 0)
 
 
-def test_a_worker_that_dies_is_told_of_in_one_line(folder: Path) -> None:
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader that waits looks every 0.1 s whether its workers live, and not every 5 s."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
+
+
+def test_a_worker_that_dies_during_a_step_disturbs_nothing_but_the_next_batch(folder: Path, looks_often: None) -> None:
+    """PyTorch's handler would raise in the middle of the step."""
+    before = signal.getsignal(signal.SIGCHLD)
+    batches, _ = begun(folder)
+    assert signal.getsignal(signal.SIGCHLD) == before
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()  # the signal has come by then
+    with pytest.raises(InputError, match="a process that reads clips has died"):
+        list(batches)
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_dies_while_another_error_goes_up_leaves_that_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, looks_often: None
+) -> None:
+    """A worker finds a damaged shard, and dies before its message has been raised."""
+    batches, workers = begun(folder)
+    damaged = InputError("000001.h5: damaged")
+
+    def refused(self: Any, loader: Any) -> ClipInputs:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        raise damaged
+
+    monkeypatch.setattr(TrainingBatches, "_next", refused)
+    with pytest.raises(InputError) as raised:
+        next(batches)
+    assert raised.value is damaged and not multiprocessing.active_children()
+
+
+def test_a_worker_that_dies_is_told_of_in_one_line(folder: Path, looks_often: None) -> None:
     batches, workers = begun(folder)
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
