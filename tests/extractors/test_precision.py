@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from extractors import precision
-from extractors.precision import check_storable, has_bf16_arithmetic, resolve_device, resolve_precision
+from extractors.precision import (
+    check_storable,
+    has_bf16_arithmetic,
+    one_thread,
+    resolve_device,
+    resolve_precision,
+)
 
 CPU = torch.device("cpu")
 
@@ -58,10 +64,40 @@ def test_auto_on_a_processor_needs_instructions_that_pay(
     assert resolve_precision("auto", CPU) == chosen
 
 
-def test_auto_here_is_an_answer():
-    chosen = resolve_precision("auto", CPU)
-    assert chosen in ("bf16", "fp32")
-    assert chosen == "fp32" or has_bf16_arithmetic()
+@pytest.mark.parametrize("gain", [1.49, 1.51])
+def test_auto_here_times_both_and_takes_bf16_where_it_has_it_and_it_pays(monkeypatch, gain):
+    """Whatever processor this is: the products are timed on it, at a clock that says what they take."""
+    clock, timed = [0.0], []
+
+    def repeat(product, repeat, number):
+        timed.append(product().dtype)
+        clock[0] = gain if timed[-1] == torch.float32 else 1.0
+        return [clock[0] + late for late in range(repeat)]
+
+    monkeypatch.setattr(precision.timeit, "repeat", repeat)
+    wanted = "bf16" if has_bf16_arithmetic() and gain > 1.5 else "fp32"
+    assert resolve_precision("auto", CPU) == wanted
+    assert set(timed) == ({torch.float32, torch.bfloat16} if has_bf16_arithmetic() else set())
+
+
+@pytest.mark.parametrize("name", ["amx_bf16", "avx512_bf16", "bf16", "arm_bf16", "sve_bf16"])
+def test_any_of_the_instructions_will_do(monkeypatch, name):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_int8": True, name: True})
+    assert has_bf16_arithmetic()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_int8": True, name: False})
+    assert not has_bf16_arithmetic()
+
+
+def test_on_one_thread_and_back_whatever_happens():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -65536.0, 65520.0])

@@ -78,6 +78,26 @@ def test_source_frame_is_the_last_one_shown(
     assert got.tolist() == expected
 
 
+@pytest.mark.parametrize(("ends", "shown"), [(3001, -1), (3002, 0)])
+def test_a_frame_that_leaves_the_screen_at_a_rows_time_is_gone(ends: int, shown: int) -> None:
+    """Row 3 looks at 3.001 s, a millisecond after its own time; a frame is on screen up to before its end."""
+    got = source_frame_on_screen(np.array([0, 9000]), np.array([ends, 2**62]), Fraction(1, 1000), Fraction(0), 5, 1)
+    assert got.tolist() == [0, 0, 0, shown, 0 if ends > 4001 else -1]
+
+
+@pytest.mark.parametrize(("comes", "shown"), [(3001, 1), (3002, 0)])
+def test_a_frame_that_comes_a_millisecond_after_a_row_is_on_screen(comes: int, shown: int) -> None:
+    got = source_frame_on_screen(np.array([0, comes]), np.array([comes, 2**62]), Fraction(1, 1000), Fraction(0), 4, 1)
+    assert got.tolist() == [0, 0, 0, shown]
+
+
+def test_a_clock_that_starts_elsewhere_moves_every_row() -> None:
+    """Zero at 7/3 s, of which no tick of a millisecond is a multiple."""
+    pts = np.arange(2000, 8000, 100)
+    got = source_frame_on_screen(pts, np.append(pts[1:], 2**62), Fraction(1, 1000), Fraction(7, 3), 5, 1)
+    assert got.tolist() == [int((Fraction(7, 3) + row + Fraction(1, 1000) - 2) * 10) for row in range(5)]
+
+
 def test_times_rounded_to_milliseconds_show_the_frame_meant() -> None:
     pts = np.round(np.arange(300) / 30 * 1000).astype(np.int64)
     ends = np.append(pts[1:], 2**62)

@@ -353,6 +353,26 @@ def test_clips_without_a_joint_feature_get_no_label_and_no_place_in_the_queue(ge
     assert torch.allclose(queue.centroids, centroids, atol=0.1)
 
 
+def test_the_queue_holds_what_there_is_of_the_clips_that_enter_it_in_their_order(generator: torch.Generator) -> None:
+    """By hand: clip n of a batch of six is (batch, n, 1); absent ones come as zeros, as `Embeddings.joint` has them."""
+    queue = ClusterQueue(3, ClusterSettings(clusters=2, queue_rows=5, refit_every=1)).double()
+    present = torch.tensor([True, False, True, True, True, False])
+    queued = torch.tensor([True, True, False, True, False, True])
+    held = []
+    for batch, entering in ((1, [0, 3]), (2, [0, 3]), (3, [0, 3])):
+        joint = torch.tensor([[batch, clip, 1] for clip in range(6)], dtype=torch.float64)
+        joint[~present] = 0
+        queue.step(joint, present, generator, queued)
+        held += [[float(batch), float(clip), 1.0] for clip in entering]
+        # The sixth row takes the place of the first.
+        wanted = held[:5] if len(held) <= 5 else held[5:] + held[len(held) - 5 : 5]
+        assert queue.rows[: int(queue.filled)].tolist() == wanted
+    assert (int(queue.filled), int(queue.cursor)) == (5, 1)
+    queue.step(joint, present, generator)
+    # Without `queued` all that are there enter: four more, from the second place on.
+    assert queue.rows[1:].tolist() == [[3.0, float(clip), 1.0] for clip in (0, 2, 3, 4)]
+
+
 def test_a_whole_batch_without_a_feature_leaves_fitted_centroids_alone(generator: torch.Generator) -> None:
     queue = ClusterQueue(4, ClusterSettings(clusters=2, queue_rows=0, refit_every=1)).double()
     with pytest.raises(ValueError, match="got 0"):

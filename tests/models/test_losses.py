@@ -78,6 +78,16 @@ def test_mms_equals_the_slow_formula(
         assert gradient[clip, axis].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-7)
 
 
+def slow_cluster(vectors: np.ndarray, clusters: Clusters, margin: float, present: list[bool]) -> float:
+    """The loss of one modality's vectors, one logarithm at a time."""
+    losses = []
+    for x, label, here in zip(vectors, clusters.labels.tolist(), present, strict=True):
+        if here and label >= 0:
+            logits = [math.exp(x @ c - (margin if k == label else 0)) for k, c in enumerate(clusters.centroids.numpy())]
+            losses.append(-math.log(logits[label] / sum(logits)))
+    return float(np.mean(losses))
+
+
 def test_mms_by_hand() -> None:
     """Two clips of one video and one of another: S = [[2, 1, 0], [0, 3, 1], [1, 0, 1]], margin 1, temperature 2."""
     x, y = torch.eye(3), torch.tensor([[2.0, 0, 1], [1, 3, 0], [0, 1, 1]])
@@ -146,19 +156,36 @@ def test_half_precision_and_autocast_do_not_reach_the_logits() -> None:
     assert mms_loss(x, y, LossSettings(margin=0.0)) < contrast
 
 
+@pytest.mark.parametrize("width", [7, 33])
+@pytest.mark.parametrize("some_absent", [False, True])
+def test_gradients_of_the_contrast_under_autocast_are_those_of_full_precision(width: int, some_absent: bool) -> None:
+    """Each entry to bfloat16's 8 bits, relative to the largest of its side; 21 clips of unlike sides."""
+    generator = torch.Generator().manual_seed(2)
+    first, second = torch.randn(21, width, generator=generator), 0.3 * torch.randn(21, width, generator=generator) + 0.2
+    present = torch.arange(21) % 4 > 0 if some_absent else None
+    found = []
+    for halved in (False, True):
+        sides = [side.clone().requires_grad_() for side in (first, second)]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=halved):
+            loss = mms_loss(*sides, LossSettings(margin=0.2), present)
+        loss.backward()
+        found.append([side.grad for side in sides])
+    for plain, half in zip(*found, strict=True):
+        assert plain is not None and half is not None and half.dtype == torch.float32
+        assert not torch.equal(plain, half), "in bfloat16 they are rounded"
+        assert float((plain - half).abs().max() / plain.abs().max()) < 2**-6
+
+
 def test_cluster_loss_equals_the_slow_formula() -> None:
     rng = np.random.default_rng(1)
     vectors, centroids = rng.standard_normal((6, 4)), rng.standard_normal((3, 4))
     labels, present = [2, 0, 1, -1, 2, 0], [True, True, False, True, True, True]
-    losses = []
-    for i in (0, 1, 4, 5):
-        logits = [math.exp(vectors[i] @ c - (0.2 if k == labels[i] else 0)) for k, c in enumerate(centroids)]
-        losses.append(-math.log(logits[labels[i]] / sum(logits)))
     own = torch.from_numpy(vectors).requires_grad_()
     clusters = Clusters(torch.from_numpy(centroids).requires_grad_(), torch.tensor(labels))
+    slow = slow_cluster(vectors, Clusters(torch.from_numpy(centroids), clusters.labels), 0.2, present)
     loss = cluster_loss(own, clusters, 0.2, torch.tensor(present))
     loss.backward()
-    assert loss.item() == pytest.approx(np.mean(losses), rel=1e-12)
+    assert loss.item() == pytest.approx(slow, rel=1e-12)
     assert clusters.centroids.grad is None
     assert own.grad is not None and own.grad.any(dim=1).tolist() == [True, True, False, False, True, True]
 
@@ -209,10 +236,12 @@ def test_the_total_is_the_weighted_sum_of_terms_each_made_by_its_own_formula(nam
     model = MCN(ModelSettings(scheme, 8, (6, 4), audio_dim=5, word_dim=3, reconstruction_hidden=7))
     embeddings = model(clips)
     errors = model.reconstruction_errors(embeddings)
-    clusters = {s.name: Clusters(torch.randn(3, 8), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])) for s in scheme.spaces}
-    settings = LossSettings()
+    # A clip of some modality has a label, also where another one of its modalities is absent; clip 3 has none.
+    clusters = {s.name: Clusters(torch.randn(3, 8), torch.tensor([0, 1, 2, -1, 1, 2, 0, 1])) for s in scheme.spaces}
+    settings = LossSettings(margin=0.3)
     losses = mcn_losses(scheme, embeddings, clusters, errors, settings)
     assert losses.terms.keys() == losses.weights.keys()
+    assert {m for m, mask in embeddings.present.items() if not mask.all()} == {"audio", "text"}
     for space in scheme.spaces:
         vectors = {m: v.detach().double().numpy() for m, v in embeddings.vectors[space.name].items()}
         for pair in space.pairs:
@@ -220,6 +249,8 @@ def test_the_total_is_the_weighted_sum_of_terms_each_made_by_its_own_formula(nam
             slow = slow_mms(vectors[pair.first], vectors[pair.second], settings, both, [0] * 8)
             assert losses.terms[f"contrast/{space.name}/{pair.name}"].item() == pytest.approx(slow, rel=1e-5)
         for m in space.trained_modalities:
+            slow = slow_cluster(vectors[m], clusters[space.name], 0.3, embeddings.present[m].tolist())
+            assert losses.terms[f"cluster/{space.name}/{m}"].item() == pytest.approx(slow, rel=1e-5)
             mean = errors[space.name][m][embeddings.present[m]].mean()
             torch.testing.assert_close(losses.terms[f"reconstruction/{space.name}/{m}"], mean)
     expected = sum(losses.weights[n] * t.item() for n, t in losses.terms.items())

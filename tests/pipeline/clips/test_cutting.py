@@ -22,7 +22,7 @@ from pipeline.clips.cutting import (
     known_words,
     logmel_frame,
 )
-from pipeline.clips.rules import ClipRules, grow_clip
+from pipeline.clips.rules import ClipRules, grow_clip, grown_span
 from pipeline.core.records import Caption
 
 DIVISORS = [1, 2, 3, 5, 6, 10, 15, 30]
@@ -44,6 +44,18 @@ def test_a_clips_rows_are_those_of_the_page(start: int, length: int, fps: int, r
     first, last = Fraction(start, 100), Fraction(start + length, 100)
     found = clip_rows(float(first), float(last), fps, rows)
     assert list(range(rows))[found] == rows_by_the_page(first, last, fps, rows)
+
+
+@pytest.mark.parametrize("fps", DIVISORS)
+def test_a_clip_that_begins_or_ends_at_a_rows_time_is_rounded_to_neither_side(fps: int) -> None:
+    """k / fps times fps is not always k."""
+    for k in range(1500):
+        start = k / fps
+        assert clip_rows(start, (k + 3) / fps, fps, 2000) == slice(k, k + 3)
+        # Too short for a row's time of its own: the row on screen at the start.
+        assert clip_rows(start, start + 1e-12, fps, 2000) == slice(k, k + 1)
+        before = (k + 0.5) / fps
+        assert clip_rows(before, before + 0.25 / fps, fps, 2000) == slice(k, k + 1)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +102,28 @@ def test_captions_grow_by_the_nearer_neighbour() -> None:
         captions = [Caption(start, end + 1, "x") for start, end in sorted(times.tolist())]
         chosen, least = int(generator.integers(len(captions))), float(generator.integers(0, 25))
         assert grow_clip(captions, chosen, least) == grown_by_hand(captions, chosen, least)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 90)), min_size=1, max_size=9),
+    st.integers(0, 8),
+    st.integers(0, 250),
+)
+def test_a_grown_clip_spans_its_captions_also_where_they_overlap(
+    times: list[tuple[int, int]], chosen: int, least: int
+) -> None:
+    """Captions in the order of their starts, tenths of a second, of which an earlier one may end later."""
+    captions = [Caption(start / 10, (start + length) / 10, "x") for start, length in sorted(times)]
+    chosen %= len(captions)
+    rules = ClipRules(min_clip_seconds=least / 10)
+    taken = grow_clip(captions, chosen, least / 10)
+    assert sorted(taken) == list(range(min(taken), max(taken) + 1)) and taken[0] == chosen
+    start, end, order = grown_span(captions, chosen, rules)
+    assert (start, end) == (min(captions[n].start for n in taken), max(captions[n].end for n in taken))
+    assert order == [chosen, *sorted(set(taken) - {chosen})]
+    published = dataclasses.replace(rules, bounds="inclusive", word_order="absorbed")
+    assert grown_span(captions, chosen, published) == (start, captions[max(taken)].end, taken)
 
 
 def test_words_without_a_vector_are_left_out_in_order(make_vectors: Callable[..., Any]) -> None:

@@ -23,6 +23,7 @@ from pipeline.experiment.finished import refuse_another_study
 from pipeline.experiment.report.results import read_study
 from pipeline.experiment.settings import StudySettings
 from pipeline.experiment.training_runs import parameters, width_for
+from pipeline.metrics.intervals import crossed_mean
 from pipeline.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[3]
@@ -98,18 +99,30 @@ def test_scores_are_means_over_seeds_and_differences_are_paired(done: Any) -> No
     assert report.complete and report.done == 10
     table = report.detail["tables"]["width"]
     for measure, file in (("R@5", "retrieval.json"), ("recall", "localization.json")):
-        found = {}
+        found, rows = {}, {}
         for arm in ("shared", "slow"):
-            own = []
+            own, by_video = [], []
             for seed in (1, 2):
-                metrics = results(settings, f"{arm}-seed{seed}", file)["detail"]["metrics"]
+                detail = results(settings, f"{arm}-seed{seed}", file)["detail"]
+                metrics, videos = detail["metrics"], detail["videos"]
                 own.append((metrics["recall"] if measure == "R@5" else metrics["figures"])[measure]["value"])
-            found[arm] = own
+                # Four held-out videos of four queries each, two of either task: all weigh alike.
+                if measure == "R@5":
+                    by_video.append([videos[f"heldout{n:04d}"][measure] / 4 for n in range(4)])
+                else:
+                    recalls = {video["video_id"]: video["recall"] for video in videos}
+                    by_video.append([recalls[f"heldout{n:04d}"] for n in range(4)])
+            found[arm], rows[arm] = own, np.array(by_video)
             assert table[arm]["scores"][measure]["value"] == pytest.approx(np.mean(own))
             assert table[arm]["scores"][measure]["seeds_sd"] == pytest.approx(np.std(own, ddof=1))
         difference = table["slow"]["differences"][measure]
         assert difference["value"] == pytest.approx(np.mean(found["slow"]) - np.mean(found["shared"]))
-        assert difference["low"] <= difference["value"] <= difference["high"]
+        # Seed 1 beside seed 1, seed 2 beside seed 2, and each video beside itself.
+        paired = crossed_mean(rows["slow"] - rows["shared"])
+        for bound in ("value", "low", "high", "p"):
+            assert difference[bound] == pytest.approx(getattr(paired, bound))
+        crosswise = crossed_mean(rows["slow"] - rows["shared"][::-1])
+        assert crosswise.high != pytest.approx(paired.high), "another pairing gives another interval"
     assert table["shared"]["differences"] == {} and 0 <= table["slow"]["corrected p"] <= 1
 
 

@@ -63,6 +63,52 @@ def test_a_table_worked_by_hand() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((3.0, 3 - half, 3 + half))
 
 
+def slow_crossed(table: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean and its degrees of freedom, out of sums of squares one cell at a time."""
+    seeds, videos = table.shape
+    mean = sum(table[s, v] for s in range(seeds) for v in range(videos)) / (seeds * videos)
+    row = [sum(table[s]) / videos for s in range(seeds)]
+    column = [sum(table[:, v]) / seeds for v in range(videos)]
+    ms_seeds = videos * sum((r - mean) ** 2 for r in row) / (seeds - 1)
+    ms_videos = seeds * sum((c - mean) ** 2 for c in column) / (videos - 1)
+    left = sum((table[s, v] - row[s] - column[v] + mean) ** 2 for s in range(seeds) for v in range(videos))
+    ms_rest = left / ((seeds - 1) * (videos - 1))
+    both = ms_seeds + ms_videos - ms_rest
+    if both <= max(ms_seeds, ms_videos):
+        return max(ms_seeds, ms_videos) / table.size, seeds - 1 if ms_seeds > ms_videos else videos - 1
+    terms = ms_seeds**2 / (seeds - 1) + ms_videos**2 / (videos - 1) + ms_rest**2 / ((seeds - 1) * (videos - 1))
+    return both / table.size, both**2 / terms
+
+
+@pytest.mark.parametrize(
+    ("spread", "case"),
+    [((1, 1, 0.5), "both"), ((0.2, 1, 0.3), "both"), ((0, 1, 3), "videos"), ((1, 0, 3), "seeds")],
+)
+def test_variance_and_degrees_are_those_of_the_sums_of_squares(spread: tuple[float, float, float], case: str) -> None:
+    """With unlike numbers of seeds and videos, so that no degrees are 1 and none are alike."""
+    generator, seen = np.random.default_rng(4), 0
+    for _ in range(40):
+        table = study(generator, 4, 7, spread) + 0.3
+        variance, degrees = slow_crossed(table)
+        alone = {3: "seeds", 6: "videos"}.get(degrees, "both")
+        seen += alone == case
+        found, error = crossed_mean(table), variance**0.5
+        half = stats.t.ppf(0.975, degrees) * error
+        assert (found.low, found.high) == pytest.approx((table.mean() - half, table.mean() + half))
+        assert found.p == pytest.approx(2 * stats.t.sf(abs(table.mean()) / error, degrees))
+        assert degrees > 1.5
+    assert seen >= 5, "the case was among them"
+
+
+def test_degrees_of_freedom_are_one_at_least() -> None:
+    # Effects of +-1 of seeds and of videos, and +-0.9 of what is left: mean squares 4, 4 and 3.24.
+    table = np.array([[2.9, -0.9], [-0.9, -1.1]])
+    both = 4 + 4 - 3.24
+    assert both > 4 and both**2 / (4**2 + 4**2 + 3.24**2) < 0.6
+    half = stats.t.ppf(0.975, 1.0) * (both / 4) ** 0.5
+    assert (crossed_mean(table).low, crossed_mean(table).high) == pytest.approx((-half, half))
+
+
 def test_constant_differences_have_no_width() -> None:
     assert crossed_mean(np.zeros((3, 5))).p == 1.0
     found = crossed_mean(np.full((3, 5), 0.25))

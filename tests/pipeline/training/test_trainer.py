@@ -77,7 +77,9 @@ def test_held_out_scores_are_those_of_a_plain_ranking(small: TrainSettings) -> N
         equal = sum(abs(score - scores[index]) <= 1e-6 for score in scores) - 1
         ranks.append(1 + higher + equal / 2)
     assert found["heldout/median rank"] == pytest.approx(float(np.median(ranks)))
-    assert 0 <= found["heldout/R@1"] <= found["heldout/R@5"] <= found["heldout/R@10"] <= 1
+    for k in (1, 5, 10):
+        assert found[f"heldout/R@{k}"] == pytest.approx(np.mean([rank <= k for rank in ranks]))
+    assert found["heldout/R@1"] < found["heldout/R@5"] < found["heldout/R@10"], "such ranks tell the cutoffs apart"
     assert begun(changed(small, heldout_clips=0)).data.heldout.scores(model, torch.device("cpu")) == {}
 
 
