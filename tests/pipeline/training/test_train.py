@@ -282,6 +282,36 @@ def test_going_on_with_other_videos_or_another_data_set_is_refused(
         run(changed(settings, manifest=other / "manifests" / "all.json"))
 
 
+def test_going_on_with_a_manifest_frozen_anew_under_its_old_name_is_refused(small: TrainSettings, planted: Any) -> None:
+    manifest = planted.folder / "manifests" / "anew.json"
+
+    def frozen(heldout_videos: float) -> TrainSettings:
+        manifest.unlink(missing_ok=True)
+        freeze(FreezeSettings(planted.folder, "anew", heldout_videos=heldout_videos, heldout_tasks=0))
+        return changed(small, manifest=manifest, epochs=1)
+
+    run(frozen(0.25))
+    before = (small.out / "checkpoint.pt").read_bytes()
+    digests = r"trained on manifest anew, digest (\w{12}), asked for anew, digest (?!\1)\w{12}; choose another --out"
+    with pytest.raises(InputError, match=digests):
+        run(frozen(0.3))
+    assert (small.out / "checkpoint.pt").read_bytes() == before
+    assert run(frozen(0.25)).skipped == 1, "the same videos have the same digest"
+
+
+@pytest.mark.parametrize(("made", "now"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_going_on_in_another_precision_is_refused(
+    settings: TrainSettings, uninterrupted: dict[str, Any], small: TrainSettings, made: str, now: str
+) -> None:
+    """As on a machine for which `auto` is another; the setting itself may change."""
+    small.out.mkdir(parents=True)
+    content = uninterrupted | {"precision": made, "settings": uninterrupted["settings"] | {"precision": "auto"}}
+    checkpoint.save_checkpoint(small.out, content)
+    with pytest.raises(InputError, match=f"made in {made}, this machine would resume in {now}; say --precision {made}"):
+        run(changed(small, precision=now))
+    assert run(changed(small, precision=made)).skipped == 3
+
+
 @pytest.mark.parametrize("scheme", BUILTIN_SCHEMES)
 def test_every_built_in_scheme_trains_and_is_found_again(small: TrainSettings, scheme: str) -> None:
     report = run(changed(small, scheme=scheme, epochs=2))
