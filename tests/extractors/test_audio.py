@@ -119,6 +119,14 @@ def test_rows_are_means_of_the_steps_whose_time_lies_in_them(steps, start_ms, ro
         np.testing.assert_allclose(averaged[row], expected, atol=1e-6)
 
 
+def test_steps_at_a_rows_time_are_its_own_wherever_the_sound_begins():
+    """A start of whole fiftieths of a second, as a float, times a million is not always whole."""
+    for start in range(0, 500):
+        times = [Fraction(start, 50) + Fraction(16 * step, 100) for step in range(60)]
+        _, mask = feature_rows(np.ones((60, 1), np.float32), start / 50, 200, 10)
+        assert np.flatnonzero(mask).tolist() == sorted({int(time * 10) for time in times} & set(range(200)))
+
+
 def test_four_seconds_are_step_25():
     averaged, mask = feature_rows(np.arange(26, dtype=np.float32)[:, None], 0.0, 6, 1)
     assert averaged[4, 0] == 25

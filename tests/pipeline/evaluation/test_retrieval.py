@@ -423,6 +423,23 @@ def test_whole_videos_are_asked_for_by_every_caption(several: ManyCaptions) -> N
     assert whole["one caption"]["chance"]["R@1"] == 0.25 and whole["one caption"]["chance_median_rank"] == 2.5
 
 
+def test_whole_videos_are_asked_for_by_every_caption_of_a_single_clip(
+    planted: Any, asked: RetrievalSettings, tmp_path: Path
+) -> None:
+    """Each video one clip of three captions, as MSR-VTT has twenty: whole videos are asked for by all of them."""
+    first, *rest = [line for line in planted.clips.read_text().splitlines() if line[:5] in ("video", "heldo")]
+    clips = [line.rsplit(",", 1)[0] for line in rest[::4]]
+    path = tmp_path / "three.csv"
+    path.write_text("\n".join([first, *(f"{clip},{text.rsplit(',', 1)[1]}" for clip in clips for text in rest[3:6])]))
+    detail = evaluate.run(dataclasses.replace(asked, clips=path)).detail
+    assert (detail["captions"], detail["clips"]) == (12, 4)
+    whole = detail["full video"]
+    assert whole["one caption"]["mean_rank"] == detail["metrics"]["mean_rank"]
+    assert whole["caption average"]["queries"] == 4 and whole["caption average"]["chance"]["R@1"] == 0.25
+    # All are asked for by the same texts: each ranks the four alike.
+    assert whole["caption average"]["mean_rank"]["value"] == detail["metrics"]["chance_median_rank"] == 2.5
+
+
 def test_examples_show_a_clip_once(several: ManyCaptions) -> None:
     examples = several.detail["examples"]
     assert [example["text"] for example in examples] == [text for _, text in several.rows]

@@ -339,6 +339,13 @@ def test_draws_depend_on_seed_epoch_and_video(dataset: FeatureDataset, planted: 
         assert spans(drawn(dataset, planted, **changed)) != first
 
 
+def test_draws_are_those_of_a_pair_of_seed_and_epoch(dataset: FeatureDataset, planted: Any) -> None:
+    """Neither of their sum nor of their digits side by side."""
+    for one, other in (((1, 2), (2, 1)), ((1, 12), (11, 2)), ((1, 0), (0, 1))):
+        first, second = (spans(drawn(dataset, planted, seed=seed, epoch=epoch)) for seed, epoch in (one, other))
+        assert first != second
+
+
 def test_every_caption_is_drawn_alike(dataset: FeatureDataset, planted: Any) -> None:
     counts = Counter(spans(drawn(dataset, planted, clips=4000)))
     captions = planted.videos["train000003"].captions

@@ -25,11 +25,40 @@ from pipeline.core.errors import InputError
 from pipeline.core.lease import Lease, LeaseWatch, read_lease
 from pipeline.core.signals import SIGNALS
 from pipeline.training.checkpoint import load_checkpoint
-from pipeline.training.distributed import communicator_of, started_from_outside
+from pipeline.training.distributed import Agreement, communicator_of, started_from_outside
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import run
 
 CLIPS, WIDTH, GROUP = 16, 12, 4
+
+
+class OneOfTwo:
+    """The communicator of one of two processes, of which the other says `others`."""
+
+    processes = 2
+
+    def __init__(self, rank: int, others: list[int]) -> None:
+        self.rank, self.others = rank, others
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor + torch.tensor(self.others).to(tensor)
+
+
+@pytest.mark.parametrize(
+    ("rank", "due", "others", "wanted"),
+    [
+        (0, True, [0, 0], (False, True)),
+        (1, True, [0, 0], (False, False)),
+        (1, False, [0, 1], (False, True)),
+        (0, False, [1, 0], (True, False)),
+    ],
+)
+def test_process_0_alone_says_when_a_checkpoint_is_due(
+    rank: int, due: bool, others: list[int], wanted: tuple[bool, bool]
+) -> None:
+    """Clocks differ; whether to stop any process may say."""
+    communicator: Any = OneOfTwo(rank, others)
+    assert Agreement(communicator, torch.device("cpu"), None).stop_or_save(due) == wanted
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,17 @@ def test_the_optimiser_follows_the_schedule(small: TrainSettings) -> None:
     assert moved == pytest.approx(0.0025, rel=0.3)
 
 
+def test_the_mean_of_an_epoch_is_that_of_its_steps(small: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, figures = begun(changed(small, epochs=1)), []
+    step = training._step
+    monkeypatch.setattr(training, "_step", lambda clips: figures.append(step(clips)) or figures[-1])
+    training.train(None)
+    (epoch,) = training.history
+    assert len(figures) == 3
+    for name in figures[0]:
+        assert epoch[name] == pytest.approx(np.mean([one[name] for one in figures]))
+
+
 @pytest.mark.parametrize(("restart", "batches"), [(False, 6), (True, 3)])
 def test_clusters_live_on_or_begin_anew_with_each_epoch(small: TrainSettings, restart: bool, batches: int) -> None:
     run(changed(small, restart_clusters=restart))
