@@ -28,11 +28,11 @@ RECALLS = tuple(f"R@{k}" for k in CUTOFFS)
 
 def asked(detail: Mapping[str, Any]) -> str:
     """What was asked, for people: `72 clips of 14 videos`, or `1,440 captions of 72 clips of 14 videos`."""
-    videos = f"{detail['metrics']['videos']:,} videos"
+    queries = detail["metrics"]["queries"]
     # Results of version 0.1.0 don't say: a candidate then was a line of the list.
-    clips = detail.get("clips", detail["metrics"]["queries"])
-    captions = detail.get("captions", clips)
-    return f"{f'{captions:,} captions of ' if captions != clips else ''}{clips:,} clips of {videos}"
+    clips = detail.get("clips", queries)
+    captions = f"{queries:,} captions of " if queries != clips else ""
+    return f"{captions}{clips:,} clips of {detail['metrics']['videos']:,} videos"
 
 
 def headline_text(detail: Mapping[str, Any]) -> str:
