@@ -11,8 +11,10 @@ import torch
 
 from models.clips import ClipInputs
 from pipeline.core.errors import InputError
+from pipeline.core.records import Clip
 from pipeline.evaluation import classification
 from pipeline.evaluation.classification import spoken
+from pipeline.evaluation.lists import LabelledClip
 from pipeline.evaluation.settings import ClassificationSettings
 from pipeline.training.checkpoint import load_checkpoint, model_from
 from pipeline.training.settings import TrainSettings
@@ -182,3 +184,16 @@ def test_class_names_become_words() -> None:
         and spoken("YoYo") == "Yo Yo"
         and spoken("cut-in/half") == "cut in half"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "longest", "count"),
+    [(25.0, 10.0, 3), (20.0, 10.0, 2), (20.001, 10.0, 3), (9.0, 10.0, 1), (0.3, 0.1, 3), (0.7, 0.1, 7), (1.1, 2.5, 1)],
+)
+def test_windows_are_equal_and_no_longer_than_asked(seconds: float, longest: float, count: int) -> None:
+    """0.3 / 0.1 is a little more than 3 in floating point, 0.7 / 0.1 a little less than 7."""
+    windows = classification._windows(LabelledClip("x", Clip("v", 2.0, 2.0 + seconds)), longest)
+    assert len(windows) == count and (windows[0][0], windows[-1][1]) == (2.0, 2.0 + seconds)
+    for start, end in windows:
+        assert end - start == pytest.approx(seconds / count) and end - start <= longest + 1e-6
+    assert [end for _, end in windows[:-1]] == [start for start, _ in windows[1:]]
