@@ -122,7 +122,9 @@ def delete_leftovers(media: Path, dataset: Path, receipts: Iterable[Receipt]) ->
     return kept
 
 
-def leftovers(media: Path, dataset: Path, receipts: Iterable[Receipt], kept: dict[str, str]) -> Iterator[list[Removal]]:
+def leftovers(
+    media: Path, dataset: Path, receipts: Iterable[Receipt], kept: dict[str, str]
+) -> Iterator[list[Removal]]:
     """The deletable media of closed shards, shard by shard; shards whose media are kept, and why, go into `kept`."""
     # One look at the folder: asked for one by one, a million deleted files take hours.
     paths = find_media(media).paths

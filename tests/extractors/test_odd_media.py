@@ -285,7 +285,9 @@ def test_a_file_that_may_not_be_read_is_not_undecodable(decoder: DecoderProcess,
     assert caught.value.kind == "unreadable"
 
 
-def test_a_frame_with_side_data_of_a_new_kind_is_decoded(media: Media, decoder: DecoderProcess, tmp_path: Path) -> None:
+def test_a_frame_with_side_data_of_a_new_kind_is_decoded(
+    media: Media, decoder: DecoderProcess, tmp_path: Path
+) -> None:
     """Motion JPEG with Exif, as cameras write it."""
     exif = Image.Exif()
     exif[0x010F] = "made"

@@ -330,7 +330,9 @@ def _checkpoints(folder: Path, ids: Collection[str]) -> list[Path]:
     return [path.parent for path in paths]
 
 
-def _forget_reports(folder: Path | None, dataset: Path, media: Path | None, ids: Collection[str]) -> traces.NamingFiles:
+def _forget_reports(
+    folder: Path | None, dataset: Path, media: Path | None, ids: Collection[str]
+) -> traces.NamingFiles:
     """Delete the reports that name one of the ids; returns these, and what is left."""
     found = traces.naming_files(folder, dataset, media, ids)
     for path in found.reports:

@@ -21,7 +21,6 @@ from ...hdf5_changes import Change, instead, put
 SHARD = "000001"
 RULES = ClipRules()
 
-
 def stated(make: Callable[[dict[str, Any]], Any]) -> Change:
     """Another Identity, in the shard alone."""
 

@@ -10,17 +10,7 @@ from matplotlib.figure import Figure
 from pipeline.core.figures import Drawing, is_of_a_report, write_drawing
 from pipeline.core.tables import spreadsheet_cell
 
-RUN = [
-    "=1+1",
-    "+cmd|' /C calc'!A0",
-    "-2+3+cmd|x",
-    "@SUM(A1)",
-    "\t=1",
-    "\r=1",
-    "-SUM(A1)",
-    "＝1+1",
-    '=HYPERLINK("http://x")',
-]
+RUN = ["=1+1", "+cmd|' /C calc'!A0", "-2+3+cmd|x", "@SUM(A1)", "\t=1", "\r=1", "-SUM(A1)", "＝1+1", '=HYPERLINK("http://x")']
 
 
 @pytest.mark.parametrize("text", RUN)

@@ -134,7 +134,9 @@ def test_a_manifest_of_paths_is_refused(
 
 
 @pytest.mark.parametrize("content", [*({"ids": [name]} for name in PATHS), {"ids": "abc"}, {}, [], 5])
-def test_a_journal_of_paths_deletes_nothing(folder: Path, content: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_journal_of_paths_deletes_nothing(
+    folder: Path, content: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "forgetting.json").write_text(json.dumps(content))
     before, shards = outside(folder), sorted(os.listdir(folder / "shards"))
     with pytest.raises(InputError, match=r"forgetting\.json: not a list of ids"):

@@ -89,7 +89,10 @@ def test_a_dry_run_lists_what_the_next_run_deletes_and_changes_nothing(
     *lines, total = capsys.readouterr().out.splitlines()
     sizes = {video_id: len(extraction.content[f"{video_id}.mp4"]) for video_id in (*GOOD, BAD)}
     assert sorted(lines) == sorted(
-        [f"would delete {media / i}.mp4, {sizes[i]} bytes: its features are in shard {extraction.name}" for i in GOOD]
+        [
+            f"would delete {media / i}.mp4, {sizes[i]} bytes: its features are in shard {extraction.name}"
+            for i in GOOD
+        ]
         + [
             f"would move to .undecodable {media / BAD}.mp4, {sizes[BAD]} bytes: it gave no features: undecodable, "
             f"shard {extraction.name}"

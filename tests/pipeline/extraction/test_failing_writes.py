@@ -46,7 +46,9 @@ EVERY = {"write": 24}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_after_any_operation_that_fails_the_next_run_ends_right(extraction: Extraction, disk: Disk, kind: str) -> None:
+def test_after_any_operation_that_fails_the_next_run_ends_right(
+    extraction: Extraction, disk: Disk, kind: str
+) -> None:
     failed = 0
     for number in itertools.count(1, EVERY.get(kind, 1)):
         extraction.begin()
@@ -65,3 +67,4 @@ def test_after_any_operation_that_fails_the_next_run_ends_right(extraction: Extr
         extraction.nothing_is_lost()
         extraction.ends_right()
     assert failed >= 3
+

@@ -105,7 +105,9 @@ def test_a_made_clip_of_which_something_is_missing_fails(
     assert extraction.lines("extract") == [] and extraction.there() == extraction.content
 
 
-def test_without_a_video_to_work_on_nothing_is_decoded(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_video_to_work_on_nothing_is_decoded(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in extraction.media.iterdir():
         path.unlink()
     fail_from(monkeypatch, "open", 1, RuntimeError("must not be called"))

@@ -82,6 +82,7 @@ def test_asked_to_stop_it_ends_after_the_video_in_hand(tmp_path: Path, monkeypat
     assert path.stat().st_ino == before and len(list(path.parent.iterdir())) == 2
 
 
+
 def make_control(plain: SampleSettings, uninformative: str, taken: tuple[int, ...]) -> SampleSettings:
     """A control beside the plain sample. The media of the videos `taken` are the plain one's, which saves time."""
     control = replace(plain, out=plain.out.with_name(uninformative), uninformative=uninformative)

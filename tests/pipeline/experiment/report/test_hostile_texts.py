@@ -28,7 +28,7 @@ HARM = (
     "\u202egnp.exe\u2066 ",
     "\x1b[31m\x00\x08\x7f\x9b",
     "$\\frac{$ \\input{/etc/passwd} \\write18{id} % & # _ ^ ~",
-    '=HYPERLINK("http://x")',
+    "=HYPERLINK(\"http://x\")",
     "\N{GRINNING FACE} مرحبا 漢字",
     "half a character: \ud83d",
 )
