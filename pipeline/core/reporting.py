@@ -81,7 +81,9 @@ class Progress(Closeable):
         self.label, self.total, self.unit, self.count = label, total, unit, 0
         self._started = self._printed = time.monotonic()
         terminal = raw_stream(sys.stderr)
-        self._bar = tqdm(total=total, desc=label, unit=unit, file=terminal, disable=not terminal.isatty(), leave=False)
+        self._bar = tqdm(
+            total=total, desc=label, unit=unit, file=terminal, disable=not terminal.isatty(), leave=False
+        )
 
     def close(self) -> None:
         """Take the bar off the terminal."""

@@ -101,7 +101,7 @@ def half_forgotten(dataset: Path) -> frozenset[str]:
     content = read_json(path)
     ids = content.get("ids") if isinstance(content, dict) else None
     if not isinstance(ids, list) or not all(isinstance(video_id, str) and is_media_name(video_id) for video_id in ids):
-        raise InputError(f'{path}: not a list of ids; restore it from a copy, or write it anew: {{"ids": [...]}}')
+        raise InputError(f"{path}: not a list of ids; restore it from a copy, or write it anew: {{\"ids\": [...]}}")
     return frozenset(ids)
 
 
