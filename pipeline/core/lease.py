@@ -132,9 +132,10 @@ class Lease:
         holder = this_process()
         if self._make(holder):
             return True
+        # Read first: what comes in its place once that is judged is another's, and not meant.
+        before = read_lease(self.path)
         if not watch.is_dead(self.path):
             return False
-        before = read_lease(self.path)
         if not self._take_away(before[0].token if before else None):
             return False
         if not self._make(holder):
@@ -256,15 +257,16 @@ def locked(path: Path, what: str, watch: LeaseWatch | None = None, patient: bool
     announced = False
     while not lease.acquire(watch):
         current = read_lease(path)
-        if current is None:
+        if current is None and not path.exists():
             continue
-        here = (current[0].host, current[0].boot) == (socket.gethostname(), _boot())
+        name = current[0] if current is not None else "a process that left no name"
+        here = current is not None and (current[0].host, current[0].boot) == (socket.gethostname(), _boot())
         alive = here or (first is not None and first != current)
         if (alive and not patient) or signals.asked_to_stop():
-            raise InputError(f"{what}: already at work: {current[0]} (its lock: {path}); wait for it or end it")
+            raise InputError(f"{what}: already at work: {name} (its lock: {path}); wait for it or end it")
         first = current
         if not announced:
-            print(f"mcn: {what}: waiting for {current[0]}, which has the lock", file=sys.stderr, flush=True)
+            print(f"mcn: {what}: waiting for {name}, which has the lock", file=sys.stderr, flush=True)
             announced = True
         signals.wait(watch.polls_every_s)
     with lease.held():

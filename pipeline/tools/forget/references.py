@@ -51,7 +51,7 @@ def files_naming(
     but: Collection[Path],
     unsearched: dict[Path, str] | None = None,
 ) -> list[Path]:
-    """Files under `tops` whose name or, in a text, content names one of the ids; nothing at or under `but`.
+    """What lies under `tops` whose name or, of a text, content names one of the ids; nothing at or under `but`.
 
     Texts are searched in UTF-8, UTF-16 and UTF-32, and within .gz, .bz2, .xz and .zip. A compressed file that can't be
     searched to its end is put into `unsearched`, with the reason.
@@ -60,9 +60,11 @@ def files_naming(
     naming = set()
     for top in tops:
         for path in top.rglob("*"):
-            if not path.is_file() or any(path.is_relative_to(excluded) for excluded in but):
+            if any(path.is_relative_to(excluded) for excluded in but):
                 continue
-            content = iter(()) if path.suffix.lower() in MEDIA_SUFFIXES else text_blocks(path)
+            # Of a folder, a pipe or a link that leads nowhere the name alone can tell.
+            is_text = path.is_file() and path.suffix.lower() not in MEDIA_SUFFIXES
+            content = text_blocks(path) if is_text else iter(())
             try:
                 if any(pattern.search(text) for text in chain([os.fsencode(path.name)], content)):
                     naming.add(path)

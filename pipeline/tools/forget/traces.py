@@ -51,7 +51,7 @@ def media_files(media: Path, ids: Collection[str]) -> list[Path]:
 
 def scratch_files(media: Path, ids: Collection[str]) -> list[Path]:
     """What a killed download has left of the ids."""
-    return files_naming([media / SCRATCH], ids, ())
+    return [path for path in files_naming([media / SCRATCH], ids, ()) if not path.is_dir()]
 
 
 def shard_files(dataset: Path, name: str) -> list[Path]:

@@ -1,18 +1,49 @@
 """Leases: one holder at a time, the dead's are taken over, the living's are not."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipeline.core import signals
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_json
-from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch, has_ended, locked, read_lease, this_process
+from pipeline.core.lease import (
+    BEATS_EVERY_S,
+    Lease,
+    LeaseLostError,
+    LeaseWatch,
+    has_ended,
+    locked,
+    read_lease,
+    this_process,
+)
+
+ROOT = Path(__file__).parents[3]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Until it is so; a test that would hang fails instead."""
+    latest = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < latest, "it never came to be so"
+        threading.Event().wait(0.005)
+
+
+def beat_of(path: Path) -> int:
+    """The count of a lease that is there and can be read."""
+    found = read_lease(path)
+    assert found is not None
+    return found[1]
 
 
 def elsewhere(path: Path, beat: int = 0, **changes: object) -> None:
@@ -27,7 +58,7 @@ def of_a_dead_process(path: Path) -> None:
         "import os, sys; from pathlib import Path; from pipeline.core.lease import Lease, LeaseWatch\n"
         "assert Lease(Path(sys.argv[1])).acquire(LeaseWatch()); os._exit(9)"
     )
-    subprocess.run([sys.executable, "-c", script, str(path)], cwd=Path(__file__).parents[3])
+    subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT)
 
 
 def test_one_of_many_gets_it(tmp_path: Path) -> None:
@@ -84,6 +115,50 @@ def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
     assert found is not None and has_ended(found[0])
 
 
+def test_of_a_process_on_another_boot_or_in_another_container_nothing_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers of one machine may share its name, and always share its boot: a number means another process there."""
+    mine = this_process()
+    assert has_ended(replace(mine, started="1"))
+    assert not has_ended(replace(mine, started="1", boot="another"))
+    namespace = os.readlink("/proc/self/ns/pid")
+    monkeypatch.setattr(os, "readlink", lambda path: {"/proc/self/ns/pid": "pid:[1]"}[path])
+    within = this_process()
+    monkeypatch.undo()
+    assert os.readlink("/proc/self/ns/pid") == namespace
+    assert not has_ended(replace(within, started="1"))
+    write_json(tmp_path / "lease.json", replace(within, started="1").__dict__ | {"beat": 0})
+    assert not Lease(tmp_path / "lease.json").acquire(LeaseWatch())
+
+
+def test_a_process_that_has_ended_and_is_still_listed_has_lost_it(tmp_path: Path) -> None:
+    path = tmp_path / "lease.json"
+    process = os.fork()
+    if process == 0:
+        try:
+            Lease(path).acquire(LeaseWatch())
+        finally:
+            os._exit(0)
+    try:
+        # Until it is waited for, the system keeps its number and its start.
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+        found = read_lease(path)
+        assert found is not None and found[0].pid == process
+        assert has_ended(found[0])
+    finally:
+        os.waitpid(process, 0)
+
+
+def test_a_holder_that_misses_beats_in_a_row_keeps_it(tmp_path: Path) -> None:
+    path, watch = tmp_path / "lease.json", LeaseWatch()
+    for beat in range(3):
+        elsewhere(path, beat=beat)
+        # Three of four are lost: to a full disk, or a busy machine.
+        looks = [4 * BEATS_EVERY_S * (beat + share / 8) for share in range(8)]
+        assert not any(watch.is_dead(path, now) for now in looks)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"beat": 1}', b"\xff\xfe", b'{"beat": "x", "host": 1}'])
 def test_one_that_cannot_be_read_expires_too(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "lease.json"
@@ -97,9 +172,7 @@ def test_a_beat_moves_the_count_and_a_loss_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "lease.json"
     lease = Lease(path, beats_every_s=0.01)
     assert lease.acquire(LeaseWatch())
-    deadline = threading.Event()
-    while (found := read_lease(path)) and found[1] < 3:
-        deadline.wait(0.005)
+    wait_for(lambda: beat_of(path) >= 3)
     elsewhere(path)
     assert not lease.is_mine()
     with pytest.raises(LeaseLostError, match="far-away, process 7 has taken it over.*rerun to resume"):
@@ -107,6 +180,83 @@ def test_a_beat_moves_the_count_and_a_loss_is_noticed(tmp_path: Path) -> None:
     lease.release()
     # The new holder's lease isn't the old one's to remove.
     assert read_lease(path)[0].host == "far-away"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_a_beat_that_fails_costs_that_beat_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    whole, refused = os.pwrite, []
+
+    def full(descriptor: int, content: bytes, offset: int) -> int:
+        if len(refused) < 3:
+            refused.append(descriptor)
+            raise OSError(code, os.strerror(code))
+        return whole(descriptor, content, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    lease = Lease(tmp_path / "lease.json", beats_every_s=0.01)
+    assert lease.acquire(LeaseWatch())
+    wait_for(lambda: beat_of(lease.path) > 3)
+    assert len(refused) == 3 and lease.is_mine()
+    lease.release()
+    assert not lease.path.exists()
+
+
+TAKING_OVER = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.core.lease import Lease, LeaseWatch
+
+moment, path = sys.argv[1], Path(sys.argv[2])
+owner, name = {"judged": (LeaseWatch, "is_dead"), "renaming": (os, "rename")}[moment]
+whole = getattr(owner, name)
+
+def stops(*arguments):
+    if moment == "renaming":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    answer = whole(*arguments)
+    if moment == "judged":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return answer
+
+setattr(owner, name, stops)
+print(Lease(path).acquire(LeaseWatch()))
+"""
+
+
+@pytest.mark.parametrize("moment", ["judged", "renaming"])
+def test_of_two_processes_that_find_it_dead_the_later_leaves_it_to_the_earlier(tmp_path: Path, moment: str) -> None:
+    path = tmp_path / "lease.json"
+    of_a_dead_process(path)
+    late = subprocess.Popen([sys.executable, "-c", TAKING_OVER, moment, str(path)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert os.WIFSTOPPED(os.waitpid(late.pid, os.WUNTRACED)[1])
+    mine = Lease(path)
+    assert mine.acquire(LeaseWatch())
+    os.kill(late.pid, signal.SIGCONT)
+    assert late.communicate()[0] == b"False\n" and late.returncode == 0
+    assert mine.is_mine() and [found.name for found in tmp_path.iterdir()] == ["lease.json"]
+    mine.release()
+
+
+def test_a_lease_that_was_taken_away_by_mistake_replaces_no_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lease.json"
+    of_a_dead_process(path)
+    second, third, late = Lease(path), Lease(path), Lease(path)
+    whole = os.rename
+
+    def rename(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "rename", whole)
+        assert second.acquire(LeaseWatch())
+        whole(source, target)
+        assert third.acquire(LeaseWatch())
+
+    monkeypatch.setattr(os, "rename", rename)
+    assert not late.acquire(LeaseWatch())
+    assert third.is_mine() and not second.is_mine()
+    second.release()
+    third.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 STOPPED = """
@@ -165,13 +315,10 @@ def test_a_holder_that_is_stopped_past_its_term_and_wakes_changes_nothing(
     (tmp_path / "other.json").write_text("theirs")
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "a.h5").write_text("theirs")
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, moment, str(tmp_path)], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", STOPPED, moment, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
     assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
     lease, watch = Lease(tmp_path / "lease.json"), LeaseWatch(expires_s=0.05)
-    while not lease.acquire(watch):
-        threading.Event().wait(watch.polls_every_s / 100)
+    wait_for(lambda: lease.acquire(watch))
     (tmp_path / "new.json").write_text("theirs")
     os.kill(process.pid, signal.SIGCONT)
     output, _ = process.communicate()
@@ -200,6 +347,91 @@ def test_a_lock_of_a_silent_host_is_waited_for_and_taken(tmp_path: Path, capsys:
         assert read_lease(path)[0].pid == os.getpid()  # type: ignore[index]
     said = capsys.readouterr().err
     assert "waiting for far-away, process 7" in said and "taken over from far-away, process 7" in said
+
+
+def test_a_lock_of_a_host_whose_count_moves_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, beats = tmp_path / "lock.json", iter(range(1, 9))
+    elsewhere(path)
+    monkeypatch.setattr(signals, "wait", lambda seconds: elsewhere(path, next(beats)))
+    with pytest.raises(InputError, match="training: already at work: far-away, process 7"):
+        with locked(path, "training"):
+            raise AssertionError("two hold one lock")
+    assert next(beats) == 2, "the first beat that is seen tells"
+    assert read_lease(path)[0].host == "far-away"  # type: ignore[index]
+
+
+def test_who_is_patient_waits_for_the_end_of_a_live_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, beats = tmp_path / "lock.json", iter([*range(1, 9), None])
+    elsewhere(path)
+
+    def beats_and_ends(seconds: float) -> None:
+        beat = next(beats)
+        path.unlink() if beat is None else elsewhere(path, beat)
+
+    monkeypatch.setattr(signals, "wait", beats_and_ends)
+    with locked(path, "planning", patient=True) as lease:
+        assert lease.is_mine() and list(beats) == []
+    assert capsys.readouterr().err == "mcn: planning: waiting for far-away, process 7, which has the lock\n"
+
+
+def test_a_lock_that_cannot_be_read_is_waited_for_without_haste(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, waits = tmp_path / "lock.json", []
+    path.write_bytes(b"{")
+
+    class Watch(LeaseWatch):
+        """A second passes with each wait, and no time otherwise."""
+
+        def is_dead(self, path: Path, now: float | None = None) -> bool:
+            return super().is_dead(path, float(len(waits)))
+
+    monkeypatch.setattr(signals, "wait", waits.append)
+    with locked(path, "training", Watch(expires_s=5)) as lease:
+        assert lease.is_mine()
+    assert waits == [1.0] * 5
+    assert "waiting for a process that left no name" in capsys.readouterr().err
+
+
+WAITING = """
+import sys
+from pathlib import Path
+from pipeline.core import signals
+from pipeline.core.errors import InputError
+from pipeline.core.lease import locked
+
+with signals.stop_on_signals():
+    try:
+        with locked(Path(sys.argv[1]), "planning", patient=True):
+            print("it has the lock")
+    except InputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("held", ["by a live process", "by nobody knows"])
+def test_a_signal_ends_the_wait_for_a_lock(tmp_path: Path, held: str) -> None:
+    path = tmp_path / "lock.json"
+    mine = Lease(path)
+    if held == "by a live process":
+        assert mine.acquire(LeaseWatch())
+    else:
+        path.write_bytes(b"{")
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None and "waiting for" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 0 and output.startswith("planning: already at work: ")
+    assert path.exists()
+    mine.release()
 
 
 def test_a_lock_is_released_by_an_error(tmp_path: Path) -> None:

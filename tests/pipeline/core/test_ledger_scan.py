@@ -128,6 +128,25 @@ def test_a_ledger_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     agrees(scan, numbers, tmp_path)
 
 
+def test_another_file_under_a_known_name_is_read_anew_however_long(tmp_path: Path) -> None:
+    """As `mcn forget` writes one without some lines, to which others have been added before the next look."""
+    folder = tmp_path / "ledger"
+    with LedgerWriter(folder, "download") as ledger:
+        for attempt in range(4):
+            ledger.append(Outcome("a-first-one", "download", "failed", "private", "m", attempt))
+    numbers: VideoNumbers = {}
+    scan = LedgerScan(folder, "download", numbers)
+    scan.update()
+    with LedgerWriter(tmp_path / "aside", "download") as longer:
+        for attempt in range(9):
+            longer.append(Outcome("a-later-one", "download", "done", "", "m", attempt))
+    assert longer.path.stat().st_size > ledger.path.stat().st_size
+    longer.path.rename(ledger.path)
+    scan.update()
+    agrees(scan, numbers, folder)
+    assert scan.lines == 9
+
+
 def test_torn_lines_are_counted_and_passed_over(tmp_path: Path) -> None:
     written(tmp_path, 60, 5)
     for path in tmp_path.iterdir():

@@ -7,12 +7,14 @@ import pytest
 
 from beam_jobs.extract import run
 from pipeline.core.errors import InputError
-from pipeline.core.ledger import latest_states
+from pipeline.core.ledger import LedgerWriter, latest_states
+from pipeline.core.records import Outcome
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.shard_plans import Receipt, open_ids, receipt_path, receipts, write_plans
 from pipeline.download.budget import aside_of, move_aside, remark_aside, weight_aside
 from pipeline.download.downloader import settled
 from pipeline.download.media import find_media
+from pipeline.extraction import cleanup
 from pipeline.extraction.cleanup import delete_leftovers, move_undecodable
 
 from .conftest import BAD, GOOD, Extraction
@@ -25,6 +27,75 @@ def of_shards(extraction: Extraction) -> list[Receipt]:
 
 def tree(*folders: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def keeping(extraction: Extraction) -> Extraction:
+    """The same, without --delete-media."""
+    return replace(extraction, settings=replace(extraction.settings, delete_media=False))
+
+
+@pytest.mark.parametrize(("step", "ids"), [("remove", GOOD), ("move_aside", (BAD,))])
+def test_a_file_goes_only_once_its_line_is_in_the_ledger(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch, step: str, ids: tuple[str, ...]
+) -> None:
+    """A video without its file and without a line would be fetched again."""
+    keeping(extraction).run()
+    media, dataset, receipts = extraction.media, extraction.settings.out, of_shards(extraction)
+
+    def work() -> None:
+        if step == "remove":
+            delete_leftovers(media, dataset, receipts)
+        else:
+            move_undecodable(media, receipts, ())
+
+    def refuses(*given: object) -> None:
+        raise InputError("the disk is full")
+
+    def dies(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LedgerWriter, "append", refuses)
+        with pytest.raises(InputError, match="the disk is full"):
+            work()
+    assert extraction.there() == extraction.content and extraction.lines("download") == []
+    with monkeypatch.context() as patch:
+        patch.setattr(cleanup, step, dies)
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    assert extraction.there() == extraction.content
+    assert [(video_id, outcome) for video_id, outcome, *_ in extraction.lines("download")] == [(ids[0], "done")]
+    work()
+    assert set(find_media(media).paths) == {*GOOD, BAD} - set(ids)
+    assert {video_id for video_id, *_ in extraction.lines("download")} == set(ids)
+
+
+@pytest.mark.parametrize(
+    "otherwise", [{"content": "0" * 64}, {"plan": "0" * 64}, {"video_ids": (GOOD[1], GOOD[0])}], ids=lambda o: min(o)
+)
+def test_a_sound_shard_that_is_not_the_one_of_the_receipt_costs_no_media(
+    extraction: Extraction, otherwise: dict[str, object]
+) -> None:
+    keeping(extraction).run()
+    (receipt,) = of_shards(extraction)
+    other = replace(receipt, **otherwise)
+    kept = delete_leftovers(extraction.media, extraction.settings.out, [other])
+    assert list(kept) == [extraction.name] and "not what its receipt says: its media are kept" in kept[extraction.name]
+    assert extraction.there() == extraction.content and extraction.lines("download") == []
+
+
+def test_the_line_of_a_deleted_file_follows_that_of_its_download(extraction: Extraction) -> None:
+    with LedgerWriter(extraction.media / "ledger", "download") as ledger:
+        ledger.append(Outcome(GOOD[0], "download", "done", "", "", 3, 50.0, {"bytes": 7, "duration": 12.5}))
+    extraction.run()
+    latest = {i: state.latest for i, state in latest_states(extraction.media / "ledger", "download").items()}
+    told = {i: (o.attempt, o.reason, o.detail) for i, o in latest.items()}
+    sizes = {i: len(extraction.content[f"{i}.mp4"]) for i in GOOD}
+    assert told == {
+        GOOD[0]: (4, "extracted", {"bytes": sizes[GOOD[0]], "duration": 12.5}),
+        GOOD[1]: (1, "extracted", {"bytes": sizes[GOOD[1]], "duration": 0.0}),
+    }
+    assert all(latest[i].time > 1e9 for i in GOOD)
 
 
 def test_what_gave_no_features_is_moved_aside_and_told(extraction: Extraction) -> None:
@@ -78,8 +149,7 @@ def test_files_moved_aside_never_replace_each_other(tmp_path: Path) -> None:
 def test_a_dry_run_lists_what_the_next_run_deletes_and_changes_nothing(
     extraction: Extraction, capsys: pytest.CaptureFixture[str], receipt: str
 ) -> None:
-    keeping = replace(extraction, settings=replace(extraction.settings, delete_media=False))
-    keeping.run()
+    keeping(extraction).run()
     media, dataset = extraction.media, extraction.settings.out
     if receipt == "missing":
         receipt_path(dataset, extraction.name).unlink()
@@ -89,10 +159,7 @@ def test_a_dry_run_lists_what_the_next_run_deletes_and_changes_nothing(
     *lines, total = capsys.readouterr().out.splitlines()
     sizes = {video_id: len(extraction.content[f"{video_id}.mp4"]) for video_id in (*GOOD, BAD)}
     assert sorted(lines) == sorted(
-        [
-            f"would delete {media / i}.mp4, {sizes[i]} bytes: its features are in shard {extraction.name}"
-            for i in GOOD
-        ]
+        [f"would delete {media / i}.mp4, {sizes[i]} bytes: its features are in shard {extraction.name}" for i in GOOD]
         + [
             f"would move to .undecodable {media / BAD}.mp4, {sizes[BAD]} bytes: it gave no features: undecodable, "
             f"shard {extraction.name}"
@@ -108,7 +175,7 @@ def test_a_dry_run_lists_what_the_next_run_deletes_and_changes_nothing(
 def test_a_dry_run_says_what_is_kept_for_a_damaged_shard(
     extraction: Extraction, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    replace(extraction, settings=replace(extraction.settings, delete_media=False)).run()
+    keeping(extraction).run()
     shard = extraction.settings.out / "shards" / f"{extraction.name}.h5"
     shard.write_bytes(shard.read_bytes()[:-1000])
     before = tree(extraction.media, extraction.settings.out)

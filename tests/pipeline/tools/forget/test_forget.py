@@ -97,9 +97,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def naming(folder: Path, video_id: str) -> list[str]:
-    """Files whose name or bytes hold the id."""
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return [str(p.relative_to(folder)) for p in paths if video_id in p.name or video_id.encode() in p.read_bytes()]
+    """Whatever lies there under a name that holds the id, and files whose bytes do."""
+    found = [p for p in folder.rglob("*") if video_id in p.name or p.is_file() and video_id.encode() in p.read_bytes()]
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def rows(manifest: Path) -> dict[str, bytes]:
@@ -126,22 +126,22 @@ def test_a_forgotten_video_is_nowhere_and_the_others_are_as_they_were(
     digest = read_manifest(whole / "dataset" / "manifests" / "study.json").digest
     untouched = {path.name: path.read_bytes() for path in (whole / "dataset" / "shards").glob("*.h5")}
     assert len(naming(whole, GONE)) > 8
+    rewritten = shard_of(whole / "dataset", GONE).stem
     assert main(["forget", GONE, "--run", str(whole)]) == 0
     check(whole, before)
     assert read_manifest(whole / "dataset" / "manifests" / "study.json").digest != digest
     output = capsys.readouterr().out
     assert f"{whole / 'models' / 'saw'} was trained on some of them" in output and "did-not" not in output
+    assert re.findall(r"delete (\S+) there by hand", output) == [f"{rewritten}-*.h5"]
     left = {path.name: path.read_bytes() for path in (whole / "dataset" / "shards").glob("*.h5")}
     assert sum(name in left and left[name] == content for name, content in untouched.items()) == len(untouched) - 1
     assert (whole / "models" / "did-not" / "retrieval.json").exists()
-    assert "delete 000000-*.h5 there by hand" in output or "delete 000001-*.h5 there by hand" in output
     assert main(["forget", GONE, "--run", str(whole)]) == 0, "a second time there is nothing to do, and that is said"
 
 
-def test_embeddings_and_indices_that_hold_the_video_are_listed(
-    whole: Path, planted: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, ids in (("hold", [KEPT, GONE]), ("clean", [KEPT])):
+def embed(whole: Path, **held: list[str]) -> None:
+    """Embeddings, by name, of clips of these videos, and an index of each."""
+    for name, ids in held.items():
         made_of = MadeOf("c" * 64, {"name": "s", "spaces": []}, {}, "all", "captions", 10.0, {}, "float16", False, {})
         made_of = dataclasses.replace(made_of, widths={"s": {"video": 4}})
         spans = [(video_id, [ClipSpan(0, 10, "said", ())]) for video_id in ids]
@@ -151,6 +151,10 @@ def test_embeddings_and_indices_that_hold_the_video_are_listed(
         (whole / "models" / f"{name}.part").unlink()
         with EmbeddingsFile(whole / "models" / f"{name}.h5") as file:
             make_index(file, whole / "models" / f"{name}-index", "s", "video", 1 << 30, 1 << 30)
+
+
+def test_embeddings_and_indices_that_hold_the_video_are_listed(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    embed(whole, hold=[KEPT, GONE], clean=[KEPT])
     assert main(["forget", GONE, "--run", str(whole)]) == 0
     output = capsys.readouterr().out
     assert f"{whole / 'models' / 'hold.h5'} holds their clips: delete it, and embed anew" in output
@@ -158,7 +162,40 @@ def test_embeddings_and_indices_that_hold_the_video_are_listed(
     assert naming(whole, GONE) == ["models/hold.h5"]
 
 
+def test_an_index_whose_embeddings_are_gone_or_moved_is_judged_by_what_can_be_known(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(whole, hold=[KEPT, GONE], clean=[KEPT])
+    models = whole / "models"
+    (models / "hold.h5").unlink()
+    assert forget.run(ForgetSettings(ids=(GONE,), run=whole)).detail["indices"] == [str(models / "hold-index")]
+    said = capsys.readouterr().out
+    assert f"{models / 'hold-index'} is an index of such a file, or of one that is gone" in said and "clean" not in said
+    # Beside its index still, in a folder that has another name now.
+    models.rename(whole / "renamed")
+    again = forget.run(ForgetSettings(ids=(GONE,), run=whole)).detail["indices"]
+    assert again == [str(whole / "renamed" / "hold-index")]
+
+
+@pytest.mark.parametrize("place", ["dataset", "media"])
+@pytest.mark.parametrize("cut", ["begins", "in the middle", "ends"])
+def test_torn_ledger_lines_that_name_it_go_and_others_stay(whole: Path, place: str, cut: str) -> None:
+    stage = {"dataset": "extract", "media": "download"}[place]
+    (path,) = (whole / place / "ledger").glob(f"{stage}-*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    mine = next(line for line in lines if GONE.encode() in line)
+    other = next(line for line in lines if KEPT.encode() in line)
+    torn = {"begins": mine[-len(mine) // 2 :], "in the middle": mine[:-30] + b"\n", "ends": mine[:-12]}[cut]
+    assert GONE.encode() in torn
+    further = path.with_name(f"{stage}-elsewhere-7-0badcafe.jsonl")
+    further.write_bytes(other[:-30] + b"\n" + other + torn)
+    assert forget.run(ForgetSettings(ids=(GONE,), run=whole)).complete
+    assert naming(whole, GONE) == []
+    assert further.read_bytes().rstrip(b"\n") == other[:-30] + b"\n" + other.rstrip(b"\n")
+
+
 STEPS = [
+    "add_tombstones",
     "_forget_media",
     "_forget_captions",
     "_forget_in_manifests",
@@ -267,6 +304,11 @@ def test_files_that_are_not_its_own_are_left_and_told(whole: Path, capsys: pytes
     for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
+    (media / "mine" / GONE).mkdir(parents=True)
+    (media / "mine" / f"{GONE}.mp4").symlink_to(whole / "nothing there")
+    unreadable = [media / "mine" / GONE, media / "mine" / f"{GONE}.mp4"]
+    (media / ".part" / GONE).mkdir(parents=True)
+    (media / ".part" / GONE / f"{GONE}.mp4.part").write_text("half")
     other = whole / "other.md"
     other.write_text(f"{GONE}0 and x{GONE} are others")
     (dataset / "repair-ids.csv").write_text(f"video_id\n{GONE}\n")
@@ -274,8 +316,10 @@ def test_files_that_are_not_its_own_are_left_and_told(whole: Path, capsys: pytes
     output = capsys.readouterr().out
     for path, text in texts.items():
         assert path.read_text() == text and f"still names the id: {path}\n" in output, path
-    assert str(other) not in output and "6 files that aren't this program's still name them" in output
-    assert sorted(naming(whole, GONE)) == sorted(str(path.relative_to(whole)) for path in [*texts, other])
+    assert all(f"still names the id: {path}\n" in output for path in unreadable)
+    assert str(other) not in output and "8 files that aren't this program's still name them" in output
+    left = [*texts, *unreadable, other, media / ".part" / GONE]
+    assert naming(whole, GONE) == sorted(str(path.relative_to(whole)) for path in left)
 
 
 def test_a_report_goes_with_all_its_figures(whole: Path) -> None:
@@ -383,12 +427,21 @@ def test_an_id_is_known_wherever_it_stands(whole: Path, tmp_path: Path, place: s
     assert report.complete and report.done == 1 and is_forgotten(video_id, forgotten(dataset))
 
 
-def test_a_process_at_work_is_not_disturbed(whole: Path) -> None:
+@pytest.mark.parametrize("plan", ["of the video", "another"])
+def test_a_process_at_work_is_not_disturbed(whole: Path, plan: str) -> None:
     asked = ForgetSettings(ids=(GONE,), run=whole)
-    with locked(whole / "dataset" / "leases" / "000000.json", "work"):
-        with pytest.raises(InputError, match="extracting shard 000000: already at work"):
+    names = shard_plans.plan_names(whole / "dataset" / "plans")
+    (name,) = {shard_of(whole / "dataset", GONE).stem} ^ (set() if plan == "of the video" else set(names))
+    before = contents(whole)
+    with locked(shard_plans.lease_path(whole / "dataset", name), "work"):
+        with pytest.raises(InputError, match=f"extracting shard {name}: already at work"):
             forget.run(asked)
-    assert GONE in read_manifest(whole / "dataset" / "manifests" / "study.json").video_ids
+    assert contents(whole) == before
+    for lock, what in (("download-1-of-1", "downloading to"), ("download-2-of-3", "download-2-of-3 in")):
+        with locked(whole / "media" / ".part" / f"{lock}.json", "work"):
+            with pytest.raises(InputError, match=f"{what} .*: already at work"):
+                forget.run(asked)
+    assert contents(whole) == before
     with pytest.raises(InputError, match="can't name a video"):
         forget.run(dataclasses.replace(asked, ids=("../../etc",)))
     with pytest.raises(InputError, match="ids are needed"):
@@ -445,6 +498,7 @@ def test_a_dry_run_changes_nothing_and_tells_exactly_what_goes(
     changed = {path for path in before.keys() & after.keys() if before[path][1] != after[path][1]}
     tombstones = {str(richer / name / "forgotten.json") for name in ("dataset", "media")}
     assert changed <= rewritten and rewritten - changed <= {str(richer / "dataset" / "captions.h5"), *tombstones}
+    assert naming(richer, GONE) == [], "a second copy, an unfinished one, one aside"
     made = {path for path in after.keys() - before.keys() if Path(path).is_file()}
     assert {Path(path).name for path in made - tombstones} == {"forget.json", "000002.json", "000002.h5"}
     assert told == left
