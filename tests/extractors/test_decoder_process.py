@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def faults_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def decoder() -> Iterator[DecoderProcess]:
-    with DecoderProcess(DecodeSettings(time_limit_s=60), FAULTS) as process:
+    with DecoderProcess(DecodeSettings(time_limit_s=600), FAULTS) as process:
         yield process
 
 
@@ -50,7 +51,7 @@ def read(process: DecoderProcess, path: Path) -> tuple[MediaInfo, dict[int, NDAr
     return info, frames, process.summary
 
 
-def ended(pid: int, within_s: float = 20) -> bool:
+def ended(pid: int, within_s: float = 600) -> bool:
     """Whether a process that is no child of this one ends in time."""
     try:
         descriptor = os.pidfd_open(pid)
@@ -110,15 +111,18 @@ def test_a_caller_loads_no_decoder() -> None:
 def test_a_hang_that_holds_the_interpreter_lock_is_killed_at_its_limit(
     media: Media, named: Callable[[str], Path], name: str
 ) -> None:
-    with DecoderProcess(DecodeSettings(time_limit_s=3), FAULTS) as process:
+    with DecoderProcess(DecodeSettings(time_limit_s=600), FAULTS) as process:
         read(process, media("plain.mp4"))
         pid = process.pid
         assert pid is not None
+        # What doesn't hang is given its time, however busy the machine.
+        patient, process.settings = process.settings, replace(process.settings, time_limit_s=1.5)
         began = time.monotonic()
-        with pytest.raises(MediaError, match="within 3 s") as caught:
+        with pytest.raises(MediaError, match=r"within 1\.5 s") as caught:
             read(process, named(name))
         assert caught.value.kind == "timeout"
-        assert time.monotonic() - began > 2.9
+        assert time.monotonic() - began > 1.4
+        process.settings = patient
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
         assert len(read(process, media("plain.mp4"))[1]) == 2
@@ -129,7 +133,7 @@ def test_the_clock_stands_still_while_the_caller_is_busy(media: Media, monkeypat
     now = time.monotonic
     away = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now() + away)
-    with DecoderProcess(DecodeSettings(feature_fps=10, frames_per_batch=1, time_limit_s=60)) as process:
+    with DecoderProcess(DecodeSettings(feature_fps=10, frames_per_batch=1, time_limit_s=600)) as process:
         process.open(media("plain.mp4"))
         rows = 0
         for batch in process.batches():

@@ -156,9 +156,9 @@ class Threads:
         return OneThread(self, rank)
 
     def swap(self, rank: int, tensor: torch.Tensor) -> list[torch.Tensor]:
-        self._barrier.wait(60)
+        self._barrier.wait(600)
         self._sent[rank] = tensor.detach().clone()
-        self._barrier.wait(60)
+        self._barrier.wait(600)
         return list(self._sent)
 
 

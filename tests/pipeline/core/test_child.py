@@ -53,7 +53,7 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-def ended(pid: int, within_s: float = 20) -> bool:
+def ended(pid: int, within_s: float = 600) -> bool:
     """Whether a process that is no child of this one ends in time."""
     try:
         descriptor = os.pidfd_open(pid)

@@ -23,7 +23,7 @@ assert not signals.asked_to_stop()
 with signals.stop_on_signals(), signals.stop_file(Path(sys.argv[1])) as path:
     assert not signals.wait(0) and not path.exists()
     os.kill(os.getpid(), int(sys.argv[2]))
-    assert signals.wait(10) and signals.asked_to_stop()
+    assert signals.wait(600) and signals.asked_to_stop()
     while not path.exists():
         threading.Event().wait(0.005)
 assert not path.exists() and not signals.asked_to_stop()
@@ -51,9 +51,9 @@ with signals.stop_on_signals():
     child.communicate(b"\\n")
     assert child.returncode == 0, child.returncode
     os.kill(os.getpid(), signal.SIGTERM)
-    assert signals.wait(10)
+    assert signals.wait(600)
     os.kill(os.getpid(), signal.SIGTERM)
-    __import__("threading").Event().wait(30)
+    __import__("threading").Event().wait(600)
 """
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 128 + signal.SIGTERM
 
@@ -74,7 +74,7 @@ if __name__ == "__main__":
             assert list(pool.map(work, range(4))) == list(range(4))
             # As a batch system does: those of the pool are spared, this one hears it.
             os.killpg(0, number)
-            assert signals.wait(10), "swallowed"
+            assert signals.wait(600), "swallowed"
             assert list(pool.map(work, range(4))) == list(range(4))
         context.Semaphore().acquire()
         assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -48,8 +48,9 @@ def test_every_flip_that_changes_the_content_is_found(
     assert len(json.loads(reader.original)) > 40
     whole = bytearray(path.read_bytes())
     changed, missed = 0, []
+    with ShardChecker() as patient:
+        assert patient.check(path) == []
     with ShardChecker(seconds=10) as checker:
-        assert checker.check(path) == []
         for place, bit in zip(places, bits, strict=True):
             if reader.differs(place, bit):
                 changed += 1

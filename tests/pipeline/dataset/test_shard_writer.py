@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import AlreadyThereError
 from pipeline.core.records import VideoFeatures
 from pipeline.dataset.shard_check import verify
 from pipeline.dataset.shard_reader import FeatureFile
@@ -268,6 +269,27 @@ def test_a_kill_while_writing_leaves_no_shard(
     with pytest.raises(KeyboardInterrupt):
         write_shard(tmp_path / "shards" / "000000.h5", parts, Origin("000000", identity, {}))
     assert list((tmp_path / "shards").iterdir()) == [] and all(verify(part) == [] for part in parts)
+
+
+def test_a_shard_that_is_closed_is_never_replaced(
+    tmp_path: Path, shard: Path, parts: list[Path], identity: dict[str, Any]
+) -> None:
+    """Two workers may come to close one: that which comes later keeps what is there."""
+    before = (shard.read_bytes(), shard.stat().st_ino)
+    with pytest.raises(AlreadyThereError):
+        write_shard(shard, parts[:1], Origin("000007", identity, {}, "plan's digest"))
+    assert (shard.read_bytes(), shard.stat().st_ino) == before and list(shard.parent.iterdir()) == [shard]
+
+
+def test_a_part_is_replaced_only_where_that_is_asked_for(
+    parts: list[Path], videos: list[VideoFeatures], identity: dict[str, Any]
+) -> None:
+    before, origin = parts[0].read_bytes(), Origin("000007", identity, {"host": "elsewhere"})
+    with pytest.raises(AlreadyThereError):
+        write_part(parts[0], videos[0], origin, replace=False)
+    assert parts[0].read_bytes() == before
+    write_part(parts[0], videos[0], origin)
+    assert parts[0].read_bytes() != before and verify(parts[0]) == []
 
 
 def test_parts_of_another_identity_are_refused(tmp_path: Path, parts: list[Path], identity: dict[str, Any]) -> None:

@@ -261,7 +261,7 @@ def test_a_signal_ends_a_run_with_75_whatever_its_stages_have_started(
             process.wait(timeout=0.02)
     os.killpg(process.pid, number)
     try:
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=600)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"the signal was swallowed: {process.communicate()[0]}")

@@ -1,5 +1,7 @@
 """The driver's side of extraction, without networks: what it says to a download that waits for room, and at the end."""
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -178,3 +180,24 @@ def test_deleting_needs_a_folder(extraction: Extraction) -> None:
     file = extraction.media / f"{GOOD[0]}.mp4"
     with pytest.raises(InputError, match="not a folder"):
         ExtractionRounds(replace(extraction.settings, media=file), "test")
+
+
+def test_what_dead_processes_were_writing_goes_after_a_day_and_nothing_else(settings: ExtractSettings) -> None:
+    old, young = time.time() - 25 * 3600, time.time() - 3600
+    places = ("shards", "parts/000003", "plans", "leases", "manifests")
+    kept, gone = [], []
+    for place in places:
+        (settings.out / place).mkdir(parents=True)
+        for name, age, goes in (
+            (".000009.h5.0badcafe.aside", old, True),
+            (".000009.h5.600dcafe.aside", young, False),
+            (".000009.h5.bad", old, False),
+            ("mine.aside", old, False),
+        ):
+            path = settings.out / place / name
+            path.write_text("half")
+            os.utime(path, (age, age))
+            (gone if goes else kept).append(path)
+    ExtractionRounds(settings, "test")
+    assert [path.name for path in kept if not path.exists()] == []
+    assert [path.name for path in gone if path.exists()] == []

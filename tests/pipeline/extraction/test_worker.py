@@ -10,8 +10,11 @@ from extractors.errors import MediaError
 from pipeline.core.ledger import read_ledger
 from pipeline.dataset.folder import settle
 from pipeline.dataset.shard_plans import read_receipt, write_plans
+from pipeline.dataset.shard_writer import Origin, write_part
 from pipeline.extraction import worker
 from pipeline.extraction.settings import ExtractSettings
+
+from .conftest import BAD, GOOD, WIDTH, Extraction
 
 
 class NoSound:
@@ -42,3 +45,28 @@ def test_a_video_that_fails_last_of_all_is_tried_twice(
     receipt = read_receipt(settings.out, name)
     assert receipt is not None and receipt.left_out == {"first-video": "timeout", "last--video": "timeout"}
     assert [outcome.attempt for outcome in read_ledger(settings.out / "ledger", "extract")] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("part", "counts"),
+    [
+        ("sound", {"skipped": 1, "done": 1}),
+        ("of other settings", {"done": 2}),
+        ("cut short", {"done": 2}),
+        ("empty", {"done": 2}),
+    ],
+)
+def test_a_part_counts_only_where_it_is_sound_and_of_these_settings(
+    extraction: Extraction, make_video: Callable[..., Any], part: str, counts: dict[str, int]
+) -> None:
+    path = extraction.settings.out / "parts" / extraction.name / f"{GOOD[0]}.h5"
+    identity = extraction.description["identity"]
+    if part == "of other settings":
+        identity = identity | {"frame_size": "64x64"}
+    write_part(path, make_video(GOOD[0], streams={"resnet152": WIDTH}), Origin(extraction.name, identity, {}))
+    if part in ("cut short", "empty"):
+        path.write_bytes(path.read_bytes()[: {"cut short": -500, "empty": 0}[part]])
+    assert extraction.run() == counts | {"failed undecodable": 1}
+    assert extraction.stored() == dict.fromkeys(GOOD, extraction.name)
+    assert (GOOD[0] in {line[0] for line in extraction.lines("extract")}) == (part != "sound")
+    assert set(extraction.there()) == {f"{BAD}.mp4"}

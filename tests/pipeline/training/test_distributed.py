@@ -204,12 +204,13 @@ def wait_for_a_checkpoint(out: Path, process: "subprocess.Popen[str]") -> None:
     while not (out / "checkpoint.pt").exists() and process.poll() is None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.05)
+    assert process.poll() is None, process.communicate()[0]
 
 
 def output_of(process: "subprocess.Popen[str]") -> str:
     """What a process that ends with status 75 has printed."""
     try:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=600)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"the signal was swallowed: {process.communicate()[0]}")

@@ -1,0 +1,80 @@
+"""Decoder, networks and sound put together: rows, masks and times as docs/data-format.md has them."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from extractors.audio_track import AudioTrack
+from pipeline.core.records import Caption, VideoFeatures
+from pipeline.extraction import features
+from pipeline.extraction.features import Extracted, FeatureExtractor
+
+from .conftest import GOOD, Extraction
+
+START_S, SOUND_S, ROWS = 1.5, 2, 5
+STEPS = [Fraction(START_S) + Fraction(16 * step, 100) for step in range(13)]
+"""Times of DaveNet's outputs: 201 log-mel frames, one output for each 16."""
+
+
+def extracted(extraction: Extraction, monkeypatch: pytest.MonkeyPatch, said: str = "", **audio: str) -> VideoFeatures:
+    """The features of a video of 5 s whose sound begins at 1.5 s and lasts 2 s."""
+
+    def late(*given: object, **named: object) -> AudioTrack:
+        return AudioTrack(np.arange(16_000 * SOUND_S, dtype=np.int16), START_S, ("a remark",))
+
+    monkeypatch.setattr(features, "extract_audio", late)
+    path = extraction.media / f"{GOOD[0]}.mp4"
+    path.write_text(f"video {ROWS} 96 54")
+    identity: dict[str, Any] = extraction.description["identity"]
+    identity = identity | {"audio": identity["audio"] | audio}
+    with FeatureExtractor(extraction.settings, identity, {"resnet152": Path(), "davenet": Path()}) as extractor:
+        ((video_id, result),) = extractor.extract([(GOOD[0], path)], lambda _: (Caption(0.0, 1.0, said),))
+    assert isinstance(result, Extracted) and video_id == GOOD[0] and result.notes == ("a remark",)
+    return result.features
+
+
+@pytest.mark.parametrize("store", ["both", "davenet", "logmel"])
+def test_rows_with_sound_are_those_in_whose_second_it_is_heard(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    video = extracted(extraction, monkeypatch, store=store)
+    heard = [any(row <= time < row + 1 for time in STEPS) for row in range(ROWS)]
+    assert heard == [False, True, True, True, False]
+    assert video.audio_mask.tolist() == heard and video.logmel_start == START_S
+    assert (video.audio is None) == (store == "logmel") and (video.logmel is None) == (store == "davenet")
+    if video.audio is not None:
+        assert video.audio.any(axis=1).tolist() == heard
+    assert video.logmel is None or video.logmel.shape == (1 + 16_000 * SOUND_S // 160, 40)
+
+
+def test_at_the_native_rate_there_is_a_row_for_each_output(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = extracted(extraction, monkeypatch, rate="native")
+    assert video.audio is not None and video.audio.shape == (len(STEPS), 1024)
+    assert video.audio_mask.tolist() == [True] * len(STEPS) and video.logmel_start == START_S
+
+
+def test_a_row_is_that_of_its_own_frame(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = extracted(extraction, monkeypatch, said="stir it, stir")
+    # The decoder's frame of row k has the grey level k + 1.
+    assert video.video["resnet152"].tolist() == [[row + 1.0] * 8 for row in range(ROWS)]
+    assert video.video_mask.tolist() == [True] * ROWS and video.duration == ROWS
+    assert video.words.of_caption(0) == ["stir", "it", "stir"] and video.words.table == ("it", "stir")
+
+
+def test_a_track_without_a_sample_is_no_sound(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = AudioTrack.__init__
+
+    def empty(self: AudioTrack, samples: Any, start: float, notes: tuple[str, ...]) -> None:
+        whole(self, samples[:0], start, notes)
+
+    monkeypatch.setattr(AudioTrack, "__init__", empty)
+    monkeypatch.setattr(features, "decode_made_clip", lambda decoder: None)
+    video = extracted(replace(extraction), monkeypatch)
+    assert not video.audio_mask.any() and video.logmel is not None and len(video.logmel) == 0
+    assert video.logmel_start == 0.0 and video.audio is not None and not video.audio.any()
