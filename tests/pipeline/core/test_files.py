@@ -111,6 +111,25 @@ def test_a_link_whose_answer_was_lost_has_succeeded(tmp_path: Path, monkeypatch:
     assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_fence_within_a_fence_leaves_the_outer_one_standing(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def refuse() -> None:
+        raise PermissionError("not now")
+
+    path = tmp_path / "file"
+    with files.fenced(lambda: asked.append("outer")):
+        with files.fenced(lambda: asked.append("inner")):
+            write_text(path, "text")
+            assert asked == ["outer", "inner"]
+        files.remove(path)
+        assert asked == ["outer", "inner", "outer"] and not path.exists()
+        with files.fenced(refuse), pytest.raises(PermissionError, match="not now"):
+            write_text(path, "other")
+    files.check_fences()
+    assert asked == ["outer", "inner", "outer", "outer"] and list(tmp_path.iterdir()) == []
+
+
 def test_other_faults_of_the_disk_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(first: Path, second: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -52,6 +52,38 @@ def test_a_full_disk_is_told_and_the_process_goes_on_and_ends_well() -> None:
     assert (ended.returncode, ended.stderr) == (40 + errno.ENOSPC, "")
 
 
+CUT_OFF = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from pipeline.core.hdf5 import write_hdf5
+
+path = Path(sys.argv[1])
+def write():
+    with write_hdf5(path, "w") as file:
+        file.attrs["name"] = "x"
+        file["first"] = np.arange(3000)
+        file["last"] = np.arange(50_000)
+write()
+size = path.stat().st_size
+told = []
+for least in (1, 1000, 100_001, 300_000, size - 3000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - least, resource.RLIM_INFINITY))
+    try:
+        write()
+    except OSError as error:
+        told.append(error.errno)
+print(*told)
+"""
+
+
+def test_a_write_that_takes_part_of_what_it_is_given_is_gone_on_with_or_told(tmp_path: Path) -> None:
+    """At a limit the system first writes what fits, without an error."""
+    command = [sys.executable, "-c", CUT_OFF, str(tmp_path / "x.h5")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == ([str(errno.EFBIG)] * 5, "")
+
+
 def test_an_error_of_the_writer_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="mine"), write_hdf5(tmp_path / "x.h5", "w"):
         raise KeyError("mine")

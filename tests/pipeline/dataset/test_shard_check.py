@@ -103,6 +103,19 @@ def test_what_the_format_does_not_have_is_refused(shard: Callable[..., Path], tm
     assert verify(path) != []
 
 
+@pytest.mark.parametrize("how", ["after the last", "before the first"])
+def test_a_byte_of_text_that_no_caption_owns_is_found(shard: Callable[..., Path], how: str) -> None:
+    path = shard()
+    with h5py.File(path, "r+") as file:
+        text, offsets = file["captions/text"][:], file["captions/text_offsets"][:]
+        del file["captions/text"], file["captions/text_offsets"]
+        place = len(text) if how == "after the last" else 0
+        file["captions/text"] = np.insert(text, place, ord("x"))
+        file["captions/text_offsets"] = offsets + (how == "before the first")
+    (problem,) = verify(path)
+    assert "captions/text_offsets doesn't lead from the first to the last byte of captions/text" in problem
+
+
 def test_a_stated_size_fills_no_memory(shard: Callable[..., Path]) -> None:
     path = shard()
     with h5py.File(path, "r+") as file:

@@ -135,6 +135,30 @@ def test_digests_are_those_of_the_page(shard: Path) -> None:
         assert video["digests"] == digests_by_the_page(video | {"id": video_id})
 
 
+def test_content_digest_and_seal_are_those_of_the_page(shard: Path) -> None:
+    with h5py.File(shard, "r") as file:
+        content = hashlib.sha256()
+        for name in sorted(file["digests"]):
+            content.update(name.encode() + b"\0" + file[f"digests/{name}"][:].tobytes())
+        stated = {name: str(file.attrs[name]) for name in file.attrs if name != "digest"}
+        assert len(stated) == 6 and stated["schema"] == "1"
+        text = json.dumps(stated | {"content": content.hexdigest()}, sort_keys=True, separators=(",", ":"))
+        assert file.attrs["digest"] == hashlib.sha256(text.encode()).hexdigest()
+    with FeatureFile(shard) as own:
+        assert own.content_digest() == content.hexdigest() and own.is_sealed()
+
+
+def test_words_of_a_video_that_is_left_out_go_with_it(
+    tmp_path: Path, shard: Path, videos: list[VideoFeatures], identity: dict[str, Any]
+) -> None:
+    path = tmp_path / "less.h5"
+    write_shard(path, [shard], Origin("000008", identity, {}, "another plan's digest"), without={"masked-rows"})
+    kept = {word for video in videos[:2] for caption in video.captions for word in caption.text.split()}
+    with FeatureFile(path) as file:
+        assert file.video_ids == ["silent-vid_", "no-captions"] and set(file.table()) == kept
+    assert "größe".encode() in shard.read_bytes() and "größe".encode() not in path.read_bytes()
+
+
 def test_attributes_types_and_layout_are_those_of_the_page(
     shard: Path, parts: list[Path], identity: dict[str, Any]
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +137,41 @@ def test_a_part_and_what_made_it(made: Path, facts: Facts) -> None:
 def test_silence_shows_without_the_log_mel(
     tmp_path: Path, make_video: Callable[..., Any], make_identity: Callable[..., Any], facts: Facts
 ) -> None:
-    from dataclasses import replace
-
     identity = make_identity({"resnet152": 24, "efficientnet-lite0": 12}, store="davenet")
     for name, sound in (("loud", True), ("quiet", False)):
         video = replace(make_video(name, sound=sound), logmel=None)
         write_part(tmp_path / f"{name}.h5", video, Origin("000000", identity, {}))
         assert facts(tmp_path / f"{name}.h5")["videos without sound"] == int(not sound)
+
+
+def test_seconds_without_picture_are_seconds_at_any_rate(
+    tmp_path: Path, make_video: Callable[..., Any], make_identity: Callable[..., Any], facts: Facts
+) -> None:
+    identity = make_identity({"resnet152": 24, "efficientnet-lite0": 12}) | {"feature_fps": 2}
+    video = replace(make_video("twice", seconds=8.0, masked=[1, 4, 5]), feature_fps=2, duration=4.0)
+    write_part(tmp_path / "twice.h5", video, Origin("000000", identity, {}))
+    assert facts(tmp_path / "twice.h5")["seconds without picture"] == 1.5
+
+
+def test_a_video_that_is_heard_in_part_is_not_without_sound(
+    tmp_path: Path, make_video: Callable[..., Any], make_identity: Callable[..., Any], facts: Facts
+) -> None:
+    identity = make_identity({"resnet152": 24, "efficientnet-lite0": 12}, store="davenet")
+    video = make_video("partly")
+    mask = video.audio_mask.copy()
+    mask[:-1] = False
+    write_part(tmp_path / "partly.h5", replace(video, logmel=None, audio_mask=mask), Origin("000000", identity, {}))
+    assert facts(tmp_path / "partly.h5")["videos without sound"] == 0
+
+
+def test_a_shard_that_says_another_name_than_it_was_written_with_is_refused(
+    made: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    path = tmp_path / "changed.h5"
+    shutil.copy(shard_path(made / "dataset", "000000"), path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["name"] = "000001"
+    assert "its attributes don't match their sha256: it was changed" in refused(path)
 
 
 def test_a_plan(made: Path, facts: Facts) -> None:

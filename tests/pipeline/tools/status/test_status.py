@@ -211,16 +211,19 @@ def test_who_is_at_work(study: Path) -> None:
     write_json(leases / "planning.json", here | {"pid": 2**22 + 1, "started": "1"})
     write_json(study / "media" / ".part" / "download-1-of-2.json", elsewhere)
     write_json(study / "media" / ".part" / "freeing-0a.json", elsewhere)
+    write_json(leases / "000003.json", elsewhere)
     now = time.time()
+    os.utime(leases / "000003.json", (now - 300, now - 300))
     os.utime(study / "media" / ".part" / "freeing-0a.json", (now - 4000, now - 4000))
     found = {one.what: one for one in StatusView(study).look(now).workers}
     assert (found["shard 000002"].state, found["shard 000002"].process) == ("at work", os.getpid())
     assert found["planning"].state == "ended"
     assert (found["download 1 of 2"].state, found["download 1 of 2"].host) == ("at work", "node7")
+    assert found["shard 000003"].state == "at work", "its clock, or the folder's, may be minutes late"
     silent = found["extraction that deletes media (0a)"]
     assert silent.state == "silent" and silent.seconds == pytest.approx(4000, abs=5)
     text = "\n".join(lines(StatusView(study).look(now)))
-    assert "1 open, 1 in work" in text and "silent for 67 min" in text
+    assert "1 open, 2 in work" in text and "silent for 67 min" in text
 
 
 def test_where_the_models_stand(study: Path) -> None:
@@ -350,6 +353,21 @@ def test_broken_plans_receipts_and_leases_are_told_or_passed_over(study: Path) -
     found = seen(study)
     assert found.shards is not None and found.shards.in_closed_shards == 6 and found.workers == []
     assert [note for note in found.notes if "000003.json" in note] and len(found.shards.notes) == 3
+
+
+def test_a_receipt_that_is_written_anew_is_read_anew(study: Path) -> None:
+    view = StatusView(study)
+    before = view.look(NOW).shards
+    path = receipt_path(study / "dataset", "000000")
+    content = json.loads(path.read_text())
+    del content["digest"]
+    content["left_out"] = {content["video_ids"].pop(): "undecodable"}
+    write_json(path, content | {"digest": digest_of_json(content)})
+    after = view.look(NOW).shards
+    assert before is not None and after is not None
+    assert after.in_closed_shards == before.in_closed_shards - 1
+    assert after.failed["undecodable"] == before.failed["undecodable"] + 1
+    assert after == StatusView(study).look(NOW).shards
 
 
 def test_a_shard_that_vanished_is_told(study: Path) -> None:
