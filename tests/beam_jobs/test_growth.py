@@ -195,6 +195,12 @@ def test_media_that_went_away_keep_their_plan_open_and_others_go_on(
     assert receipt is not None and receipt.video_ids == ("video-00000", "video-00001")
 
 
+def arrive(path: Path, source: Path) -> None:
+    """Whole at once, as a download gives a file its name."""
+    shutil.copy(source, path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)
+
+
 def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
     while not condition() and process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -227,12 +233,12 @@ def test_extraction_follows_a_download_to_its_end(
         )
         wait_for(lambda: len(list(out.glob("shards/*.json"))) == 1 and not list(folder.rglob("*.mp4")), process)
         assert list((folder / ".part").glob("freeing-*.json")), "a download must know that room is made"
-        shutil.copy(media / "video-00001.mp4", folder / "video-00001.mp4")
-        shutil.copy(media / "video-00002.mp4", folder / "video-00002.mp4")
+        arrive(folder / "video-00001.mp4", media / "video-00001.mp4")
+        arrive(folder / "video-00002.mp4", media / "video-00002.mp4")
         wait_for(lambda: not list(folder.rglob("*.mp4")), process)
         with LedgerWriter(folder / "ledger", "download") as ledger:
             ledger.append(Outcome("deadvideo00", "download", "failed", "private"))
-        shutil.copy(media / "video-00003.mp4", folder / "video-00003.mp4")
+        arrive(folder / "video-00003.mp4", media / "video-00003.mp4")
         output, _ = process.communicate()
     assert process.returncode == 0, output
     assert rows(out) == {video_id: found for video_id, found in rows(local).items() if video_id in GOOD}

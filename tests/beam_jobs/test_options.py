@@ -21,6 +21,19 @@ def test_what_is_given_wins_over_the_local_defaults() -> None:
     assert (direct.direct_running_mode, direct.direct_num_workers) == ("multi_threading", 2)
 
 
+@pytest.mark.parametrize(
+    ("given", "mode", "workers"),
+    [
+        ("--direct_num_workers=2", "multi_processing", 2),
+        ("--direct_num_workers=1", "in_memory", 1),
+        ("--direct_running_mode=multi_threading", "multi_threading", 7),
+    ],
+)
+def test_what_is_not_given_follows_from_what_is(given: str, mode: str, workers: int) -> None:
+    direct = beam_options([given], local_workers=7).view_as(DirectOptions)
+    assert (direct.direct_running_mode, direct.direct_num_workers) == (mode, workers)
+
+
 def test_other_runners_get_their_options_and_no_local_ones() -> None:
     options = beam_options(["--runner=FlinkRunner", "--flink_master=host:8081", "--parallelism=4"], local_workers=7)
     assert options.view_as(StandardOptions).runner == "FlinkRunner"

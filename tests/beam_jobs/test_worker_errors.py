@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
@@ -51,6 +52,33 @@ def test_an_error_arrives_as_what_it_is_and_in_one_line(
         assert counted
         _ = pipeline | beam.Create([1, 2]) | beam.ParDo(Failing(counted, error, in_open))
     assert "\n" not in str(caught.value) and type(caught.value) is kind
+
+
+class Noting(Failing):
+    """Writes down what it takes up, and that others are told."""
+
+    def __init__(self, notes: Path, counted: bool) -> None:
+        super().__init__(counted, InputError("the disk is full"), False)
+        self.notes = notes
+
+    def note(self, what: object) -> None:
+        with open(self.notes, "a") as file:
+            file.write(f"{what}\n")
+
+    def work(self, opened: object, element: int) -> Iterator[int]:
+        self.note(element)
+        yield from super().work(opened, element)
+
+    def failed(self) -> None:
+        self.note("failed")
+
+
+def test_after_an_error_no_further_element_is_taken_up_and_others_are_told(tmp_path: Path) -> None:
+    options, notes = beam_options([], "in_memory"), tmp_path / "notes"
+    with pytest.raises(InputError, match="^the disk is full$"), running(options) as (pipeline, counted):
+        _ = pipeline | beam.Create([0, 1, 2, 3]) | beam.ParDo(Noting(notes, counted))
+    assert notes.read_text().split()[:3] == ["0", "1", "failed"]
+    assert set(notes.read_text().split()[3:]) <= {"failed"}
 
 
 @pytest.mark.parametrize("wrapped", [InputError("x.csv: no such file"), ToolError("the decoder fails")])

@@ -3,14 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 
 from beam_jobs.extract import run
 from pipeline.core.errors import InputError
+from pipeline.core.files import fenced
+from pipeline.core.lease import LeaseLostError
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Outcome
 from pipeline.dataset.freeze import reasons_of
-from pipeline.dataset.shard_plans import Receipt, open_ids, receipt_path, receipts, write_plans
+from pipeline.dataset.shard_plans import Receipt, open_ids, receipt_path, receipts, shard_path, write_plans
 from pipeline.download.budget import aside_of, move_aside, remark_aside, weight_aside
 from pipeline.download.downloader import settled
 from pipeline.download.media import find_media
@@ -81,6 +84,31 @@ def test_a_sound_shard_that_is_not_the_one_of_the_receipt_costs_no_media(
     other = replace(receipt, **otherwise)
     kept = delete_leftovers(extraction.media, extraction.settings.out, [other])
     assert list(kept) == [extraction.name] and "not what its receipt says: its media are kept" in kept[extraction.name]
+    assert extraction.there() == extraction.content and extraction.lines("download") == []
+
+
+def test_a_shard_in_which_one_value_is_another_costs_no_media(extraction: Extraction) -> None:
+    keeping(extraction).run()
+    with h5py.File(shard_path(extraction.settings.out, extraction.name), "r+") as file:
+        file["rows/resnet152"][0, 0] += 1
+    kept = delete_leftovers(extraction.media, extraction.settings.out, of_shards(extraction))
+    assert "doesn't match its sha256: its media are kept" in kept[extraction.name]
+    assert extraction.there() == extraction.content and extraction.lines("download") == []
+
+
+def test_who_has_lost_the_lease_records_nothing_and_touches_no_file(extraction: Extraction) -> None:
+    keeping(extraction).run()
+    media, dataset = extraction.media, extraction.settings.out
+
+    def lost() -> None:
+        raise LeaseLostError("another one has taken it over")
+
+    for work in (
+        lambda: delete_leftovers(media, dataset, of_shards(extraction)),
+        lambda: move_undecodable(media, of_shards(extraction), ()),
+    ):
+        with fenced(lost), pytest.raises(LeaseLostError):
+            work()
     assert extraction.there() == extraction.content and extraction.lines("download") == []
 
 
