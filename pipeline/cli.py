@@ -23,7 +23,7 @@ from extractors.errors import DecoderError
 from pipeline.commands import COMMANDS, FLAG_GROUPS, OUTPUTS
 from pipeline.core import config
 from pipeline.core.errors import InputError, ToolError, suggest
-from pipeline.core.signals import STOPPED, stop_on_signals
+from pipeline.core.signals import STOPPED, StoppedError, stop_on_signals
 from pipeline.core.terminal import one_line, safe_output
 
 
@@ -173,7 +173,7 @@ def _run(arguments: list[str]) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         print(one_line(error if str(error).startswith("mcn") else f"mcn: {error}"), file=sys.stderr)
-        return 2
+        return STOPPED if isinstance(error, StoppedError) else 2
     except (ToolError, DecoderError, ImportError) as error:
         if "--debug" in arguments:
             traceback.print_exc()

@@ -249,8 +249,8 @@ def locked(path: Path, what: str, watch: LeaseWatch | None = None, patient: bool
     """Hold the lease at `path` while the block runs. InputError naming host and process when another one has it.
 
     `what` says what it is for, e.g. "training in runs/model". Whether a process of another host is alive takes up to
-    EXPIRES_S to tell: that is waited for. With `patient` a live one's end is waited for too. LeaseLostError as
-    `Lease.held` raises it.
+    EXPIRES_S to tell: that is waited for. With `patient` a live one's end is waited for too. StoppedError when a signal
+    ends the wait, LeaseLostError as `Lease.held` raises it.
     """
     lease, watch = Lease(path), watch or LeaseWatch()
     first = read_lease(path)
@@ -262,7 +262,9 @@ def locked(path: Path, what: str, watch: LeaseWatch | None = None, patient: bool
         name = current[0] if current is not None else "a process that left no name"
         here = current is not None and (current[0].host, current[0].boot) == (socket.gethostname(), _boot())
         alive = here or (first is not None and first != current)
-        if (alive and not patient) or signals.asked_to_stop():
+        if signals.asked_to_stop():
+            raise signals.StoppedError(f"{what}: stopped by a signal while it waited for {name}; rerun to resume")
+        if alive and not patient:
             raise InputError(f"{what}: already at work: {name} (its lock: {path}); wait for it or end it")
         first = current
         if not announced:

@@ -12,10 +12,15 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+from pipeline.core.errors import InputError
 from pipeline.core.files import touch
 
 STOPPED = 75
 """Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, by which batch systems put a job back into their queue."""
+
+
+class StoppedError(InputError):
+    """A signal ended a wait, before anything was begun; the command line exits with `STOPPED`."""
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)

@@ -91,7 +91,7 @@ class ExtractionRounds:
         if not self.settings.follow:
             yield from self._rounds()
             return
-        with ExitStack() as frees:
+        with ExitStack() as frees, suppress(signals.StoppedError):
             while not signals.asked_to_stop():
                 self._offer_room(frees)
                 yield from self._rounds()

@@ -19,6 +19,7 @@ from pipeline.cli import main, parse
 from pipeline.commands import COMMANDS, Command
 from pipeline.core.errors import InputError
 from pipeline.core.reporting import RunSummary
+from pipeline.core.signals import StoppedError
 
 ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]
@@ -414,6 +415,13 @@ def test_an_interruption_is_told_in_one_line(
 ) -> None:
     assert main(answering(monkeypatch, raising(KeyboardInterrupt()))) == 130
     assert capsys.readouterr().err == "mcn: interrupted; rerun the same command to resume\n"
+
+
+def test_a_wait_that_a_signal_ends_is_status_75(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(answering(monkeypatch, raising(StoppedError("training in o: stopped by a signal")))) == 75
+    assert capsys.readouterr().err == "mcn: training in o: stopped by a signal\n"
 
 
 def test_a_reader_that_went_away_is_no_error(

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.core.lease import locked
+from pipeline.core.signals import StoppedError
 from pipeline.dataset.shard_plans import write_plans
 from pipeline.download import budget as media_budget
 from pipeline.download.budget import MediaBudget, download_lock
@@ -201,3 +202,21 @@ def test_what_dead_processes_were_writing_goes_after_a_day_and_nothing_else(sett
     ExtractionRounds(settings, "test")
     assert [path.name for path in kept if not path.exists()] == []
     assert [path.name for path in gone if path.exists()] == []
+
+
+def test_a_signal_that_ends_its_wait_to_plan_ends_the_rounds(
+    settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, asked = extraction_rounds.locked, []
+
+    def stopped(path: Path, what: str, **named: Any) -> Any:
+        asked.append(what)
+        if len(asked) > 1:
+            raise StoppedError("stopped by a signal while it waited")
+        return whole(path, what, **named)
+
+    monkeypatch.setattr(extraction_rounds, "locked", stopped)
+    monkeypatch.setattr(extraction_rounds.signals, "wait", lambda seconds: False)
+    assert list(ExtractionRounds(settings, "test")) == []
+    assert asked == [f"preparing {settings.out}", f"planning in {settings.out}"]
+    assert not offers(settings), "no download waits for it any more"
