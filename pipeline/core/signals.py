@@ -24,6 +24,7 @@ class StoppedError(InputError):
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_LOOKS_EVERY_S = 0.1
 _SECOND = 128 + signal.SIGTERM
 
 _asked = threading.Event()
@@ -92,8 +93,10 @@ def stop_on_signals() -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.is_set():
-            taken = signal.sigtimedwait(SIGNALS, 0.2)
+        # Not by sigtimedwait's own wait: one that SIGSTOP and SIGCONT interrupt past its end gives a signal that never
+        # came (seen with CPython 3.11), and a suspended job would end once it goes on.
+        while not over.wait(_LOOKS_EVERY_S):
+            taken = signal.sigtimedwait(SIGNALS, 0)
             if taken is not None and _asked.is_set():
                 os._exit(_SECOND)
             if taken is not None:

@@ -147,6 +147,20 @@ def test_another_file_under_a_known_name_is_read_anew_however_long(tmp_path: Pat
     assert scan.lines == 9
 
 
+def test_a_file_that_was_cut_in_place_is_read_anew(tmp_path: Path) -> None:
+    """As a copy is played back over it."""
+    written(tmp_path, 60, 6)
+    numbers: VideoNumbers = {}
+    scan = LedgerScan(tmp_path, "download", numbers)
+    scan.update()
+    path = next(tmp_path.iterdir())
+    inode = path.stat().st_ino
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    assert path.stat().st_ino == inode
+    scan.update()
+    agrees(scan, numbers, tmp_path)
+
+
 def test_torn_lines_are_counted_and_passed_over(tmp_path: Path) -> None:
     written(tmp_path, 60, 5)
     for path in tmp_path.iterdir():

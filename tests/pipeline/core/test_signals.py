@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,29 @@ def test_outside_the_block_a_signal_is_what_it_was(tmp_path: Path) -> None:
     with signals.stop_on_signals():
         pass
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []).isdisjoint(signals.SIGNALS)
+
+
+def test_a_process_that_is_suspended_and_goes_on_was_not_asked_to_stop() -> None:
+    script = """
+import os, signal, sys
+from pipeline.core import signals
+with signals.stop_on_signals():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    assert not signals.wait(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.wait(600)
+print("goes on", flush=True)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGSTOP)
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    threading.Event().wait(0.4)  # longer than it looks away from signals
+    process.send_signal(signal.SIGCONT)
+    assert process.communicate("\n")[0] == "goes on\n" and process.returncode == 0
 
 
 def test_the_second_signal_ends_the_process_and_children_are_spared() -> None:
