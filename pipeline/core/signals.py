@@ -101,6 +101,9 @@ def stop_on_signals() -> Iterator[None]:
                 os._exit(_SECOND)
             if taken is not None:
                 ask_to_stop()
+        # What came since would end the process by the signal, its work done.
+        while signal.sigtimedwait(SIGNALS, 0) is not None:
+            ask_to_stop()
 
     watcher = threading.Thread(target=watch, daemon=True, name="signals")
     watcher.start()

@@ -63,6 +63,19 @@ print("goes on", flush=True)
     assert process.communicate("\n")[0] == "goes on\n" and process.returncode == 0
 
 
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_a_signal_at_the_very_end_does_not_undo_what_is_done(number: signal.Signals) -> None:
+    script = """
+import os, sys
+from pipeline.core import signals
+with signals.stop_on_signals():
+    os.kill(os.getpid(), int(sys.argv[1]))
+print("done")
+"""
+    ended = subprocess.run([sys.executable, "-c", script, str(int(number))], cwd=ROOT, capture_output=True)
+    assert (ended.returncode, ended.stdout) == (0, b"done\n")
+
+
 def test_the_second_signal_ends_the_process_and_children_are_spared() -> None:
     script = """
 import os, signal, subprocess, sys

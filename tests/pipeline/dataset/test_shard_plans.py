@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,11 +16,16 @@ from pipeline.core.records import ShardPlan
 from pipeline.dataset.shard_plans import (
     SMALL_SET_SHARDS,
     cut_into_shards,
+    make_receipt,
     next_number,
     plan_names,
     read_plan,
+    read_receipt,
+    shard_path,
     write_plans,
 )
+from pipeline.dataset.shard_reader import FeatureFile
+from pipeline.dataset.shard_writer import Origin, write_shard
 
 
 def by_hash(video_ids: list[str]) -> list[str]:
@@ -115,6 +123,27 @@ def test_missing_and_broken_plans_are_refused(tmp_path: Path) -> None:
         (tmp_path / "000000.json").write_text(content)
         with pytest.raises(InputError, match="digest doesn't match"):
             read_plan(tmp_path, "000000")
+
+
+def test_a_receipt_says_why_each_planned_video_is_missing(
+    tmp_path: Path, make_dataset: Callable[..., Path], make_video: Callable[..., Any]
+) -> None:
+    stored = [make_video(f"stored{n:05d}") for n in range(2)]
+    dataset = make_dataset(tmp_path / "dataset", stored, shards=1)
+    with FeatureFile(shard_path(dataset, "000000")) as file:
+        identity, ids = file.identity, file.video_ids
+    (name,) = write_plans(dataset / "plans", [["spoilt-one", *ids, "nobody-knows"]])
+    origin = Origin(name, identity, {"host": "here"}, read_plan(dataset / "plans", name).digest)
+    write_shard(shard_path(dataset, name), [shard_path(dataset, "000000")], origin)
+    receipt = make_receipt(dataset, name, {"spoilt-one": "undecodable", "another": "timeout", "nobody-knows": ""})
+    assert receipt.left_out == {"spoilt-one": "undecodable", "nobody-knows": "unknown"}
+    assert receipt.video_ids == tuple(ids) and receipt.seconds == sum(video.duration for video in stored)
+    assert receipt.bytes == shard_path(dataset, name).stat().st_size and receipt.circumstance == {"host": "here"}
+    assert read_receipt(dataset, name) == receipt
+    shutil.copy(shard_path(dataset, "000000"), shard_path(dataset, name))
+    with pytest.raises(InputError, match=f"{name}.h5: not the shard of plan {name}; see `mcn verify"):
+        make_receipt(dataset, name, {})
+    assert read_receipt(dataset, name) == receipt
 
 
 def test_plans_of_a_process_that_was_taken_for_dead_are_refused(tmp_path: Path) -> None:
