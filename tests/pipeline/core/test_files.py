@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -164,6 +165,20 @@ def test_a_broken_json_file_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError, match=r"x\.json: not a JSON file") as refused:
         read_json(tmp_path / "x.json")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["socket", "device", "pipe"])
+def test_what_is_no_file_is_not_read_as_json(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.json"
+    if kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        with socket.socket(socket.AF_UNIX) as unused:
+            unused.bind(str(path))
+    with pytest.raises(InputError, match=f"^{path}: not a regular file$"):
+        read_json(path)
 
 
 def test_a_missing_json_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -226,6 +226,28 @@ def test_a_name_out_of_the_file_can_steer_no_terminal(plain: Path) -> None:
     assert "\x1b" not in str(error.value) and "x1b[2Jcleared doesn't belong there" in str(error.value)
 
 
+def test_one_stretch_of_the_file_under_two_names_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.h5"
+    with h5py.File(path, "w") as file:
+        file["first"] = np.zeros((5000, 3), "<f4")
+        file["second"] = file["first"]
+    layout = dict.fromkeys(("first", "second"), DatasetLayout("<f4", (3,)))
+    with pytest.raises(LayoutError, match="its datasets overlap"):
+        read_hdf5(path, lambda attributes, names: layout)
+
+
+def test_a_dataset_that_begins_in_the_file_and_ends_beyond_it_is_refused(plain: Path) -> None:
+    with h5py.File(plain, "r") as file:
+        offset = file["values"].id.get_offset()
+    whole = plain.read_bytes()
+    # In the file, the place of a contiguous dataset stands before its size.
+    stated = [place.to_bytes(8, "little") + VALUES.nbytes.to_bytes(8, "little") for place in (offset, len(whole) - 4)]
+    assert whole.count(stated[0]) == 1
+    plain.write_bytes(whole.replace(*stated))
+    with pytest.raises(LayoutError, match="values has a size beyond that of the file"):
+        read_hdf5(plain, expected)
+
+
 def test_what_is_in_the_way_is_passed_over_where_that_is_allowed(
     plain: Path, secret: Path, opened: Callable[[Path], Any]
 ) -> None:
