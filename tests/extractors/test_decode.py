@@ -119,6 +119,14 @@ def test_frame_sizes(media: Media, name: str, frame_size: str, size: tuple[int, 
     assert len(frames) == info.rows == 2
 
 
+def test_frames_are_resized_by_antialiased_bilinear_to_the_bit(media: Media) -> None:
+    stored = frames_by("decord", media("plain.mp4"), fps=5)
+    info, frames, summary = decode(media("plain.mp4"), feature_fps=5)
+    assert summary.decoder == "decord" and stored[0].shape != frames[0].shape and frames.keys() == stored.keys()
+    for row, frame in frames.items():
+        assert np.array_equal(frame, resized(stored[row], (info.width, info.height)))
+
+
 def test_a_row_at_every_second_before_the_end(media: Media) -> None:
     whole, _, _ = decode(media("ten-seconds.mp4"))
     longer, frames, summary = decode(media("ten-seconds-and-a-bit.mp4"))

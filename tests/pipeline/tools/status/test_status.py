@@ -355,6 +355,15 @@ def test_broken_plans_receipts_and_leases_are_told_or_passed_over(study: Path) -
     assert [note for note in found.notes if "000003.json" in note] and len(found.shards.notes) == 3
 
 
+def test_a_video_of_an_open_shard_is_there_only_as_a_part(study: Path) -> None:
+    before = seen(study).shards
+    tell(study / "dataset", "extract", ("planned0001", "done", "", 1, 10.0))
+    after = seen(study).shards
+    assert before is not None and after is not None and before.waiting == 2
+    # Its part is gone, or damaged and removed: it is computed once more.
+    assert (after.in_closed_shards, after.in_parts, after.waiting) == (6, 1, 2)
+
+
 def test_a_receipt_that_is_written_anew_is_read_anew(study: Path) -> None:
     view = StatusView(study)
     before = view.look(NOW).shards
