@@ -222,6 +222,35 @@ def test_a_damaged_stretch_is_masked_and_noted(media: Media, ffmpeg_frames: Ffmp
         assert difference(frames[row], resized(expected[row], (info.width, info.height))) < 2
 
 
+class Damaged:
+    """A frame that the decoder says came out of damaged data."""
+
+    is_corrupt = True
+
+    def __init__(self, frame: object) -> None:
+        self._frame = frame
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._frame, name)
+
+
+def test_frames_out_of_damaged_data_are_masked_and_counted(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = extractors.decode_video.decoded_frames
+
+    def some_damaged(*given: object) -> Iterator[object]:
+        for number, frame in enumerate(whole(*given)):  # type: ignore[arg-type]
+            yield Damaged(frame) if 6 <= number <= 8 else frame
+
+    monkeypatch.setattr(extractors.decode_video, "decoded_frames", some_damaged)
+    with MediaFile(str(media("front-loaded.mp4"))) as file:
+        *messages, summary = decode_video(file, DecodeSettings(feature_fps=30), without_decord=True)
+    assert isinstance(summary, DecodeSummary)
+    assert np.flatnonzero(~summary.mask).tolist() == [6, 7, 8]
+    sent = [int(row) for message in messages if isinstance(message, FrameBatch) for row in message.rows]
+    assert sent == np.flatnonzero(summary.mask).tolist()
+    assert "3 of 60 rows show frames decoded from damaged data and are masked: 6, 7, 8" in summary.notes
+
+
 def _written(name: str, data: bytes) -> Callable[[Media, Path], Path]:
     def write(media: Media, folder: Path) -> Path:
         (folder / name).write_bytes(data)
