@@ -48,6 +48,12 @@ def test_a_sound_is_heard_at_its_time(media: Media, tmp_path: Path, name: str) -
     assert track.notes == ()
 
 
+@pytest.mark.parametrize("name", ["plain.mp4", "sound.m4a"])
+def test_what_an_encoder_filled_its_last_frame_with_is_not_heard(media: Media, tmp_path: Path, name: str) -> None:
+    # 96,000 samples at 48 kHz are no whole number of AAC frames; the index says where they end.
+    assert len(heard(extract_audio(media(name), tmp_path)).samples) == 2 * SAMPLE_RATE
+
+
 def test_a_late_start_is_an_offset_not_silence(media: Media, tmp_path: Path) -> None:
     track = heard(extract_audio(media("late-sound.mp4"), tmp_path))
     # The encoder's priming of 1024 samples at 48 kHz remains where the container does not say to trim it.
