@@ -76,18 +76,42 @@ def _content(path: Path) -> Any:
                 "If you trust its source, save its state dict alone with torch.save"
             ) from None
         raise WeightsError(
-            f"{path}: not a PyTorch file of tensors alone ({_reason(error)[:120]}); "
+            f"{path}: not a PyTorch file of tensors alone ({_reason(path, error)[:120]}); "
             "fetch it again, or save a state dict with torch.save"
         ) from None
 
 
-def _reason(error: Exception) -> str:
+_ZIP, _PICKLE = b"PK", b"\x80"
+
+
+def form_of(path: Path) -> str:
+    """What a file that PyTorch can't read is by its first bytes: it says so itself in a number, or a page of advice."""
+    begin = _begin_of(path)
+    if not begin:
+        return "a folder" if path.is_dir() else "an empty file"
+    if begin.startswith((_ZIP, _PICKLE)):
+        return (
+            f"a {'zip archive' if begin.startswith(_ZIP) else 'pickle'} that is cut short, damaged or of other content"
+        )
+    text = begin.decode("utf-8", "ignore")
+    return "a text file" if all(c.isprintable() or c.isspace() for c in text) else "of no form of PyTorch's"
+
+
+def _begin_of(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(512)
+    except OSError:
+        return b""
+
+
+def _reason(path: Path, error: Exception) -> str:
     """The line of PyTorch's message that says why; its advice, to switch the safety off, is not passed on."""
-    if not isinstance(error, pickle.UnpicklingError):
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if not isinstance(error, pickle.UnpicklingError) or not _begin_of(path).startswith((_ZIP, _PICKLE)):
+        return form_of(path)
     lines = [line.strip() for line in str(error).splitlines()]
     reasons = [line for line in lines if line and not re.search("weights_only|Do it only if|file an issue", line)]
-    return reasons[0] if reasons else "no pickle of PyTorch's"
+    return reasons[0] if reasons else form_of(path)
 
 
 def _refused_name(path: Path, message: str) -> str | None:

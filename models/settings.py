@@ -19,10 +19,10 @@ def check_numbers(settings: object, at_least: Mapping[str, float], above_0: Iter
     """Raise ValueError for a field below its bound, or one of `above_0` that isn't above 0."""
     for name, bound in at_least.items():
         if not getattr(settings, name) >= bound:
-            raise ValueError(f"{name} is {getattr(settings, name)}: it must be at least {bound}")
+            raise ValueError(f"`{name}` is {getattr(settings, name)}: it must be at least {bound}")
     for name in above_0:
         if not getattr(settings, name) > 0:
-            raise ValueError(f"{name} is {getattr(settings, name)}: it must be above 0")
+            raise ValueError(f"`{name}` is {getattr(settings, name)}: it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class LossSettings:
         weights = ("contrast_weight", "cluster_weight", "reconstruction_weight")
         check_numbers(self, dict.fromkeys(("margin", *weights), 0), above_0=("temperature",))
         if not any(getattr(self, name) for name in weights):
-            raise ValueError(f"{', '.join(weights)} are all 0: nothing is left to train on")
+            raise ValueError(f"{', '.join(f'`{name}`' for name in weights)} are all 0: nothing is left to train on")
         for name, known in (("directions", ("both", "first", "second")), ("term_weights", ("balanced", "sum"))):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(known)}")
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}: it must be one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,9 @@ class ModelSettings:
         if not self.video_streams or min(self.video_streams) < 1:
             raise ValueError(f"video_streams is {self.video_streams}: give the width of at least one video feature")
         if self.audio_from not in ("davenet", "logmel"):
-            raise ValueError(f"audio_from is {self.audio_from!r}: it must be davenet or logmel")
+            raise ValueError(f"`audio_from` is {self.audio_from!r}: it must be davenet or logmel")
         if self.audio_from == "logmel" and self.audio_dim != AUDIO_WIDTH:
-            raise ValueError(f"audio_dim is {self.audio_dim}: with audio_from logmel it must be {AUDIO_WIDTH}")
+            raise ValueError(f"audio_dim is {self.audio_dim}: with `audio_from` logmel it must be {AUDIO_WIDTH}")
 
     @property
     def video_dim(self) -> int:

@@ -5,30 +5,49 @@ something given can't be used. 75: a signal asked to stop, all work so far is sa
 """
 
 import argparse
+import difflib
 import importlib.metadata
 import importlib.util
 import logging
 import os
 import re
+import shlex
 import shutil
+import signal
 import sys
 import textwrap
 import traceback
+import typing
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from extractors.errors import DecoderError
-from pipeline.commands import COMMANDS, FLAG_GROUPS, OUTPUTS
+from pipeline.commands import COMMANDS, FLAG_GROUPS, OUTPUTS, PLACEHOLDERS
 from pipeline.core import config
 from pipeline.core.errors import InputError, ToolError, suggest
 from pipeline.core.signals import STOPPED, StoppedError, stop_on_signals
-from pipeline.core.terminal import one_line, safe_output
+from pipeline.core.terminal import SafeStream, fill_standard_descriptors, one_line, safe_output
 
 
 class _Parser(argparse.ArgumentParser):
+    given: Sequence[str] = ()
+    """What is parsed."""
+    whole: "_Parser"
+    """The one whose help is shown."""
+
+    def format_help(self) -> str:
+        return super().format_help() if self.whole is self else self.whole.format_help()
+
     def error(self, message: str) -> NoReturn:
+        lacking = re.fullmatch(r"argument (?:.*/)?(--[\w-]+): expected one argument", message)
+        following = [
+            after for flag, after in zip(self.given, self.given[1:], strict=False) if lacking and flag == lacking[1]
+        ]
+        if lacking and following and following[0] not in self._option_string_actions:
+            value = f"{lacking[1]}={following[0]}"
+            raise InputError(f"{self.prog}: {message}; a value that begins with - is given as {shlex.quote(value)}")
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
@@ -38,8 +57,8 @@ def _wrapped(text: str, indent: int = 0) -> str:
     return textwrap.fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
-    """The parser of a stage's flags."""
+def _parser(name: str, by_place: bool = True) -> _Parser:
+    """The parser of a stage's flags, and with `by_place` of what is given without one."""
     command = COMMANDS[name]
     beam = "\nFurther flags go to Apache Beam, e.g. --runner=FlinkRunner." if command.beam else ""
     words = ["CONFIG.yaml"] if command.experiment else [word.upper() for word in command.positional]
@@ -51,10 +70,11 @@ def _parser(name: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.whole = parser if by_place else _parser(name)
     parser.add_argument("--debug", action="store_true", help="show a traceback on errors, and debug messages")
     if not command.experiment:
         parser.add_argument("--config", metavar="FILE.yaml", help="settings as YAML; flags override them")
-        config.add_flags(parser, command.settings_class(), command.positional, FLAG_GROUPS)
+        config.add_flags(parser, command.settings_class(), command.positional, FLAG_GROUPS, PLACEHOLDERS, by_place)
         return parser
     parser.add_argument("config", metavar="CONFIG.yaml", help="the experiment: see mcn config list")
     parser.add_argument(
@@ -76,10 +96,68 @@ def _check_beam_flags(name: str, given: Sequence[str], own_flags: Collection[str
     source = Path(beam.origin).with_name("options").joinpath("pipeline_options.py").read_text(encoding="utf-8")
     known = {*re.findall(r"""['"](--[\w-]+)['"]""", source), *own_flags}
     flags = [given[0], *(word for word in given if word.startswith("--"))]
-    for flag in (flag.split("=")[0] for flag in flags):
+    for flag, _, value in (flag.partition("=") for flag in flags):
         if flag not in known and "dask" not in flag:  # Dask's are declared elsewhere
-            raise InputError(f"mcn {name}: unknown argument {flag!r}; {suggest(flag, known)}")
+            keys = _set_keys() if COMMANDS[name].experiment else {}
+            nearest = difflib.get_close_matches(flag, [*known, *keys], n=1)
+            hint = suggest(flag, known)
+            if nearest and nearest[0] in keys:
+                following = [after for before, after in zip(given, given[1:], strict=False) if before == flag]
+                value = value or (following[0] if following else "VALUE")
+                hint = f"give settings of stages as {' or '.join(f'--set {key}={value}' for key in keys[nearest[0]])}"
+            raise InputError(f"mcn {name}: unknown argument {flag!r}; {hint}")
     importlib.import_module("beam_jobs.options").check_beam_arguments(given)
+
+
+def _set_keys() -> dict[str, list[str]]:
+    """Flag of a stage -> the keys by which `--set` gives an experiment its value."""
+    keys: dict[str, list[str]] = {}
+    for section, stage in importlib.import_module("pipeline.experiment.stages").STAGES.items():
+        for setting in config.settings_in(COMMANDS[stage].settings_class()).values():
+            keys.setdefault(setting.flag, []).append(f"{section}.{setting.name}")
+    own = {
+        "--out": ["out"],
+        "--seed": ["seeds"],
+        "--seeds": ["seeds"],
+        "--scheme": ["schemes"],
+        "--schemes": ["schemes"],
+    }
+    return keys | own
+
+
+def _spelled_out(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
+    """`--json WORD` as `--json=true WORD`, where the word isn't the switch's own value."""
+    following = [*arguments[1:], ""]
+    return [
+        f"{word}=true" if word in switches and after.lower() not in config.BOOLEANS else word
+        for word, after in zip(arguments, following, strict=False)
+    ]
+
+
+def _by_place(name: str, words: Sequence[str], flags: Collection[str]) -> dict[str, Any]:
+    """The values of the settings that are given by place; InputError for a flag among `words`, or a word too many."""
+    command = COMMANDS[name]
+    settings, last = config.settings_in(command.settings_class()), command.positional[-1]
+    for word in words[: words.index("--")] if "--" in words else words:
+        if word.startswith("-") and word != "-" and " " not in word:
+            hint = suggest(word.split("=")[0], flags) if word.startswith("--") else ""
+            if not hint.startswith("did you mean"):
+                is_path = last == "path" or Path in (settings[last].type, *typing.get_args(settings[last].type))
+                hint = f"put a {last} that begins with - after --: mcn {name} ... -- {shlex.quote(word)}"
+                hint = f"give a path that begins with - as ./{word}" if is_path else hint
+                hint = "put ids that begin with - after --" if last == "ids" else hint
+            raise InputError(f"mcn {name}: unknown argument {word!r}; {hint}")
+    words = [word for index, word in enumerate(words) if word != "--" or "--" in words[:index]]
+    values: dict[str, Any] = dict(zip(command.positional, words, strict=False))
+    rest = words[len(command.positional) - 1 :]
+    if rest and command.phrase:
+        values[last] = " ".join(rest)
+    elif rest and typing.get_origin(settings[last].type) is tuple:
+        values[last] = rest
+    elif len(rest) > 1:
+        expected = " ".join(map(str.upper, command.positional))
+        raise InputError(f"mcn {name}: unknown argument {rest[1]!r}: expected {expected}; a name with spaces in quotes")
+    return values
 
 
 def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
@@ -88,35 +166,60 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
     Raises InputError for an unknown flag or key (naming the nearest right one) and for values that don't fit.
     """
     command = COMMANDS[name]
-    parser = _parser(name)
+    parser = _parser(name, by_place=False)
+    own_flags = {option for action in parser._actions for option in action.option_strings}
+    words: list[str] = []
+    if command.positional:
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        arguments, words = list(arguments[:end]), list(arguments[end:])
+        settings = config.settings_in(command.settings_class()).values()
+        arguments = _spelled_out(arguments, {setting.flag for setting in settings if setting.type is bool})
+        # argparse would take what follows -h for further flags of one letter.
+        words = [word for word in arguments if word.startswith("-h") and word != "-h"] + words
+        arguments = [word for word in arguments if word not in words]
+    parser.given = arguments
     given, further = parser.parse_known_args(arguments)
     values = vars(given)
     debug = values.pop("debug")
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    own_flags = {option for action in parser._actions for option in action.option_strings}
-    if further and command.beam:
+    where, path = f"mcn {name}", values.pop("config")
+    if command.positional:
+        values |= _by_place(name, [*further, *words], own_flags)
+    elif further and command.beam:
         _check_beam_flags(name, further, own_flags)
     elif further:
-        hint = "; put ids that begin with - after --" if "ids" in command.positional else ""
-        raise InputError(
-            f"mcn {name}: unknown argument {further[0]!r}; {suggest(further[0].split('=')[0], own_flags)}{hint}"
-        )
-    where, path = f"mcn {name}", values.pop("config")
+        raise InputError(f"{where}: unknown argument {further[0]!r}; {suggest(further[0].split('=')[0], own_flags)}")
     if command.experiment:
         return command.settings_class().load(Path(path), values.pop("set"), **values), further
+    given_as = _given_as(name, values if path is not None else None)
     if path is not None:
         where, values = path, config.load_yaml(Path(path)) | values
-    return config.from_mapping(command.settings_class(), values, where, command.positional), further
+    return config.from_mapping(
+        command.settings_class(), values, where, command.positional, given_as
+    ), further if command.beam else []
+
+
+def _given_as(name: str, given: Collection[str] | None) -> dict[str, str]:
+    """How messages call the settings that are `given` on the command line, or all (None) where no file has others."""
+    command = COMMANDS[name]
+    return {
+        setting.name: f"mcn {name}: {setting.name.upper() if setting.name in command.positional else setting.flag}"
+        for setting in config.settings_in(command.settings_class()).values()
+        if given is None or setting.name in given
+    }
+
+
+def _stage_lines(names: Collection[str]) -> list[str]:
+    width = max(map(len, names))
+    return [_wrapped(f"  {name:<{width}}  {COMMANDS[name].summary}", width + 4) for name in names]
 
 
 def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [_wrapped(f"  {name:<{width}}  {command.summary}", width + 4) for name, command in COMMANDS.items()]
     return (
         "usage: mcn STAGE [flags]\n       mcn help [STAGE]\n       mcn --version\n\n"
         "From the HowTo100M id list to a trained Multimodal Clustering Network.\n\n"
         "stages:\n"
-        + "\n".join(lines)
+        + "\n".join(_stage_lines(COMMANDS))
         + "\n\n`mcn STAGE --help` lists a stage's flags.\nexample: mcn run configs/sample.yaml\n"
     )
 
@@ -126,7 +229,23 @@ def _command_name(arguments: Sequence[str]) -> tuple[str, list[str]]:
         name = " ".join(arguments[:words])
         if name in COMMANDS and len(arguments) >= words:
             return name, list(arguments[words:])
-    raise InputError(f"mcn: unknown stage {arguments[0]!r}; {suggest(arguments[0], COMMANDS)}")
+    group = _group(arguments[0])
+    if group and len(arguments) == 1:
+        raise InputError(f"mcn {arguments[0]}: give one of its stages: {', '.join(map(repr, group))}")
+    if group:
+        near = difflib.get_close_matches(arguments[1], [name.split()[1] for name in group], n=1)
+        hint = f"did you mean {f'{arguments[0]} {near[0]}'!r}?" if near else f"known: {', '.join(group)}"
+        raise InputError(f"mcn: unknown stage {' '.join(arguments[:2])!r}; {hint}")
+    # A word of a name of two leads to it, too.
+    whole = {word: name for name in COMMANDS for word in name.split()} | {name: name for name in COMMANDS}
+    near = difflib.get_close_matches(arguments[0], whole, n=1)
+    hint = f"did you mean {whole[near[0]]!r}?" if near else suggest(arguments[0], COMMANDS)
+    raise InputError(f"mcn: unknown stage {arguments[0]!r}; {hint}")
+
+
+def _group(word: str) -> list[str]:
+    """The stages of two words that begin with this one."""
+    return [name for name in COMMANDS if name.startswith(f"{word} ")]
 
 
 def _complete() -> None:
@@ -135,7 +254,8 @@ def _complete() -> None:
     words = re.split(r"\s+", os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])])[1:-1]
     try:
         name, _ = _command_name([*words, ""])
-        parser, begin = _parser(name), len(name.split())
+        parser: argparse.ArgumentParser = _parser(name)
+        begin = len(name.split())
     except InputError:
         parser, begin = argparse.ArgumentParser(add_help=False), len(words)
         stages = [name.split() for name in (*COMMANDS, "help")]
@@ -148,8 +268,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     if "_ARGCOMPLETE" in os.environ:
         _complete()
-    with safe_output():
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    fill_standard_descriptors()
+    with safe_output() as output:
+        try:
+            return _delivered(_run(sys.argv[1:] if arguments is None else list(arguments)), output)
+        except SystemExit as left:  # argparse's, after it has printed help
+            raise SystemExit(_delivered(left.code if isinstance(left.code, int) else 0, output)) from None
+
+
+def _delivered(status: int, output: SafeStream) -> int:
+    """The exit status, which is no 0 any more where standard output didn't take all that was printed."""
+    with suppress(BrokenPipeError):
+        output.flush()
+    if isinstance(output.failure, BrokenPipeError):
+        return status or _READER_GONE
+    if output.failure is not None:
+        _complain(f"mcn: standard output: {output.failure.strerror}: not all of it was written")
+        return status or 1
+    return status
+
+
+_READER_GONE = 128 + signal.SIGPIPE
+
+
+def _complain(line: str, debug: bool = False) -> None:
+    if debug:
+        traceback.print_exc()
+    print(one_line(line), file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:
@@ -161,35 +306,33 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print("mcn", importlib.metadata.version("mcn"))
         return 0
+    if arguments[1:] in (["-h"], ["--help"]) and _group(arguments[0]):
+        print("\n".join(_stage_lines(_group(arguments[0]))))
+        return 0
+    debug = "--debug" in arguments
     try:
         name, rest = _command_name(arguments)
         # Before the stage's libraries are loaded: their threads must not take a signal.
         with stop_on_signals() if COMMANDS[name].stops_on_signals else nullcontext():
             settings, beam_arguments = parse(name, rest)
-            config.check_inputs(settings, f"mcn {name}", (*OUTPUTS, *COMMANDS[name].may_be_missing))
-            report = COMMANDS[name].run(settings, beam_arguments)
+            command = COMMANDS[name]
+            config.check_inputs(settings, f"mcn {name}", (*OUTPUTS, *command.may_be_missing), command.positional)
+            report = command.run(settings, beam_arguments)
         return STOPPED if report.stopped else 0 if report.complete else 1
     except InputError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        print(one_line(error if str(error).startswith("mcn") else f"mcn: {error}"), file=sys.stderr)
+        _complain(str(error) if str(error).startswith("mcn") else f"mcn: {error}", debug)
         return STOPPED if isinstance(error, StoppedError) else 2
     except (ToolError, DecoderError, ImportError) as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        print(f"mcn: {error} (--debug shows where)", file=sys.stderr)
+        _complain(f"mcn: {error} (--debug shows where)", debug)
         return 1
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        line = f"mcn: {error.filename or ''}: {error.strerror or error} (--debug shows where)"
-        print(one_line(line), file=sys.stderr)
+        if error is getattr(sys.stdout, "failure", None):
+            return _READER_GONE
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"mcn: {where}{error.strerror or error} (--debug shows where)", debug)
         return 1
     except KeyboardInterrupt:
-        print("mcn: interrupted; rerun the same command to resume", file=sys.stderr)
+        _complain("mcn: interrupted; rerun the same command to resume")
         return 130
 
 

@@ -29,6 +29,8 @@ class Command:
     """Settings that name what may be gone: the stage goes on without it."""
     positional: tuple[str, ...] = ()
     """Settings given without a flag, in this order; one of type tuple takes all words that are left."""
+    phrase: bool = False
+    """Whether the last of these takes all words that are left as one text."""
 
     def settings_class(self) -> Any:
         """The dataclass of its settings."""
@@ -57,6 +59,31 @@ FLAG_GROUPS = {
     "output": "out draw thumbnails json public save_every log_every".split(),
 }
 """Titles in `--help`, and the settings, or nested classes of settings, below each; others stand below the stage's."""
+
+PLACEHOLDERS = {
+    "ask_again": "REASON,...",
+    "checkpoint": "MODEL",
+    "class_column": "COLUMN",
+    "davenet_weights": "FILE|random:SEED",
+    "device": "cpu|cuda|auto",
+    "format": "SELECTOR",
+    "format_sort": "FIELD,...",
+    "frame_size": "WxH",
+    "like": "VIDEO@SECONDS",
+    "manifest": "MANIFEST.json",
+    "memory": "SIZE",
+    "modality": "video|audio|text",
+    "part": "I/N",
+    "proxy": "ADDRESS",
+    "scheme": "NAME|FILE.yaml",
+    "site_url": "ADDRESS",
+    "space": "NAME",
+    "stage_to": "FOLDER",
+    "streams": "NAME,...",
+    "uninformative": "text|audio",
+    "weights": "NAME|FILE|random:SEED",
+}
+"""What stands in `--help` for the value of a setting whose type says too little."""
 
 OUTPUTS = ("out", "draw", "thumbnails", "stage_to")
 """Settings that name what is written: every other path must exist before a stage begins."""
@@ -167,6 +194,7 @@ COMMANDS = {
         "the clips that fit a text, or that are like another clip",
         'mcn search runs/clips-index "fry the onion"',
         positional=("index", "query"),
+        phrase=True,
     ),
     "report": Command(
         "pipeline.experiment.report.report",

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import inspect
 import math
+import re
 import shlex
 import textwrap
 import types
@@ -26,7 +27,9 @@ from pipeline.core.secrets import masked_setting
 
 Settings = TypeVar("Settings")
 
-_BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+BOOLEANS: dict[str, bool] = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "0"), False
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +111,7 @@ def convert(value: Any, to: Any, name: str) -> Any:
 def _convert_plain(value: Any, to: Any) -> Any:
     """The value as bool, Path, str, int or float; raises if it isn't one."""
     if to is bool:
-        return value if isinstance(value, bool) else _BOOLEANS[value.lower()]
+        return value if isinstance(value, bool) else BOOLEANS[value.lower()]
     if isinstance(value, bool) or not isinstance(value, str | Path if to is Path else str | int | float):
         raise ValueError
     if to is Path:
@@ -122,9 +125,17 @@ def _convert_plain(value: Any, to: Any) -> Any:
 
 
 def from_mapping(
-    settings_class: Callable[..., Settings], values: Mapping[str, Any], where: str, positional: Sequence[str] = ()
+    settings_class: Callable[..., Settings],
+    values: Mapping[str, Any],
+    where: str,
+    positional: Sequence[str] = (),
+    given_as: Mapping[str, str] = MappingProxyType({}),
 ) -> Settings:
-    """Build settings from YAML or flag values; unknown and missing keys are InputErrors that begin with `where`."""
+    """Build settings from YAML or flag values; unknown and missing keys are InputErrors that begin with `where`.
+
+    `given_as`: setting -> how messages call it, with what stands before it, in place of `where` and its name, such as
+    `mcn train: --epochs`.
+    """
     assert isinstance(settings_class, type)
     known = settings_in(settings_class)
     converted: dict[str, Any] = {}
@@ -135,13 +146,14 @@ def from_mapping(
     for name, choices in presets.items():
         chosen = values.get(name, next(iter(choices)))
         if not isinstance(chosen, str) or chosen not in choices:
-            raise InputError(f"{where}: {name}: {chosen!r} is unknown; {suggest(str(chosen), choices)}")
+            called = given_as.get(name, f"{where}: {name}")
+            raise InputError(f"{called}: {chosen!r} is unknown; {suggest(str(chosen), choices)}")
         preset |= choices[chosen]
     values = preset | values
     for name, value in values.items():
         if name not in known:
-            raise InputError(f"{where}: unknown setting {name!r}; {suggest(name, known)}")
-        converted[name] = convert(value, known[name].type, f"{where}: {name}")
+            raise InputError(f"{given_as.get(name, where)}: unknown setting {name!r}; {suggest(name, known)}")
+        converted[name] = convert(value, known[name].type, given_as.get(name, f"{where}: {name}"))
     for name, setting in known.items():
         if setting.default is dataclasses.MISSING and name not in converted:
             raise InputError(
@@ -150,7 +162,16 @@ def from_mapping(
     try:
         return _nested(settings_class, converted)
     except ValueError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise InputError(_as_given(str(error), where, given_as)) from None
+
+
+def _as_given(message: str, where: str, given_as: Mapping[str, str]) -> str:
+    """What a settings class complains of, its settings, which stand in backticks, called as they were given."""
+    names = re.findall("`([a-z][a-z0-9_]*)`", message)
+    prefix = next((given_as[name].rpartition(": ")[0] for name in names if name in given_as), where)
+    called = {name: given_as[name].rpartition(": ")[2] if name in given_as else name for name in names}
+    message = re.sub("`([a-z][a-z0-9_]*)`", lambda match: called[match[1]], message)
+    return f"{prefix}: {message}" if prefix else message
 
 
 def _nested(settings_class: type, values: Mapping[str, Any]) -> Any:
@@ -169,15 +190,20 @@ def add_flags(
     settings_class: type,
     positional: Sequence[str] = (),
     groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    placeholders: Mapping[str, str] = MappingProxyType({}),
+    by_place: bool = True,
 ) -> None:
-    """One flag per setting, save those in `positional`, which are given by their place.
+    """One flag per setting, save those in `positional`, which are given by their place: added with `by_place` alone.
 
     `groups` are titles in the help, each with the settings, and fields of nested settings classes, below it; others
-    stand below the parser's name. What is not given leaves no trace in the parsed namespace.
+    stand below the parser's name. `placeholders`: setting -> what stands for its value there; others say its kind.
+    What is not given leaves no trace in the parsed namespace.
     """
     titles = {name: title for title, names in groups.items() for name in names}
     sections = {title: parser.add_argument_group(title) for title in (*groups, parser.prog)}
     for name, setting in settings_in(settings_class).items():
+        if name in positional and not by_place:
+            continue
         remark = "" if setting.default in (None, "", ()) else f" (default: {_typed(setting.default)})"
         remark = " (required)" if setting.default is dataclasses.MISSING else remark
         options: dict[str, Any] = {"help": (setting.help + remark).replace("%", "%%"), "default": argparse.SUPPRESS}
@@ -190,26 +216,46 @@ def add_flags(
         elif setting.type is bool:
             options |= {"dest": name, "nargs": "?", "const": "true"}
         else:
-            options |= {"dest": name, "metavar": "{" + ",".join(choices) + "}" if choices else None}
+            shown = "{" + ",".join(choices) + "}" if choices else placeholders.get(name) or _placeholder(setting)
+            options |= {"dest": name, "metavar": shown}
         action = section.add_argument(name if name in positional else setting.flag, **options)
         action.completer = (lambda choices=choices, **_: choices) if choices else None  # argcomplete's
 
 
-def check_inputs(settings: Any, where: str, outputs: Container[str]) -> None:
+def _placeholder(setting: Setting) -> str:
+    """What stands for the setting's value in the help."""
+    kinds = {setting.type, *typing.get_args(setting.type)}
+    if Path in kinds:
+        begin = setting.help[:_BEGIN].lower()
+        shown = "FOLDER" if "folder" in begin else "FILE.csv" if begin.startswith("csv") else "FILE"
+    elif float in kinds:
+        timed = re.search(r"(_s|seconds|time_limit)$", setting.name)
+        shown = "SECONDS" if timed else "HOURS" if setting.name.endswith("_h") else "NUMBER"
+    else:
+        shown = "N" if int in kinds else "TEXT"
+    return f"{shown},..." if typing.get_origin(setting.type) is tuple else shown
+
+
+_BEGIN = 30
+"""Characters of a help text, by which it is told whether a path is a folder's."""
+
+
+def check_inputs(settings: Any, where: str, outputs: Container[str], positional: Container[str] = ()) -> None:
     """Raise InputError, beginning with `where`, for a path that does not exist, save settings named in `outputs`."""
     settings_class: type = type(settings)
     values = as_plain(settings)
     for name, setting in settings_in(settings_class).items():
         if name in outputs or Path not in (setting.type, *typing.get_args(setting.type)) or values[name] is None:
             continue
+        meaning = f"({name.upper() if name in positional else setting.flag}: {setting.help})"
         for path in values[name] if isinstance(values[name], list) else [values[name]]:
             try:
                 exists = Path(path).exists()
             except OSError as error:
-                raise InputError(f"{where}: {path}: {error.strerror} ({name}: {setting.help})") from None
+                raise InputError(f"{where}: {path}: {error.strerror} {meaning}") from None
             if not exists:
                 near = suggest_path(Path(path))
-                raise InputError(f"{where}: {path}: no such file or folder{near} ({name}: {setting.help})")
+                raise InputError(f"{where}: {path}: no such file or folder{near} {meaning}")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -217,7 +263,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a YAML file") from None
+        raise InputError(f"{path}: no such file; expected a YAML file{suggest_path(path)}") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:

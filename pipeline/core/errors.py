@@ -41,9 +41,41 @@ def suggest(unknown: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names.values())}" if len(names) < 40 else "see --help"
 
 
-def suggest_path(path: Path) -> str:
-    """`; did you mean 'X'?` for the file or folder nearest to a missing one; "" where none is near."""
+def suggest_path(path: Path, others: Iterable[str] = ()) -> str:
+    """`; did you mean 'X'?` for the file or folder nearest to a missing one, or the nearest of `others`; "" where none
+    is near. Of a path in a missing folder each part is looked for."""
+    found, parts = Path(path.anchor), list(path.parts[1 if path.anchor else 0 :])
     with suppress(OSError):
-        near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-        return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
+        while parts:
+            part = parts.pop(0)
+            if (found / part).exists() or part == "..":
+                found /= part
+                continue
+            names = [entry.name for entry in found.iterdir() if entry.name.startswith(".") <= part.startswith(".")]
+            known = sorted(names if parts or found.parts else [*names, *others])
+            # A name is often given without its suffix, or with another.
+            stems = {Path(name).stem: name for name in reversed(known)}
+            near = difflib.get_close_matches(part, known, n=1) or [
+                stems[stem] for stem in difflib.get_close_matches(Path(part).stem, stems, n=1)
+            ]
+            if not near:
+                return ""
+            found /= near[0]
+        return f"; did you mean {str(found)!r}?"
+    return ""
+
+
+_NAMED = 5
+
+
+def suggest_below(folder: Path, patterns: Iterable[str], named_by_folder: bool = False) -> str:
+    """`; did you mean 'X'?` for what lies below a folder that was given in its place, the first few where there are
+    several; "" where nothing matches any of the glob `patterns`. `named_by_folder`: X is the folder of what matches."""
+    with suppress(OSError):
+        paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+        below = [str(path.parent if named_by_folder else path) for path in paths]
+        if len(below) == 1:
+            return f"; did you mean {below[0]!r}?"
+        more = f" and {len(below) - _NAMED} more" if len(below) > _NAMED else ""
+        return f"; it holds {', '.join(below[:_NAMED])}{more}: give one" if below else ""
     return ""

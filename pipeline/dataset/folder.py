@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, suggest_below
 from pipeline.core.files import AlreadyThereError, read_json, write_json
 from pipeline.core.video_ids import is_media_name
 
@@ -43,6 +43,9 @@ def settle(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
 def read_description(folder: Path) -> dict[str, Any]:
     """Read `folder/dataset.json`; InputError if it is missing, broken or holds no Identity."""
     path = folder / "dataset.json"
+    if not path.exists():
+        at_hand = suggest_below(folder, ("*/dataset.json",), named_by_folder=True)
+        raise InputError(f"{path}: no such file: {folder} is no data set{at_hand}")
     description = read_json(path)
     if not isinstance(description, dict) or not isinstance(description.get("identity"), dict):
         raise InputError(f"{path}: holds no Identity; restore it from a copy or choose another --out")

@@ -5,11 +5,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, suggest_below, suggest_path
 from pipeline.core.files import digest_of_json, read_json
 from pipeline.core.video_ids import is_media_name
 
 SCHEMA = 1
+MANIFESTS = "manifests"
+MANIFESTS_BELOW = (f"{MANIFESTS}/*.json", f"*/{MANIFESTS}/*.json")
+"""Where the manifests of a data set, and of a run's, lie below its folder."""
 TRAIN = "train"
 HELD_OUT = "heldout"
 """Splits whose names begin so are never trained on."""
@@ -74,13 +77,16 @@ def manifest_path(dataset: Path, name: str) -> Path:
     """Where manifest `name` lies; InputError for a name that can't be one."""
     if not _NAME.fullmatch(name):
         raise InputError(f"manifest {name[:80]!a}: expected a name of 1 to 64 letters, digits, - _ .")
-    return dataset / "manifests" / f"{name}.json"
+    return dataset / MANIFESTS / f"{name}.json"
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest; InputError if it is missing, isn't one, or was changed."""
     if not path.exists():
-        raise InputError(f"{path}: no such file; make a manifest with `mcn freeze DATASET NAME`")
+        raise InputError(f"{path}: no such file{suggest_path(path)}; `mcn freeze DATASET NAME` makes a manifest")
+    if path.is_dir():
+        at_hand = suggest_below(path, ("*.json",) if path.name == MANIFESTS else MANIFESTS_BELOW)
+        raise InputError(f"{path}: a folder; expected a manifest, DATASET/{MANIFESTS}/NAME.json{at_hand}")
     content = read_json(path)
     try:
         digest, schema = content.pop("digest"), content.pop("schema")
@@ -139,5 +145,5 @@ class FreezeSettings:
 
     def __post_init__(self) -> None:
         if not (0 <= self.heldout_videos < 1 and 0 <= self.heldout_tasks < 1):
-            raise ValueError("heldout_videos and heldout_tasks are shares from 0 to below 1")
+            raise ValueError("`heldout_videos` and `heldout_tasks` are shares from 0 to below 1")
         manifest_path(self.dataset, self.name)

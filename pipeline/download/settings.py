@@ -105,27 +105,30 @@ class DownloadSettings(FetchSettings):
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.attempts < 1 or self.retries < 0:
-            raise ValueError("workers and attempts must be at least 1, retries at least 0")
+            raise ValueError("`workers` and `attempts` must be at least 1, `retries` at least 0")
         if min(self.sleep_requests, self.sleep_interval, self.retry_wait_s, self.recheck_h) < 0:
-            raise ValueError("sleeps and waits can't be negative")
+            raise ValueError("`sleep_requests`, `sleep_interval`, `retry_wait_s` and `recheck_h` can't be negative")
         if self.max_sleep_interval < self.sleep_interval:
-            raise ValueError("max_sleep_interval must be at least sleep_interval")
+            raise ValueError("`max_sleep_interval` must be at least `sleep_interval`")
         if self.time_limit_s <= 0 or self.socket_timeout_s <= 0:
-            raise ValueError("time_limit_s and socket_timeout_s must be above 0")
+            raise ValueError("`time_limit_s` and `socket_timeout_s` must be above 0")
         # What the system's clocks and timers can count; beyond it each video would fail.
         if max(self.sleep_requests, self.max_sleep_interval, self.time_limit_s, self.socket_timeout_s) > _LONGEST_S:
-            raise ValueError(f"sleeps, time_limit_s and socket_timeout_s can be {_LONGEST_S:g} s at most")
+            raise ValueError(
+                "`sleep_requests`, `max_sleep_interval`, `time_limit_s` and `socket_timeout_s` can be "
+                f"{_LONGEST_S:g} s at most"
+            )
         if not 0 <= self.least_chance < 1:
-            raise ValueError("least_chance must be at least 0 and below 1")
+            raise ValueError("`least_chance` must be at least 0 and below 1")
         if self.site == "sample" and (self.sample is None) == (not self.site_url):
-            raise ValueError("site sample needs one of sample (its folder) and site_url")
+            raise ValueError("`site` sample needs one of `sample` (its folder) and `site_url`")
         if self.site == "youtube" and (self.sample is not None or self.site_url):
-            raise ValueError("sample and site_url go with site sample")
+            raise ValueError("`sample` and `site_url` go with `site` sample")
         if self.media_budget < 0:
-            raise ValueError("media_budget can't be negative")
+            raise ValueError("`media_budget` can't be negative")
         if self.proxy and (fault := proxy_fault(self.proxy)):
-            raise ValueError(f"proxy {masked_setting('proxy', self.proxy)!r} {fault}")
+            raise ValueError(f"`proxy` {masked_setting('proxy', self.proxy)!r} {fault}")
         known = (*FAILURE_CLASSES, EXTRACTED, NO_FEATURES)
         for name in self.ask_again:
             if name not in known:
-                raise ValueError(f"ask_again: no failure {name!r}; {suggest(name, known)}")
+                raise ValueError(f"`ask_again`: no failure {name!r}; {suggest(name, known)}")

@@ -50,7 +50,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         if self.bootstrap < 1 or self.seed < 0:
-            raise ValueError("bootstrap must be at least 1, seed at least 0")
+            raise ValueError("`bootstrap` must be at least 1, `seed` at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +99,11 @@ class LocalizationSettings(EvaluationSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.chance_draws < 1:
-            raise ValueError("chance_draws must be at least 1")
+            raise ValueError("`chance_draws` must be at least 1")
         if min(self.video_seconds, self.audio_seconds, self.max_words) < 1 or not self.step_seconds > 0:
-            raise ValueError("windows and max_words must be at least 1, step_seconds positive")
+            raise ValueError("`video_seconds`, `audio_seconds`, `max_words` must be at least 1, `step_seconds` above 0")
         if self.audio_seconds > AUDIO_SECONDS:
-            raise ValueError(f"audio_seconds is {self.audio_seconds}: the model hears {AUDIO_SECONDS:.0f} s of a clip")
+            raise ValueError(f"`audio_seconds` is {self.audio_seconds}: the model hears {AUDIO_SECONDS:.0f} s")
 
     @property
     def windows(self) -> Windows:
@@ -127,7 +127,7 @@ class ClassificationSettings(EvaluationSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.window_seconds > 0:
-            raise ValueError("window_seconds must be above 0")
+            raise ValueError("`window_seconds` must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +168,9 @@ class ProbeSettings(EvaluationSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.permutations, self.videos, self.windows_per_video) < 1:
-            raise ValueError("permutations, videos and windows_per_video must be at least 1")
+            raise ValueError("`permutations`, `videos` and `windows_per_video` must be at least 1")
         if not self.window_seconds > 0 or self.neighbour_seconds < 0 or self.dose_clips < 2:
-            raise ValueError("window_seconds must be above 0, neighbour_seconds at least 0, dose_clips at least 2")
+            raise ValueError("`window_seconds` must be above 0, `neighbour_seconds` not below, `dose_clips` at least 2")
 
     @property
     def draws(self) -> Draws:

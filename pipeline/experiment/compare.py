@@ -22,7 +22,6 @@ from pipeline.experiment.finished import asked_of_models, has_finished, refuse_a
 from pipeline.experiment.report.results import COMPARISON, Model
 from pipeline.experiment.run import run_stages
 from pipeline.experiment.settings import ReportSettings, StudySettings
-from pipeline.experiment.stages import stage_settings
 from pipeline.experiment.training_runs import Run, processes_at_once
 from pipeline.sample.make import SUMMARY
 from pipeline.training.speed import TrainingShape, probe_failure, probe_training
@@ -42,7 +41,7 @@ def run(settings: StudySettings, beam_arguments: Sequence[str] = ()) -> RunSumma
     refuse_another_study(settings)
     if not settings.plan and not settings.only:
         stages = RunSummary("data", unit="stage")
-        run_stages(settings.experiment.data_plan(), settings.experiment.source, stages, beam_arguments)
+        run_stages(settings.experiment, settings.experiment.data_plan(), stages, beam_arguments)
         if not stages.complete:
             report.complete, report.stopped = False, stages.stopped
             report.notes += stages.notes
@@ -94,7 +93,7 @@ def _refuse_absent(settings: StudySettings, runs: Sequence[Run]) -> None:
     for run in runs:
         evaluations = () if (run.folder / "train.json").exists() else run.stages[1:]
         for stage, values in evaluations:
-            stage_values = stage_settings(stage, values, source)
+            stage_values = settings.experiment.stage_settings(stage, values)
             for name in (setting.name for setting in fields(stage_values) if setting.name not in ("checkpoint", "out")):
                 value = getattr(stage_values, name)
                 for path in value if isinstance(value, tuple) else (value,):

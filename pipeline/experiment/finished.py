@@ -10,7 +10,6 @@ from pipeline.core.files import read_json, sha256_of_file
 from pipeline.dataset.manifest import read_manifest
 from pipeline.experiment.report.results import COMPARISON
 from pipeline.experiment.settings import StudySettings
-from pipeline.experiment.stages import stage_settings
 from pipeline.training.settings import CHANGEABLE_ON_RESUME
 
 _OF_A_RUN = {"seed", "out", "width", "manifest"}
@@ -34,7 +33,7 @@ def asked_of_models(settings: StudySettings) -> dict[str, dict[str, Any]]:
     asked = {}
     for stage, values in settings.experiment.evaluations(str(settings.out)):
         if stage.startswith("evaluate "):
-            plain = as_plain(stage_settings(stage, values, settings.experiment.source))
+            plain = as_plain(settings.experiment.stage_settings(stage, values))
             asked[stage] = {name: value for name, value in plain.items() if name not in _OF_THE_DATA}
     return asked
 

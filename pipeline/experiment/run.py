@@ -14,7 +14,7 @@ from pipeline.core.reporting import RunSummary
 from pipeline.core.secrets import masked_setting
 from pipeline.core.signals import asked_to_stop
 from pipeline.experiment.page import write_page
-from pipeline.experiment.stages import EVALUATIONS, RunSettings, stage_settings
+from pipeline.experiment.stages import EVALUATIONS, RunSettings
 
 SCORE_KEYS = (
     "scheme", "space", "direction", "metrics", "trained on", "manifest", "clips digest", "steps digest",
@@ -23,14 +23,17 @@ SCORE_KEYS = (
 
 
 def run_stages(
-    plan: Sequence[tuple[str, dict[str, Any]]], source: str, report: RunSummary, beam_arguments: Sequence[str] = ()
+    experiment: RunSettings,
+    plan: Sequence[tuple[str, dict[str, Any]]],
+    report: RunSummary,
+    beam_arguments: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Run the stages in turn and tell `report` of them; returns what each says. Stops at the first whose work isn't
-    there, and when asked to."""
+    """Run the stages of `plan` in turn and tell `report` of them; returns what each says. Stops at the first whose work
+    isn't there, and when asked to."""
     stages: list[dict[str, Any]] = []
     for name, values in plan:
         command = COMMANDS[name]
-        settings = stage_settings(name, values, source)
+        settings = experiment.stage_settings(name, values)
         print(f"== {name}", flush=True)
         started = time.monotonic()
         stage = command.run(settings, beam_arguments)
@@ -55,7 +58,7 @@ def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> RunSummary
     report = RunSummary("run", unit="stage")
     asked = {"source": settings.source, "stages": masked_setting("stages", dict(settings.plan()))}
     write_text(settings.out / "run.yaml", yaml.safe_dump(asked))
-    stages = run_stages(settings.plan(), settings.source, report, beam_arguments)
+    stages = run_stages(settings, settings.plan(), report, beam_arguments)
     evaluated = [stage for stage in stages if stage["stage"] in {stage for _, stage, _ in EVALUATIONS}]
     results = {
         "source": settings.source,

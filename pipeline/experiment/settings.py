@@ -113,28 +113,35 @@ class StudySettings:
         """Read and check the whole study; InputError says what is wrong. Without a section `compare` it has an arm for
         each of the experiment's schemes."""
         experiment = RunSettings.load(path, overrides)
-        where = f"{path}: compare"
+
+        def where(name: str) -> str:
+            return experiment.called(f"compare.{name}")
+
         given = {key: _value(value) for key, value in experiment.compare.items()}
         for key in given:
             if key not in KEYS:
-                raise InputError(f"{where}: unknown setting {key!r}; {suggest(str(key), KEYS)}")
+                raise InputError(f"{where(str(key))}: unknown setting {key!r}; {suggest(str(key), KEYS)}")
         schemes = [{"name": Path(scheme).stem, "scheme": scheme} for scheme in experiment.schemes]
-        arms = arms_from(given.get("arms", schemes), f"{where}: arms")
+        arms = arms_from(given.get("arms", schemes), where("arms"))
         for arm, name in ((arm, name) for arm in arms for name in SHARED if name in arm.train):
-            raise InputError(f"{where}: arm {arm.name}: {name} is the same for all arms; give it under `train`")
+            raise InputError(f"{where('arms')}: arm {arm.name}: {name} is the same for all arms; give it under `train`")
         names = [arm.name for arm in arms]
         reference = given.get("reference", names[0])
         if reference not in names:
-            raise InputError(f"{where}: reference {reference!r} is none of the arms; {suggest(str(reference), names)}")
-        seeds = convert(given.get("seeds", experiment.seeds), tuple[int, ...], f"{where}: seeds")
-        equal = convert(given.get("equal", ["width"]), tuple[str, ...], f"{where}: equal")
+            raise InputError(
+                f"{where('reference')}: {reference!r} is none of the arms; {suggest(str(reference), names)}"
+            )
+        seeds = convert(given.get("seeds", experiment.seeds), tuple[int, ...], where("seeds"))
+        equal = convert(given.get("equal", ["width"]), tuple[str, ...], where("equal"))
         if not seeds or len(set(seeds)) < len(seeds) or not equal or set(equal) - set(EQUAL):
-            raise InputError(f"{where}: expected seeds without repeats, and equal: [width, parameters] or one of these")
-        at_once = convert(given.get("at_once", 0), int, f"{where}: at_once")
-        probed_seeds = convert(given.get("probed_seeds", 1), int, f"{where}: probed_seeds")
+            raise InputError(
+                f"{path}: compare: expected seeds without repeats, and equal: [width, parameters] or one of these"
+            )
+        at_once = convert(given.get("at_once", 0), int, where("at_once"))
+        probed_seeds = convert(given.get("probed_seeds", 1), int, where("probed_seeds"))
         for name, number in (("at_once", at_once), ("probed_seeds", probed_seeds)):
             if number < 0:
-                raise InputError(f"{where}: {name}: expected an integer of at least 0, got {number}")
+                raise InputError(f"{where(name)}: expected an integer of at least 0, got {number}")
         if "evaluate" not in experiment.stages:
             raise InputError(f"{path}: section `evaluate` is needed: the endpoint is {ENDPOINT} of its clips")
         asked = (probed_seeds, tuple(overrides), plan, only or "")
@@ -143,7 +150,7 @@ class StudySettings:
             scheme = find_scheme(study.train_settings(arm, seeds[0], experiment.out / "study").scheme)
             if arm.name == reference and not scheme.contrasting("text", "video"):
                 raise InputError(
-                    f"{where}: reference {reference} never contrasts text with video: it has no {ENDPOINT} to compare"
+                    f"{where('reference')}: {reference} never contrasts text with video: no {ENDPOINT} to compare"
                 )
         return study
 
@@ -168,7 +175,8 @@ class StudySettings:
         }
         own = {} if width is None else {"width": width}
         values = common | self.experiment.stages.get("train", {}) | arm.train | own
-        return from_mapping(TrainSettings, values, f"{self.experiment.source}: arm {arm.name}")
+        given_as = {name: said for name, said in self.experiment.given_as("train").items() if name not in arm.train}
+        return from_mapping(TrainSettings, values, f"{self.experiment.source}: arm {arm.name}", given_as=given_as)
 
 
 @dataclass(frozen=True)
@@ -204,9 +212,9 @@ class ReportSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: expected an integer from 0 to 2^32 - 1, got {self.seed}")
+            raise ValueError(f"`seed`: expected an integer from 0 to 2^32 - 1, got {self.seed}")
         if self.file.suffix != ".html":
-            raise ValueError(f"out: expected a file name that ends in .html, got {self.out}")
+            raise ValueError(f"`out`: expected a file name that ends in .html, got {self.out}")
 
     @property
     def file(self) -> Path:

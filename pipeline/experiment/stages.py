@@ -1,24 +1,29 @@
 """The stages of an experiment, in order, from one YAML file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.commands import COMMANDS
 from pipeline.core.config import convert, from_mapping, load_yaml
-from pipeline.core.errors import InputError, suggest
+from pipeline.core.errors import InputError, suggest, suggest_path
 from pipeline.training.settings import find_scheme
-
-SECTIONS = ("sample", "download", "extract", "freeze", "train", "evaluate", "localize", "probe")
 
 EVALUATIONS = (("evaluate", "evaluate retrieval", "clips"), ("localize", "evaluate localization", "annotations"))
 """Section, its stage, and the setting that names what is asked for."""
 
+STAGES = (
+    {name: name for name in ("sample", "download", "extract", "freeze", "train")}
+    | {section: stage for section, stage, _ in EVALUATIONS}
+    | {"probe": "probe"}
+)
+"""Section -> its stage, in the order they run."""
+
 PROBED = {"truth": "truth.csv", "ids": "HowTo100M_v1.csv", "steps": "steps.csv"}
 """Settings of section `probe` that a sample's files fill in."""
 
-KEYS = ("out", "schemes", "seeds", "compare", *SECTIONS)
+KEYS = ("out", "schemes", "seeds", "compare", *STAGES)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 """The experiments' YAML files that come with the package."""
@@ -41,47 +46,62 @@ class RunSettings:
     source: str
     compare: dict[str, Any] = field(default_factory=dict)
     """Section `compare`, which is `mcn compare`'s."""
+    overridden: frozenset[str] = frozenset()
+    """What `--set` gave: `seeds`, `train.epochs`."""
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> "RunSettings":
         """Read the YAML file, apply `section.key=value` overrides, check all of it; InputError says what is wrong."""
         content = _read(path)
-        for override in overrides:
-            key, equals, value = override.partition("=")
-            section, dot, name = key.partition(".")
-            if not equals or not name.strip() and dot:
-                raise InputError(f"--set {override}: expected SECTION.KEY=VALUE, e.g. train.epochs=5")
-            if dot:
-                content[section] = {} if content.get(section) is None else content[section]
-                if isinstance(content[section], dict):
-                    content[section][name] = value
-            else:
-                content[section] = value
+        overridden = frozenset(_override(content, override) for override in overrides)
+
+        def where(key: str) -> str:
+            return _called(key, str(path), overridden)
+
         for key in content:
             if key not in KEYS:
-                raise InputError(f"{path}: unknown section {key!r}; {suggest(str(key), KEYS)}")
+                named = next((given for given in overridden if given.partition(".")[0] == key), None)
+                raise InputError(
+                    f"{f'--set {named}' if named else path}: unknown section {key!r}; {suggest(str(key), KEYS)}"
+                )
         if "out" not in content:
             raise InputError(f"{path}: `out: FOLDER` is needed: where everything of this run goes")
         stages = {}
-        for name in SECTIONS:
+        for name in STAGES:
             if name in content:
                 section_content = {} if content[name] is None else content[name]
                 if not isinstance(section_content, dict):
-                    raise InputError(f"{path}: {name}: expected settings as `name: value` lines")
+                    raise InputError(f"{where(name)}: expected settings as `name: value` lines")
                 stages[name] = dict(section_content)
-        _refuse_folders_own(stages.get("train", {}), str(path))
-        schemes = convert(content.get("schemes", ["shared"]), tuple[str, ...], f"{path}: schemes")
-        seeds = convert(content.get("seeds", [1]), tuple[int, ...], f"{path}: seeds")
-        out = convert(content["out"], Path, f"{path}: out")
+        _refuse_folders_own(stages.get("train", {}), where)
+        schemes = convert(content.get("schemes", ["shared"]), tuple[str, ...], where("schemes"))
+        seeds = convert(content.get("seeds", [1]), tuple[int, ...], where("seeds"))
+        out = convert(content["out"], Path, where("out"))
         compare = content.get("compare") or {}
         if not isinstance(compare, dict):
-            raise InputError(f"{path}: compare: expected settings as `name: value` lines")
-        settings = cls(out, stages, schemes, seeds, str(path), compare)
+            raise InputError(f"{where('compare')}: expected settings as `name: value` lines")
+        settings = cls(out, stages, schemes, seeds, str(path), compare, overridden)
         for name, values in settings.plan():
-            checked = stage_settings(name, values, str(path))
+            checked = settings.stage_settings(name, values)
             if name == "train":
                 find_scheme(checked.scheme)
         return settings
+
+    def stage_settings(self, stage: str, values: Mapping[str, Any]) -> Any:
+        """A stage's settings, checked; InputError says whether the file or `--set` has what is wrong."""
+        (section,) = (section for section, name in STAGES.items() if name == stage)
+        return from_mapping(
+            COMMANDS[stage].settings_class(), values, f"{self.source}: {stage}", given_as=self.given_as(section)
+        )
+
+    def called(self, key: str) -> str:
+        """How messages call a key such as `seeds` or `compare.arms`: by the file, or by `--set`, which gave it."""
+        return _called(key, self.source, self.overridden)
+
+    def given_as(self, section: str) -> dict[str, str]:
+        """How messages call what `--set` gave in a section."""
+        names = (key.partition(".")[2] for key in self.overridden if key.startswith(f"{section}."))
+        return {name.replace("-", "_"): f"--set {section}.{name}" for name in names}
 
     def plan(self) -> list[tuple[str, dict[str, Any]]]:
         """Stage name -> full settings, in the order they run."""
@@ -157,22 +177,37 @@ class RunSettings:
         return places | ids | split | given | self.stages.get("freeze", {})
 
 
+def _override(content: dict[str, Any], override: str) -> str:
+    """Put what `--set` gives into the file's content; returns its key."""
+    key, equals, value = override.partition("=")
+    section, dot, name = key.partition(".")
+    if not equals or not name.strip() and dot:
+        raise InputError(f"--set {override}: expected SECTION.KEY=VALUE, e.g. train.epochs=5")
+    if dot:
+        content[section] = {} if content.get(section) is None else content[section]
+        if isinstance(content[section], dict):
+            content[section][name] = value
+    else:
+        content[section] = value
+    return key
+
+
+def _called(key: str, path: str, overridden: Container[str]) -> str:
+    """How messages call a key such as `seeds` or `train.seed`."""
+    return f"--set {key}" if key in overridden else f"{path}: {key.replace('.', ': ')}"
+
+
 def _read(path: Path) -> dict[str, Any]:
     """The file's content; InputError says how to get a missing file that comes with the package."""
     if path.stem in shipped_configs() and not path.exists():
-        raise InputError(f"{path}: no such file; mcn config copy {path.stem} writes it")
+        raise InputError(f"{path}: no such file{suggest_path(path)}; `mcn config copy {path.stem}` writes it")
     return load_yaml(path)
 
 
-def _refuse_folders_own(train: dict[str, Any], where: str) -> None:
+def _refuse_folders_own(train: dict[str, Any], where: Callable[[str], str]) -> None:
     """A scheme and a seed name the folder of their model; given under `train` they would all be the same."""
     if "out" in train:
-        raise InputError(f"{where}: train.out: each model has a folder of its own; leave it out")
+        raise InputError(f"{where('train.out')}: each model has a folder of its own; leave it out")
     for name, instead in (("seed", "seeds"), ("scheme", "schemes")):
         if name in train:
-            raise InputError(f"{where}: train.{name}: give `{instead}: [...]` instead; each has a folder of its own")
-
-
-def stage_settings(stage: str, values: dict[str, Any], where: str) -> Any:
-    """A stage's settings, checked; InputError begins with `where`."""
-    return from_mapping(COMMANDS[stage].settings_class(), values, f"{where}: {stage}")
+            raise InputError(f"{where(f'train.{name}')}: give `{instead}: [...]` instead; each has a folder of its own")

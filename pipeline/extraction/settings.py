@@ -79,14 +79,14 @@ class ExtractSettings:
         unknown = set(self.streams) - set(FRAME_NETWORKS)
         if unknown or not self.streams:
             raise ValueError(
-                f"streams: {', '.join(sorted(unknown)) or 'none'} is unknown; known: {', '.join(FRAME_NETWORKS)}"
+                f"`streams`: {', '.join(sorted(unknown)) or 'none'} is unknown; known: {', '.join(FRAME_NETWORKS)}"
             )
         if min(self.shard_size, self.time_limit, self.poll) <= 0 or self.workers < 0:
-            raise ValueError("shard_size, time_limit and poll must be above 0, workers at least 0")
+            raise ValueError("`shard_size`, `time_limit` and `poll` must be above 0, `workers` at least 0")
         if self.follow and self.ids is None:
-            raise ValueError("follow needs ids: without a list it never knows that every video has arrived")
+            raise ValueError("`follow` needs `ids`: without a list it never knows that every video has arrived")
         if self.dry_run and not self.delete_media:
-            raise ValueError("dry_run goes with delete_media: it lists the media that would be deleted")
+            raise ValueError("`dry_run` goes with `delete_media`: it lists the media that would be deleted")
         self.decoding()
 
     def decoding(self) -> DecodeSettings:

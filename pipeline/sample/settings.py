@@ -30,12 +30,12 @@ class SampleSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
+            raise ValueError(f"`seed` must be between 0 and 2^63 - 1, got {self.seed}")
         if not 2 <= self.videos <= 10_000:
-            raise ValueError(f"videos must be between 2 and 10000, got {self.videos}")
+            raise ValueError(f"`videos` must be between 2 and 10000, got {self.videos}")
         if not SHORTEST_ALLOWED_S <= self.seconds <= 600:
-            raise ValueError(f"seconds must be between {SHORTEST_ALLOWED_S:.0f} and 600, got {self.seconds}")
+            raise ValueError(f"`seconds` must be between {SHORTEST_ALLOWED_S:.0f} and 600, got {self.seconds}")
         if self.uninformative not in ("", TEXT, AUDIO):
-            raise ValueError(f"uninformative must be {TEXT!r}, {AUDIO!r} or empty, got {self.uninformative!r}")
+            raise ValueError(f"`uninformative` must be {TEXT!r}, {AUDIO!r} or empty, got {self.uninformative!r}")
         if self.processes < 0:
-            raise ValueError(f"processes must be at least 0 (all cores), got {self.processes}")
+            raise ValueError(f"`processes` must be at least 0 (all cores), got {self.processes}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core.errors import InputError, suggest
+from pipeline.core.errors import InputError, suggest, suggest_below
 from pipeline.core.files import ASIDE, read_json, remove, write_json
 from pipeline.core.lease import locked
 from pipeline.core.reporting import RunSummary
@@ -123,9 +123,11 @@ def make_index(
 def read_description(folder: Path) -> IndexDescription:
     """What an index folder says of itself; InputError when it is none, or vectors.faiss isn't the one it was."""
     if not (folder / FILE).exists():
-        raise InputError(
-            f"{folder}: no index (it has no {FILE}); make one with `mcn index EMBEDDINGS.h5 --out {folder}`"
-        )
+        at_hand = suggest_below(folder, (f"*/{FILE}",), named_by_folder=True)
+        made_by = f"`mcn index EMBEDDINGS.h5 --out {folder}`"
+        if folder.is_file():
+            raise InputError(f"{folder}: a file; expected the folder of an index, which `mcn index {folder}` makes")
+        raise InputError(f"{folder}: no index (it has no {FILE}){at_hand or f'; make one with {made_by}'}")
     content = read_json(folder / FILE)
     try:
         if content["schema"] != SCHEMA:

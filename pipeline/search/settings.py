@@ -32,9 +32,9 @@ class EmbedSettings:
 
     def __post_init__(self) -> None:
         if self.window_seconds < 1:
-            raise ValueError("window_seconds must be at least 1")
+            raise ValueError("`window_seconds` must be at least 1")
         if self.out.suffix != ".h5":
-            raise ValueError(f"out must be a file that ends in .h5, not {self.out}")
+            raise ValueError(f"`out` must be a file that ends in .h5, not {self.out}")
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def memory_bytes(text: str) -> int:
     try:
         size = int(float(number) * _UNITS[unit])
     except (KeyError, ValueError, OverflowError):
-        raise ValueError(f"memory: expected a size such as 1GiB or 800MiB, got {text!r}") from None
+        raise ValueError(f"`memory`: expected a size such as 1GiB or 800MiB, got {text!r}") from None
     if size < SMALLEST_MEMORY:
-        raise ValueError(f"memory is {text}: at least {SMALLEST_MEMORY >> 20}MiB are needed")
+        raise ValueError(f"`memory` is {text}: at least {SMALLEST_MEMORY >> 20}MiB are needed")
     return size
 
 
@@ -96,6 +96,6 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.top <= 1000:
-            raise ValueError("top must be 1 to 1000")
+            raise ValueError("`top` must be 1 to 1000")
         if self.media is not None and self.thumbnails is None:
-            raise ValueError("media goes with --thumbnails FOLDER: where pictures are to be written")
+            raise ValueError("`media` goes with `thumbnails`: where pictures are to be written")

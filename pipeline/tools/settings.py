@@ -35,9 +35,9 @@ class EstimateSettings:
 
     def __post_init__(self) -> None:
         if self.probe_seconds < 0 or min(self.workers, self.gpus, self.ids) < 0:
-            raise ValueError("probe_seconds, workers, gpus and ids can't be negative")
+            raise ValueError("`probe_seconds`, `workers`, `gpus` and `ids` can't be negative")
         if self.addresses < 1:
-            raise ValueError("addresses must be at least 1")
+            raise ValueError("`addresses` must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ForgetSettings:
 
     def __post_init__(self) -> None:
         if self.dataset is None and self.run is None:
-            raise ValueError("dataset or run is needed: where the videos are")
+            raise ValueError("`dataset` or `run` is needed: where the videos are")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class InspectSettings:
 
     def __post_init__(self) -> None:
         if self.width < 0:
-            raise ValueError("width can't be negative")
+            raise ValueError("`width` can't be negative")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class StatusSettings:
 
     def __post_init__(self) -> None:
         if self.every <= 0:
-            raise ValueError("every must be above 0 seconds")
+            raise ValueError("`every` must be above 0 seconds")
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,6 @@ class VerifySettings:
 
     def __post_init__(self) -> None:
         if self.sample < 0 or self.workers < 0 or self.seed < 0:
-            raise ValueError("sample, workers and seed can't be negative")
+            raise ValueError("`sample`, `workers` and `seed` can't be negative")
         if self.dry_run and not self.repair:
-            raise ValueError("dry_run goes with repair")
+            raise ValueError("`dry_run` goes with `repair`")

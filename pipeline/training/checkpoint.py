@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from gensim.models import KeyedVectors
 
+from extractors.state_dict_file import form_of
 from extractors.text import words
 from models.clips import ClipInputs, Embeddings, concatenate
 from models.mcn import MCN
@@ -22,11 +23,13 @@ from models.settings import ModelSettings
 from pipeline.clips.cutting import ClipFeatures, collate, known_words
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.clips.rules import ClipRules
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, suggest_below, suggest_path
 from pipeline.core.files import ASIDE, remove, sha256_of_file, write_aside
 from pipeline.training.settings import settings_of
 
 FILE = "checkpoint.pt"
+MODELS_BELOW = (f"*/{FILE}", f"models/*/{FILE}", f"runs/*/{FILE}")
+"""Where models lie below the folder of a run or a study."""
 NOT_FINITE = "not-finite.pt"
 """Beside it: the state of a run that was stopped by a figure that is no longer finite."""
 VIDEOS = "videos.txt"
@@ -69,10 +72,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; train a model first with `mcn train`") from None
-    except Exception as error:  # torch raises a dozen kinds for a damaged file, some without a word
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise InputError(f"{path}: not a whole checkpoint ({reason}); train again") from None
+        near = suggest_below(path.parent, MODELS_BELOW, named_by_folder=True) or suggest_path(path)
+        raise InputError(f"{path}: no such file; train a model first with `mcn train`{near}") from None
+    except Exception:  # torch raises a dozen kinds for a damaged file, some without a word
+        raise InputError(f"{path}: not a whole checkpoint: {form_of(path)}; `mcn train` writes {FILE}") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or not content.keys() >= KEYS:
         raise InputError(f"{path}: not a checkpoint of this program")
     return content

@@ -145,9 +145,9 @@ class TrainSettings:
         check_numbers(self, least, above_0=("learning_rate", "save_every", "stage_budget"))
         processes = self.devices * self.nodes
         if self.batch_videos % processes:
-            raise ValueError(f"batch_videos {self.batch_videos} can't be shared by {processes} processes")
+            raise ValueError(f"`batch_videos` {self.batch_videos} can't be shared by {processes} processes")
         if self.model == "davenet" and self.network.audio_from != "logmel":
-            raise ValueError("model davenet is trained from the log-mel: leave audio_from out")
+            raise ValueError("model davenet is trained from the log-mel: leave `audio_from` out")
 
     @classmethod
     def flat(cls, **values: Any) -> "TrainSettings":

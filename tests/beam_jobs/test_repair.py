@@ -262,6 +262,6 @@ def test_a_dry_run_changes_nothing_and_tells_exactly_what_a_repair_does(
 
 
 def test_a_dry_run_goes_with_a_repair(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify(copy, "--dry-run") == 2 and "dry_run goes with repair" in capsys.readouterr().err
+    assert verify(copy, "--dry-run") == 2 and "--dry-run goes with --repair" in capsys.readouterr().err
     before = tree(copy)
     assert verify(copy, "--repair", "--dry-run") == 0 and tree(copy) == before

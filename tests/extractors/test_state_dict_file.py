@@ -188,7 +188,7 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
         (tmp_path / "torn").write_bytes((tmp_path / "whole").read_bytes()[:9_000])
         assert "not a PyTorch file of tensors alone" in refused(tmp_path / "torn")
     assert refused(tmp_path / "nowhere").endswith("no such weights file")
-    assert "IsADirectoryError" in refused(tmp_path)
+    assert "(a folder)" in refused(tmp_path)
 
 
 def test_tensors_that_are_not_dense_are_left_out(tmp_path: Path) -> None:

@@ -199,9 +199,9 @@ def test_the_same_video_mask_needs_to_know_the_videos() -> None:
     ("wrong", "message"),
     [
         ({"temperature": 0.0}, "temperature"),
-        ({"margin": -0.1}, "margin is -0.1: it must be at least 0"),
-        ({"cluster_weight": -1.0}, "cluster_weight is -1.0: it must be at least 0"),
-        ({"reconstruction_weight": math.nan}, "reconstruction_weight is nan"),
+        ({"margin": -0.1}, "`margin` is -0.1: it must be at least 0"),
+        ({"cluster_weight": -1.0}, "`cluster_weight` is -1.0: it must be at least 0"),
+        ({"reconstruction_weight": math.nan}, "`reconstruction_weight` is nan"),
         ({"contrast_weight": 0.0, "cluster_weight": 0.0, "reconstruction_weight": 0.0}, "all 0: nothing is left"),
         ({"directions": "up"}, "first, second"),
         ({"term_weights": "x"}, "balanced"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, suggest_below
 from pipeline.core.files import read_json
 
 COMPARISON = "compare.json"
@@ -86,7 +86,8 @@ def read_study(folder: Path) -> Study:
     """
     path = folder / COMPARISON
     if not path.exists():
-        raise InputError(f"{path}: no such file; STUDY is the folder that `mcn compare` fills, such as runs/demo/study")
+        near = suggest_below(folder, (f"*/{COMPARISON}",), named_by_folder=True) or ", such as runs/demo/study"
+        raise InputError(f"{path}: no such file; STUDY is the folder that `mcn compare` fills{near}")
     content = read_json(path)
     detail = content.get("detail") if isinstance(content, dict) else None
     if not isinstance(detail, dict) or content.get("stage") != "compare":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.pairing import BUILTIN_SCHEMES, builtin_scheme
-from pipeline.core.errors import InputError, suggest
+from pipeline.core.errors import InputError, suggest_path
 from pipeline.core.formatting import facts_lines, plain
 from pipeline.core.reporting import RunSummary
 from pipeline.search.index import FILE as INDEX_FILE
@@ -74,7 +74,8 @@ def inspect(name: str, width: int = 0) -> Inspection:
 
             return Inspection(name, *inspect_scheme(builtin_scheme(name), width))
         if not path.exists():
-            raise InputError(f"{plain(name)}: no such file, nor a built-in pairing scheme{_near(path)}")
+            near = suggest_path(path, BUILTIN_SCHEMES) or _held_by_nearest(path)
+            raise InputError(f"{plain(name)}: no such file, nor a built-in pairing scheme{near}")
         inspection = _folder(path) if path.is_dir() else _file(path, width)
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from None
@@ -86,19 +87,14 @@ def inspect(name: str, width: int = 0) -> Inspection:
     return inspection
 
 
-def _near(path: Path) -> str:
-    """The name nearest to a missing one, with its folder."""
-    folder = path.parent
-    while not folder.is_dir():
-        path, folder = folder, folder.parent
+def _held_by_nearest(path: Path) -> str:
+    """What the nearest folder of a missing path holds."""
+    folder = next(folder for folder in path.parents if folder.is_dir())
     try:
         names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError:
         return ""
-    hint = suggest(path.name, names)
-    if not hint.startswith("did you mean"):
-        return f"; {folder} holds {plain(', '.join(sorted(names)) or 'nothing', 120)}"
-    return f"; did you mean {str(folder / hint.split(chr(39))[1])!r}?"
+    return f"; {folder} holds {plain(', '.join(sorted(names)) or 'nothing', 120)}"
 
 
 def _folder(path: Path) -> Inspection:

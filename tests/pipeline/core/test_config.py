@@ -83,9 +83,9 @@ def test_help_is_the_text_below_each_field() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser, Settings)
     text = " ".join(parser.format_help().split())
-    assert "--batch-size BATCH_SIZE How many, at 100 %. (default: 8)" in text
+    assert "--batch-size N How many, at 100 %. (default: 8)" in text
     assert "--kind {tall,wide} Its shape. (default: tall)" in text
-    assert "--spare SPARE A second folder. --" in text + " --"
+    assert "--spare FOLDER A second folder. --" in text + " --"
 
 
 def test_flags_and_yaml_give_the_same_settings() -> None:
@@ -120,7 +120,7 @@ def test_settings_nested_in_others_are_flat_outside() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser, Whole)
     assert vars(parser.parse_args(["--depth", "3"])) == {"depth": "3"}
-    assert "--depth DEPTH How deep. (default: 2)" in " ".join(parser.format_help().split())
+    assert "--depth N How deep. (default: 2)" in " ".join(parser.format_help().split())
     for name, named in (("inner", "unknown setting 'inner'"), ("part", "unknown setting 'part'")):
         with pytest.raises(InputError, match=named):
             from_mapping(Whole, {"name": "n", name: 1}, "here")

@@ -29,7 +29,7 @@ def test_both_streams_are_safe_within_the_block_and_after_an_error(monkeypatch: 
             raw_stream(sys.stdout).write("\x1b[H")
         assert not sys.stdout.isatty()
     assert out.getvalue() == "\\u001b[31m http://***@host/\n\x1b[H" and sys.stdout is out
-    assert err.buffer.getvalue() == b"\\xe9\\u001b[0m\n"  # type: ignore[attr-defined]
+    assert err.buffer.getvalue() == b"\\u00e9\\u001b[0m\n"  # type: ignore[attr-defined]
     with pytest.raises(ValueError), safe_output():
         raise ValueError
     print("\x1b", file=sys.stdout)

@@ -268,11 +268,11 @@ def test_what_cant_be_asked_is_refused(models: dict[str, Path], asked: Localizat
     with pytest.raises(InputError, match="no video in split heldout of .*; check --split and the list"):
         localization.run(asked)
     for change, named in (
-        ({"bootstrap": 0}, "bootstrap must be at least 1"),
-        ({"chance_draws": 0}, "chance_draws must be at least 1"),
-        ({"seed": -1}, "seed at least 0"),
-        ({"video_seconds": 0}, "windows and max_words"),
-        ({"step_seconds": 0.0}, "step_seconds positive"),
+        ({"bootstrap": 0}, "`bootstrap` must be at least 1"),
+        ({"chance_draws": 0}, "`chance_draws` must be at least 1"),
+        ({"seed": -1}, "`seed` at least 0"),
+        ({"video_seconds": 0}, "`video_seconds`, `audio_seconds`, `max_words` must be"),
+        ({"step_seconds": 0.0}, "`step_seconds` above 0"),
     ):
         with pytest.raises(ValueError, match=named):
             dataclasses.replace(asked, **change)

@@ -293,7 +293,7 @@ def test_queries_are_read_as_written(tmp_path: Path) -> None:
 
 def test_bootstrap_and_seed_are_checked() -> None:
     for change in ({"bootstrap": 0}, {"seed": -1}):
-        with pytest.raises(ValueError, match="bootstrap must be at least 1, seed at least 0"):
+        with pytest.raises(ValueError, match="`bootstrap` must be at least 1, `seed` at least 0"):
             RetrievalSettings(checkpoint=Path("c"), clips=Path("c"), out=Path("o"), **change)
 
 

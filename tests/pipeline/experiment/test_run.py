@@ -17,7 +17,7 @@ from pipeline.core.config import from_mapping
 from pipeline.core.errors import InputError
 from pipeline.core.reporting import RunSummary
 from pipeline.evaluation import retrieval as evaluate
-from pipeline.experiment.stages import EVALUATIONS, SECTIONS, RunSettings
+from pipeline.experiment.stages import STAGES, RunSettings
 from pipeline.tools.forget.references import is_report
 from pipeline.training import train
 
@@ -229,8 +229,7 @@ def test_overrides_that_fit_nothing_are_refused(tmp_path: Path, override: str) -
 def test_every_section_is_a_stage_of_the_command() -> None:
     from pipeline.commands import COMMANDS
 
-    stages = {section: stage for section, stage, _ in EVALUATIONS}
-    assert {stages.get(section, section) for section in SECTIONS} <= set(COMMANDS)
+    assert set(STAGES.values()) <= set(COMMANDS)
 
 
 @pytest.mark.slow

@@ -85,6 +85,6 @@ def test_a_missing_file_of_a_shipped_name_says_how_to_get_it(capsys: pytest.Capt
     for stage in ("run", "compare"):
         assert main([stage, "configs/study-sample.yaml"]) == 2
         assert capsys.readouterr().err == (
-            "mcn: configs/study-sample.yaml: no such file; mcn config copy study-sample writes it\n"
+            "mcn: configs/study-sample.yaml: no such file; `mcn config copy study-sample` writes it\n"
         )
     assert main(["run", "mine.yaml"]) == 2 and "mcn config" not in capsys.readouterr().err

@@ -214,7 +214,7 @@ def test_a_dry_run_says_what_is_kept_for_a_damaged_shard(
 
 
 def test_a_dry_run_without_a_data_set_or_without_delete_media_is_refused(extraction: Extraction) -> None:
-    with pytest.raises(ValueError, match="dry_run goes with delete_media"):
+    with pytest.raises(ValueError, match="`dry_run` goes with `delete_media`"):
         replace(extraction.settings, delete_media=False, dry_run=True)
     (extraction.settings.out / "dataset.json").unlink()
     with pytest.raises(InputError, match="no data set"):
