@@ -77,12 +77,12 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSum
     Complete when no plan is left open and what was tried gave features of one video at least. With `dry_run` only the
     media that would go are listed.
     """
-    settings = replace(
-        settings,
-        out=settings.out.resolve(),
-        media=settings.media.resolve(),
-        captions=settings.captions.resolve() if settings.captions else None,
-    )
+    # Workers, and later commands, are started elsewhere.
+    paths = {name: getattr(settings, name) for name in ("out", "media", "captions", "ids", "split", "word_vectors")}
+    absolute: dict[str, Any] = {name: path.resolve() for name, path in paths.items() if path is not None}
+    specs = {name: getattr(settings, name) for name in ("weights", "davenet_weights")}
+    absolute |= {name: str(Path(spec).resolve()) for name, spec in specs.items() if Path(spec).is_file()}
+    settings = replace(settings, **absolute)
     if settings.dry_run:
         return list_removals(settings)
     options = beam_options(beam_arguments, local_workers=settings.workers or usable_cores())

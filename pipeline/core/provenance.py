@@ -7,6 +7,7 @@ import sys
 import time
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from pipeline.core.secrets import masked_words
@@ -52,3 +53,23 @@ def provenance(device: str) -> dict[str, Any]:
         "command": " ".join(masked_words([os.path.basename(sys.argv[0]), *sys.argv[1:]])),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def recorded_places(recorded: str, home_then: str, home_now: Path) -> list[Path]:
+    """Where the file or folder may be that a record names, the likeliest first.
+
+    That is where it was, and where it is if it has moved together with the record, which lay at `home_then` and lies at
+    `home_now`. A relative path was seen from where the program was started then, which is no matter now, as long as
+    `home_then` is relative too. An absolute path and a relative home, or the other way round, say nothing of a move.
+    """
+    then, home = Path(recorded), Path(home_then)
+    if then.is_absolute() != home.is_absolute():
+        return [then]
+    moved = Path(os.path.normpath(home_now.resolve() / os.path.relpath(then, home)))
+    return [then, moved] if then.is_absolute() else [moved, then]
+
+
+def recorded_path(recorded: str, home_then: str, home_now: Path) -> Path:
+    """The first of the `recorded_places` that is there; if none is, where it was."""
+    places = recorded_places(recorded, home_then, home_now)
+    return next((place for place in places if place.exists()), Path(recorded))

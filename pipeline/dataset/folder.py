@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.core.errors import InputError, suggest_below
 from pipeline.core.files import AlreadyThereError, read_json, write_json
+from pipeline.core.provenance import recorded_path
 from pipeline.core.video_ids import is_media_name
 
 FORGETTING = "forgetting.json"
@@ -50,6 +51,14 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not isinstance(description, dict) or not isinstance(description.get("identity"), dict):
         raise InputError(f"{path}: holds no Identity; restore it from a copy or choose another --out")
     return description
+
+
+def made_from(folder: Path, name: str) -> Path | None:
+    """The file or folder that setting `name` of the data set's extraction named, where it is now if it has moved
+    together with the data set; None where none is recorded. InputError as `read_description`."""
+    settings = read_description(folder).get("settings", {})
+    recorded = settings.get(name) if isinstance(settings, dict) else None
+    return recorded_path(str(recorded), str(settings.get("out", "")), folder) if recorded else None
 
 
 def _differences(before: Any, now: Any, name: str) -> list[str]:

@@ -56,8 +56,9 @@ def run_stages(
 def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """Run all stages; stops at the first whose work isn't there. Writes results.json and index.html beside them."""
     report = RunSummary("run", unit="stage")
-    asked = {"source": settings.source, "stages": masked_setting("stages", dict(settings.plan()))}
-    write_text(settings.out / "run.yaml", yaml.safe_dump(asked))
+    asked = {"source": settings.source, "out": str(settings.out)}
+    stages_asked = masked_setting("stages", dict(settings.plan()))
+    write_text(settings.out / "run.yaml", yaml.safe_dump(asked | {"stages": stages_asked}))
     stages = run_stages(settings, settings.plan(), report, beam_arguments)
     evaluated = [stage for stage in stages if stage["stage"] in {stage for _, stage, _ in EVALUATIONS}]
     results = {

@@ -9,7 +9,7 @@ from extractors.feature_format import AUDIO_FPS, LOGMEL_BYTES_PER_S, SAMPLE_RATE
 from extractors.networks import FRAME_NETWORKS, NETWORKS, STREAM_WIDTHS
 from models.settings import AUDIO_WIDTH
 from pipeline.core.config import from_mapping
-from pipeline.dataset.folder import read_description
+from pipeline.dataset.folder import made_from, read_description
 from pipeline.dataset.schema import SCHEMA
 
 STAGE = "extract"
@@ -136,6 +136,9 @@ def identity(
 def settings_of(dataset: Path, media: Path | None) -> ExtractSettings:
     """The settings that a data set was made with, on `media` if given. InputError when the file holds none."""
     values = dict(read_description(dataset).get("settings", {}))
+    for name in ("media", "captions", "split", "word_vectors", "weights", "davenet_weights"):
+        place = made_from(dataset, name)
+        values |= {name: str(place)} if place is not None and place.exists() else {}
     values |= {"out": str(dataset), **({"media": str(media)} if media is not None else {})}
     values |= {"part": "", "follow": False, "delete_media": False, "dry_run": False, "ids": None}
     return from_mapping(ExtractSettings, values, str(dataset / "dataset.json"))

@@ -187,7 +187,8 @@ def _describe(report: RunSummary, settings: EmbedSettings, model: TrainedModel) 
         absent = {m: file.clips - int(file.present(m).sum()) for m in file.made_of.modalities}
         video_ids = file.video_ids
         report.detail = {
-            "file": str(settings.out),
+            # Where it lay says the summary alone: equal embeddings are equal files.
+            "file": str(settings.out.resolve()),
             "bytes": settings.out.stat().st_size,
             "digest": file.digest,
             "videos": len(video_ids),

@@ -6,6 +6,7 @@ the table of clips stay in the embeddings file, which must lie where it was.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from pipeline.core.errors import InputError, suggest, suggest_below
 from pipeline.core.files import ASIDE, read_json, remove, write_json
 from pipeline.core.lease import locked
+from pipeline.core.provenance import recorded_path
 from pipeline.core.reporting import RunSummary
 from pipeline.search import vector_index
 from pipeline.search.embeddings import EmbeddingsFile, VectorRows
@@ -105,7 +107,7 @@ def make_index(
             "manifest": made_of.manifest,
             "normalised": made_of.normalised,
         },
-        paths=file.paths,
+        paths=_paths_now(file),
         space=space,
         modality=modality,
         count=len(rows),
@@ -140,6 +142,22 @@ def read_description(folder: Path) -> IndexDescription:
     if not vectors.is_file() or vectors.stat().st_size != description.bytes:
         raise InputError(f"{vectors}: missing or of another size than it was written; delete {folder} and index anew")
     return description
+
+
+def _paths_now(file: EmbeddingsFile) -> dict[str, str]:
+    """Where checkpoint and manifest of an embeddings file are, as far as its summary still says where it was itself."""
+    home = str(file.path)
+    with suppress(InputError, KeyError, TypeError):
+        home = str(read_json(file.path.with_suffix(".json"))["detail"]["file"])
+    return {name: str(recorded_path(path, home, file.path)) for name, path in file.paths.items()}
+
+
+def recorded_place(folder: Path, description: IndexDescription, name: str, embeddings: Path | None = None) -> Path:
+    """Where the `checkpoint` or the `manifest` of an index is: where it was, or where it has moved to together with the
+    `embeddings`, by default those that lie beside the index as they did."""
+    recorded = description.embeddings
+    home = embeddings or folder / recorded["relative"]
+    return recorded_path(description.paths.get(name, ""), recorded["path"], home)
 
 
 def _check_types(description: IndexDescription) -> None:

@@ -17,10 +17,10 @@ from pipeline.core.files import Closeable, write_aside
 from pipeline.core.formatting import plain
 from pipeline.core.reporting import RunSummary
 from pipeline.core.video_ids import is_media_name
-from pipeline.dataset.folder import read_description as read_dataset
+from pipeline.dataset.folder import made_from
 from pipeline.download.media import MediaFinder
 from pipeline.search.embeddings import EmbeddingsFile, IndexedClip
-from pipeline.search.index import VECTORS, IndexDescription, read_description
+from pipeline.search.index import VECTORS, IndexDescription, read_description, recorded_place
 from pipeline.search.settings import SearchSettings
 from pipeline.search.vector_index import Floats, IndexPlan, VectorIndex
 
@@ -124,7 +124,7 @@ def run(settings: SearchSettings) -> RunSummary:
         description = search.description
         if clip_at is not None:
             if settings.checkpoint is not None:
-                _text_query().check_checkpoint(settings.index, description, settings.checkpoint)
+                _text_query().check_checkpoint(settings.index, description, settings.checkpoint, settings.embeddings)
             clip, results = search.like(*clip_at, settings.top)
             shown_query = (
                 f"clips like {clip.video_id}, {clip.start:.1f} to {clip.end:.1f} s: {plain(clip.caption, _CAPTION)}"
@@ -133,12 +133,15 @@ def run(settings: SearchSettings) -> RunSummary:
             if not search.holds_text:
                 raise InputError(f"{settings.index}: space {description.space} holds no text; use --like VIDEO@SECONDS")
             text_query = _text_query()
-            model = text_query.open_model(settings.index, description, settings.checkpoint, settings.manifest)
+            model = text_query.open_model(
+                settings.index, description, settings.checkpoint, settings.manifest, settings.embeddings
+            )
             vector, notes = text_query.embed_query(model, description.space, settings.query)
             report.notes += notes
             results = search.nearest(vector, settings.top)
             shown_query = plain(settings.query, 200)
-    pictures = _pictures(settings, description.paths, results, report.notes)
+    manifest = recorded_place(settings.index, description, "manifest", settings.embeddings)
+    pictures = _pictures(settings, manifest, results, report.notes)
     report.done = len(results)
     report.complete = bool(results)
     report.detail = {
@@ -179,13 +182,11 @@ def parse_place(text: str) -> tuple[str, float]:
     return video_id, seconds
 
 
-def _pictures(
-    settings: SearchSettings, paths: dict[str, str], results: list[SearchResult], notes: list[str]
-) -> list[str]:
+def _pictures(settings: SearchSettings, manifest: Path, results: list[SearchResult], notes: list[str]) -> list[str]:
     """The path of each found clip's picture; "" where there is none, with a note that says why."""
     if settings.thumbnails is None:
         return [""] * len(results)
-    media = settings.media or _media_of(Path(paths.get("manifest", "")))
+    media = settings.media or _media_of(manifest)
     if media is None or not media.is_dir():
         if settings.media is not None:
             raise InputError(f"{settings.media}: no such folder; expected the folder of media files for --media")
@@ -212,10 +213,9 @@ def _pictures(
 def _media_of(manifest: Path) -> Path | None:
     """The media folder that the manifest's data set was made from; None when that isn't known any more."""
     try:
-        media = read_dataset(manifest.parent.parent).get("settings", {}).get("media")
+        return made_from(manifest.parent.parent, "media")
     except InputError:
         return None
-    return Path(media) if media else None
 
 
 def _lines(detail: dict[str, Any]) -> list[str]:

@@ -10,14 +10,16 @@ from extractors.text import words
 from pipeline.core.errors import InputError
 from pipeline.core.files import sha256_of_file
 from pipeline.core.formatting import plain
-from pipeline.search.index import IndexDescription
+from pipeline.search.index import IndexDescription, recorded_place
 from pipeline.search.vector_index import Floats
 from pipeline.training.checkpoint import FILE, TrainedModel, open_trained
 
 
-def check_checkpoint(folder: Path, description: IndexDescription, given: Path | None) -> Path:
+def check_checkpoint(
+    folder: Path, description: IndexDescription, given: Path | None, embeddings: Path | None = None
+) -> Path:
     """The checkpoint's file; InputError unless it is there and the one that the index in `folder` was made with."""
-    path = given or Path(description.paths.get("checkpoint", ""))
+    path = given or recorded_place(folder, description, "checkpoint", embeddings)
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give the one that {folder} was made with by --checkpoint")
@@ -29,11 +31,15 @@ def check_checkpoint(folder: Path, description: IndexDescription, given: Path | 
 
 
 def open_model(
-    folder: Path, description: IndexDescription, checkpoint: Path | None, manifest: Path | None
+    folder: Path,
+    description: IndexDescription,
+    checkpoint: Path | None,
+    manifest: Path | None,
+    embeddings: Path | None = None,
 ) -> TrainedModel:
-    """The model of an index; its manifest is where it was, unless given."""
-    path = check_checkpoint(folder, description, checkpoint)
-    recorded = Path(description.paths.get("manifest", ""))
+    """The model of an index; it and its manifest are where they were, or as far from the embeddings, unless given."""
+    path = check_checkpoint(folder, description, checkpoint, embeddings)
+    recorded = recorded_place(folder, description, "manifest", embeddings)
     return open_trained(path, manifest or (recorded if recorded.is_file() else None))
 
 

@@ -25,7 +25,9 @@ from pipeline.clips.dataset import FeatureDataset
 from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError, suggest_below, suggest_path
 from pipeline.core.files import ASIDE, remove, sha256_of_file, write_aside
-from pipeline.training.settings import settings_of
+from pipeline.core.provenance import recorded_places
+from pipeline.dataset.manifest import read_manifest
+from pipeline.training.settings import TrainSettings, settings_of
 
 FILE = "checkpoint.pt"
 MODELS_BELOW = (f"*/{FILE}", f"models/*/{FILE}", f"runs/*/{FILE}")
@@ -184,6 +186,29 @@ class TrainedModel:
         return embedded.map_vectors(lambda vectors: torch.nn.functional.normalize(vectors, dim=1))
 
 
+def _manifest_of(checkpoint: Path, content: dict[str, Any], trained: TrainSettings) -> Path:
+    """The manifest that the model was trained on, where it was or where it has moved to together with the model.
+
+    InputError where it is gone. One with another digest is taken only where it was: `mcn forget` writes it anew.
+    """
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    paths = content.get("paths")
+    # Checkpoints of version 0.1.0 have the settings alone.
+    paths = paths if isinstance(paths, dict) else {"manifest": str(trained.manifest), "folder": str(trained.out)}
+    then, home = str(paths.get("manifest", "")), str(paths.get("folder", ""))
+    places = list(dict.fromkeys(place.resolve() for place in recorded_places(then, home, folder)))
+    there = [place for place in places if place.is_file()]
+    frozen = content["manifest"]["digest"]
+    for place in there:
+        if read_manifest(place).digest == frozen:
+            return place
+    if there and (Path(then).is_absolute() or len(places) == 1) and there[0] == Path(then).resolve():
+        return there[0]
+    looked = " or ".join(map(str, places))
+    what = "another manifest lies" if there else "its manifest isn't"
+    raise InputError(f"{checkpoint}: {what} at {looked}; give the one it was trained on with --manifest")
+
+
 def open_trained(checkpoint: Path, manifest: Path | None = None) -> TrainedModel:
     """The model of a checkpoint (its file or folder) and a manifest's data; default: what it was trained on.
 
@@ -191,7 +216,7 @@ def open_trained(checkpoint: Path, manifest: Path | None = None) -> TrainedModel
     """
     content = load_checkpoint(checkpoint)
     trained = settings_of(content)
-    dataset = FeatureDataset(manifest or trained.manifest)
+    dataset = FeatureDataset(manifest or _manifest_of(checkpoint, content, trained))
     if content["identity"] != dataset.identity or content["words"] != dataset.description["words"]:
         raise InputError(f"{dataset.folder}: the model was trained on another data set; give the right --manifest")
     network = model_from(content)

@@ -265,6 +265,7 @@ class Trainer:
             "identity": dataset.identity,
             "words": dataset.description["words"],
             "manifest": {"name": dataset.manifest.name, "digest": dataset.manifest.digest},
+            "paths": {"manifest": str(dataset.path.resolve()), "folder": str(self.settings.out.resolve())},
             "videos": len(self.data.batches.video_ids),
         } | ({"extended": self.extended} if self.extended else {})
 

@@ -128,6 +128,7 @@ def test_training_ends_as_if_it_had_never_stopped() -> None:
     mcn(*MAKE["SILENT"], "--out", "half")
     ends = [torch.load(f"{model}/checkpoint.pt", weights_only=True) for model in ("half", "model")]
     for content in ends:
+        content.pop("paths", None)  # of later versions
         content["settings"] = {n: value for n, value in content["settings"].items() if n not in ("out", "save_every")}
     assert_close(*ends)
 

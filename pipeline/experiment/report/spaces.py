@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from pipeline.clips.cutting import ClipFeatures
 from pipeline.core.errors import InputError
 from pipeline.core.figures import COLOURS, MODALITY_COLOURS, Drawing, drawing_style, shortened
 from pipeline.core.lists import csv_lines
+from pipeline.core.provenance import recorded_path
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import Table
 from pipeline.evaluation.lists import LabelledClip, clips_digest, clips_of_split, cut_out, read_clips
@@ -90,9 +90,9 @@ def embed_evaluated(model: Model, seed: int) -> EmbeddedClips:
     """
     measured = model.retrieval["detail"]
     asked = measured["settings"]
-    manifest = None if asked["manifest"] is None else Path(asked["manifest"])
+    source = recorded_path(asked["clips"], asked["checkpoint"], model.folder)
+    manifest = asked["manifest"] and recorded_path(asked["manifest"], asked["checkpoint"], model.folder)
     trained = open_trained(model.folder, manifest)
-    source = Path(asked["clips"])
     everything = read_clips(source, "text")
     _, first = next(csv_lines(source, (), free=("text",)))
     named = read_clips(source, CLASS_COLUMN) if CLASS_COLUMN in first else everything

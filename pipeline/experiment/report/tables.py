@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError
+from pipeline.core.provenance import recorded_path
 from pipeline.core.tables import Table
 from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.evaluation.retrieval import asked
@@ -18,7 +18,9 @@ _OWN = frozenset(("out", "seed"))
 
 def manifest_of(study: Study) -> Manifest | None:
     """The manifest that the models were trained on; None where it is gone or is another by now."""
-    path = Path(study.models[0].training["detail"]["settings"]["manifest"])
+    first = study.models[0]
+    trained = first.training["detail"]["settings"]
+    path = recorded_path(trained["manifest"], trained["out"], first.folder)
     try:
         manifest = read_manifest(path)
     except InputError:

@@ -11,7 +11,7 @@ from pipeline.core.ledger import decode_line
 from pipeline.dataset import shard_plans
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.folder import FILE as TOMBSTONES
-from pipeline.dataset.folder import read_description
+from pipeline.dataset.folder import made_from
 from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.download.budget import SCRATCH
 from pipeline.download.media import MEDIA_SUFFIXES, find_media
@@ -25,8 +25,8 @@ from pipeline.training.checkpoint import VIDEOS
 
 def given_files(dataset: Path) -> dict[str, Path]:
     """The user's own files that the data set was made from: setting -> path."""
-    settings = read_description(dataset).get("settings", {})
-    return {name: Path(settings[name]) for name in ("ids", "captions", "split") if settings.get(name)}
+    files = {name: made_from(dataset, name) for name in ("ids", "captions", "split")}
+    return {name: path for name, path in files.items() if path is not None}
 
 
 def affected_plans(dataset: Path, ids: Collection[str]) -> list[str]:

@@ -10,6 +10,7 @@ from pipeline.core.config import load_yaml
 from pipeline.core.errors import InputError
 from pipeline.core.files import read_json
 from pipeline.core.ledger_scan import VideoNumbers
+from pipeline.core.provenance import recorded_path, recorded_places
 from pipeline.core.records import Outcome
 from pipeline.dataset.folder import FORGETTING
 from pipeline.download.budget import FULL, SCRATCH
@@ -60,14 +61,15 @@ class StatusView:
         self.path = run
         self.kind = _kind(run)
         self._notes: list[str] = []
-        stages = _stages(run) if self.kind == "run" else {}
+        stages, self._home = _stages(run) if self.kind == "run" else ({}, "")
         self.dataset = self._folder(stages, "extract", "out", "dataset", "data set")
         self.media = media or self._folder(stages, "download", "out", "media", "media")
         if media is not None and not media.is_dir():
             raise InputError(f"{media}: no such folder; expected the folder of downloaded videos for --media")
         settings = _made_with(self.dataset) if self.dataset is not None else {}
-        if self.media is None and isinstance(settings.get("media"), str) and Path(settings["media"]).is_dir():
-            self.media = Path(settings["media"])
+        if self.media is None and isinstance(settings.get("media"), str) and self.dataset is not None:
+            recorded = recorded_path(settings["media"], str(settings.get("out", "")), self.dataset)
+            self.media = recorded if recorded.is_dir() else None
         self._numbers: VideoNumbers = {}
         self._downloads: DownloadScan | None = None
         if self.media is not None:
@@ -89,9 +91,8 @@ class StatusView:
         """The data set or the media of a run; the folder itself where it is one."""
         if self.kind != "run":
             return self.path if self.kind == kind else None
-        # Paths of the run's file are seen from where `mcn run` was started.
         named = stages.get(stage, {}).get(key)
-        candidates = [Path(named)] if isinstance(named, str) else []
+        candidates = recorded_places(named, self._home, self.path) if isinstance(named, str) else []
         return next((candidate for candidate in (*candidates, self.path / name) if candidate.is_dir()), None)
 
     @staticmethod
@@ -157,11 +158,13 @@ def _kind(path: Path) -> Literal["data set", "media", "run"]:
         raise InputError(f"{path}: not a folder")
     if (path / "run.yaml").exists():
         return "run"
-    if any((path / name).exists() for name in ("dataset.json", "plans", "shards", "leases")):
+    if _is_dataset(path):
         return "data set"
-    if (path / SCRATCH).is_dir() or any((path / "ledger").glob("download-*.jsonl")):
+    if _is_media(path):
         return "media"
-    if any((path / name).is_dir() for name in ("dataset", "media", "models")):
+    if _is_dataset(path / "dataset") or _is_media(path / "media"):
+        return "run"
+    if any((model / file).exists() for model in path.glob("models/*") for file in ("checkpoint.pt", "settings.json")):
         return "run"
     raise InputError(
         f"{path}: neither a data set, nor a media folder, nor the folder of a run; expected what "
@@ -169,13 +172,23 @@ def _kind(path: Path) -> Literal["data set", "media", "run"]:
     )
 
 
-def _stages(run: Path) -> dict[str, dict[str, Any]]:
-    """Stage -> settings of a run, as far as its file tells."""
+def _is_dataset(path: Path) -> bool:
+    return any((path / name).exists() for name in ("dataset.json", "plans", "shards", "leases"))
+
+
+def _is_media(path: Path) -> bool:
+    return (path / SCRATCH).is_dir() or any((path / "ledger").glob("download-*.jsonl"))
+
+
+def _stages(run: Path) -> tuple[dict[str, dict[str, Any]], str]:
+    """Stage -> settings of a run, as far as its file tells; and where it lay."""
     try:
-        stages = load_yaml(run / "run.yaml").get("stages", {})
+        content = load_yaml(run / "run.yaml")
     except InputError:
-        return {}
-    return {k: v for k, v in stages.items() if isinstance(v, dict)} if isinstance(stages, dict) else {}
+        return {}, ""
+    stages = content.get("stages", {})
+    known = {k: v for k, v in stages.items() if isinstance(v, dict)} if isinstance(stages, dict) else {}
+    return known, str(content.get("out", ""))
 
 
 def _made_with(dataset: Path) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_a_manifest_goes_on_serving_while_the_data_set_grows(
         ("shard", "its shard"),
         ("digest", "its digest doesn't match"),
         ("elsewhere", "frozen of another data set"),
-        ("none", "(manifest: Manifest made by `mcn freeze`"),
+        ("none", "(--manifest: Manifest made by `mcn freeze`"),
     ],
 )
 def test_a_manifest_that_can_not_be_met_is_one_line(

@@ -139,7 +139,7 @@ def lines_of(capsys: Any, *arguments: str) -> tuple[int, list[str]]:
         (["action1", "--like", "heldout0001@3"], "not both"),
         (["action1", "--top", "0"], "top must be 1 to 1000"),
         (["action1", "--media", "m"], "--media goes with --thumbnails"),
-        (["action1", "--checkpoint", "nowhere.pt"], "nowhere.pt: no such file or folder (checkpoint: "),
+        (["action1", "--checkpoint", "nowhere.pt"], "nowhere.pt: no such file or folder (--checkpoint: "),
         (["action1", "--embeddings", "nowhere.h5"], "no such file"),
     ],
 )

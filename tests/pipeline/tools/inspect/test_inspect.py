@@ -280,7 +280,7 @@ def test_nothing_is_written(made: Path, facts: Facts) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("dataset/plan/000000.json", "did you mean 'MADE/dataset/plans'?"),
+        ("dataset/plan/000000.json", "did you mean 'MADE/dataset/plans/000000.json'?"),
         ("dataset/shards/00000.h5", "did you mean 'MADE/dataset/shards/000000.h5'?"),
         ("datasat", "did you mean 'MADE/dataset'?"),
         ("dataset/parts", "a folder that is no data set, no model, no index and no ledger"),

@@ -445,7 +445,7 @@ def test_json_holds_what_is_printed(study: Path, capsys: pytest.CaptureFixture[s
         (["OUT/datset"], "no such file or folder; did you mean "),
         (["OUT/run.yaml"], "not a folder"),
         (["OUT/models"], "neither a data set, nor a media folder, nor the folder of a run"),
-        (["OUT", "--media", "OUT/none"], "no such file or folder (media: Media folder"),
+        (["OUT", "--media", "OUT/none"], "no such file or folder (--media: Media folder"),
         (["OUT/dataset", "--ids", "OUT/dataset/dataset.json"], "give --media"),
         (["OUT", "--every", "0"], "--every must be above 0"),
     ],
