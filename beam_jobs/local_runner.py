@@ -18,6 +18,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.worker import sdk_worker_main
 
 from pipeline.core.lease import Holder, has_ended, this_process
+from pipeline.core.terminal import safe_output
 
 _POLL_EVERY_S = 2.0
 
@@ -45,7 +46,8 @@ def _work() -> None:
     threading.Thread(target=_end_with, args=(Holder(**json.loads(sys.argv[1])),), daemon=True).start()
     # What Beam logs goes to the driver. Without a handler the first message would have all of it on stderr as well.
     logging.getLogger().addHandler(logging.NullHandler())
-    sdk_worker_main.main(sys.argv)
+    with safe_output():
+        sdk_worker_main.main(sys.argv)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,14 @@
-"""Text for a terminal: nothing in it moves the cursor or can't be shown, numbers read well, and long facts are cut."""
+"""Text for a terminal: nothing in it moves the cursor, numbers read well, and long facts are cut."""
 
-import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 
 def plain(text: object, longest: int = 300) -> str:
-    """`text` on one line, cut to `longest` characters; what isn't printable, or not in the terminal's character set,
-    is shown as an escape."""
+    """`text` on one line, cut to `longest` characters; what isn't printable is shown as an escape."""
     line = " ".join(str(text).split())
     line = line if len(line) <= longest else line[: longest - 3] + "..."
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def count(number: float) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from pipeline.core.files import Closeable, write_json
+from pipeline.core.formatting import duration
 from pipeline.core.secrets import masked
 from pipeline.core.terminal import one_line, raw_stream
 
@@ -53,21 +54,24 @@ class RunSummary:
 
     def lines(self) -> list[str]:
         """The summary for people."""
-        rate = f", {self.done / self.seconds:.2f} {self.unit}s/s" if self.done and self.seconds > 0 else ""
-        waiting = f", {self.waiting} waiting" if self.waiting else ""
-        head = (
-            f"{self.stage}: {self.done} {self.unit}s done, {self.skipped} skipped (already there), "
-            f"{self.failed.total()} failed{waiting} in {self.seconds:.1f} s{rate}"
-        )
+        others = {"skipped (already there)": self.skipped, "failed": self.failed.total(), "waiting": self.waiting}
+        counts = "".join(f", {number} {what}" for what, number in others.items() if number)
+        # Of a moment's work a rate says nothing.
+        rate = f", {self.done / self.seconds:.2f} {self.unit}s/s" if self.done and self.seconds >= 1 else ""
+        plural = "" if self.done == 1 else "s"
+        head = f"{self.stage}: {self.done} {self.unit}{plural} done{counts} in {self.seconds:.1f} s{rate}"
         reasons = [f"  failed, {one_line(reason)}: {count}" for reason, count in sorted(self.failed.items())]
         stopped = ["  stopped by a signal: progress is saved; rerun the same command to resume"] if self.stopped else []
         return [head, *reasons, *(f"  note: {one_line(note)}" for note in self.notes), *stopped]
 
     def publish(self, path: Path | None = None, stream: TextIO | None = None) -> None:
         """Print the summary and, with `path`, write it there as JSON."""
-        print("\n".join(self.lines()), file=stream or sys.stdout, flush=True)
-        if path is not None:
-            write_json(path, self.as_json())
+        try:
+            # First, since nobody may be there any more to print it for.
+            if path is not None:
+                write_json(path, self.as_json())
+        finally:
+            print("\n".join(self.lines()), file=stream or sys.stdout, flush=True)
 
 
 PLAIN_EVERY_S = 30.0
@@ -75,15 +79,14 @@ POLL_EVERY_S = 1.0
 
 
 class Progress(Closeable):
-    """Counts up to `total`; use as a context manager."""
+    """Counts up to `total`, from what an earlier run has `begun`; use as a context manager."""
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
-        self.label, self.total, self.unit, self.count = label, total, unit, 0
+    def __init__(self, label: str, total: int, unit: str, begun: int = 0) -> None:
+        self.label, self.total, self.unit, self.count, self._begun = label, total, unit, begun, begun
         self._started = self._printed = time.monotonic()
         terminal = raw_stream(sys.stderr)
-        self._bar = tqdm(
-            total=total, desc=label, unit=unit, file=terminal, disable=not terminal.isatty(), leave=False
-        )
+        bar: dict[str, Any] = {"total": total, "initial": begun, "desc": label, "unit": unit}
+        self._bar = tqdm(file=terminal, disable=not terminal.isatty(), leave=False, **bar)
 
     def close(self) -> None:
         """Take the bar off the terminal."""
@@ -98,12 +101,11 @@ class Progress(Closeable):
         now = time.monotonic()
         if self._bar.disable and now - self._printed >= PLAIN_EVERY_S:
             self._printed = now
-            rate = count / (now - self._started)
-            print(
-                f"{self.label}: {count}/{self.total} {self.unit}s, {rate:.2f}/s {note}".rstrip(),
-                file=sys.stderr,
-                flush=True,
-            )
+            rate = (count - self._begun) / (now - self._started)
+            left = f", {duration((self.total - count) / rate)} left" if rate > 0 and self.total > count else ""
+            shown = f"{rate:.2f}" if rate >= 0.1 else f"{rate:.2g}"
+            line = f"{self.label}: {count}/{self.total} {self.unit}s, {shown}/s{left}"
+            print(f"{line}; {note}" if note else line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -123,6 +123,9 @@ def _raw(stream: TextIO | None) -> TextIO | None:
 def safe_output() -> Iterator[SafeStream]:
     """Standard output, which is given, and error are `SafeStream`s while the block runs, and stay so after an error
     that nobody catches: Python prints its traceback when the block has been left."""
+    if isinstance(sys.stdout, SafeStream) and isinstance(sys.stderr, SafeStream):
+        yield sys.stdout
+        return
     before, caught = (sys.stdout, sys.stderr), True
     output, messages = SafeStream(_raw(sys.stdout), results=True), SafeStream(_raw(sys.stderr))
     sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, messages)

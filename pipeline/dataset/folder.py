@@ -34,9 +34,9 @@ def settle(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
     stored: dict[str, Any] = read_description(folder)
     differences = _differences(stored["identity"], description["identity"], "")
     if differences:
+        more = f" and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
         raise InputError(
-            f"{path}: this data set was made with other settings: {'; '.join(differences)}; "
-            "use the same settings or another --out"
+            f"{path}: made with other settings: {'; '.join(differences[:_NAMED])}{more}; give those, or another --out"
         )
     return stored
 
@@ -67,7 +67,15 @@ def _differences(before: Any, now: Any, name: str) -> list[str]:
         return [
             line for key in keys for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
         ]
-    return [] if before == now else [f"{name} was {before!r}, now {now!r}"]
+    return [] if before == now else [f"{name} was {_brief(before)}, now {_brief(now)}"]
+
+
+_NAMED = 3
+
+
+def _brief(value: Any) -> str:
+    """A value of an Identity, of a digest the first digits."""
+    return repr(value)[:40] if not (isinstance(value, str) and len(value) == 64) else value[:12]
 
 
 FILE = "forgotten.json"

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.commands import COMMANDS
 from pipeline.core.config import convert, from_mapping, load_yaml
 from pipeline.core.errors import InputError, suggest, suggest_path
-from pipeline.training.settings import find_scheme
+from pipeline.training.settings import TrainSettings, find_scheme
 
 EVALUATIONS = (("evaluate", "evaluate retrieval", "clips"), ("localize", "evaluate localization", "annotations"))
 """Section, its stage, and the setting that names what is asked for."""
@@ -85,7 +85,22 @@ class RunSettings:
             checked = settings.stage_settings(name, values)
             if name == "train":
                 find_scheme(checked.scheme)
+                settings.refuse_missing_streams(checked)
         return settings
+
+    def refuse_missing_streams(self, trained: TrainSettings) -> None:
+        """InputError where training asks for a video stream that the extraction before it doesn't make."""
+        if "extract" not in self.stages or "manifest" in self.stages["train"]:
+            return
+        extracted = dict(self.data_plan())["extract"]
+        streams = self.stage_settings("extract", extracted).streams
+        missing = [stream for stream in trained.clips.streams if stream not in streams]
+        if missing:
+            preset = "" if "streams" in self.stages["train"] else f", by preset {trained.preset}"
+            raise InputError(
+                f"{self.called('train.streams')}: {', '.join(map(repr, missing))}{preset}: extract makes "
+                f"{', '.join(streams)} alone; add it to extract.streams, or leave it out of train.streams"
+            )
 
     def stage_settings(self, stage: str, values: Mapping[str, Any]) -> Any:
         """A stage's settings, checked; InputError says whether the file or `--set` has what is wrong."""

@@ -106,8 +106,10 @@ def prepare(settings: ExtractSettings) -> Prepared:
     """
     notes = announcements(settings)
     exists = (settings.out / "dataset.json").exists()
-    captions = caption_identity(settings.captions, settings.drop_overlaps)
     stored = read_description(settings.out) if exists else {}
+    if exists:
+        _refuse_other_settings(settings, stored)
+    captions = caption_identity(settings.captions, settings.drop_overlaps)
     frozen = stored.get("identity", {"captions": captions})
     # The inputs are read before weights are fetched; of other captions than the data set's, nothing is stored.
     store = _captions(settings, captions, notes) if frozen.get("captions") == captions else None
@@ -126,6 +128,43 @@ def prepare(settings: ExtractSettings) -> Prepared:
     if exists and settings.word_vectors is not None:
         check_given(settings.word_vectors, description["words"], settings.out)
     return Prepared(networks.files, description, notes)
+
+
+def _refuse_other_settings(settings: ExtractSettings, stored: dict[str, Any]) -> None:
+    """InputError names the settings that differ from the data set's, before captions or weights are looked at.
+
+    Weights are compared by name: a file may hold the same tensors as another, which is seen once they are read.
+    """
+    identity, before = stored["identity"], stored.get("settings", {})
+    streams, audio, captions = (identity.get(name, {}) for name in ("streams", "audio", "captions"))
+    first: dict[str, Any] = next(iter(streams.values()), {})
+    made: dict[str, Any] = {
+        "feature_fps": identity.get("feature_fps"),
+        "frame_size": identity.get("frame_size"),
+        "streams": ",".join(sorted(streams)),
+        "view": first.get("view"),
+        "precision": first.get("precision"),
+        "audio_rate": audio.get("rate"),
+        "audio_store": audio.get("store"),
+        "drop_overlaps": captions.get("overlaps", "kept") == "dropped",
+        "weights": before.get("weights"),
+        "davenet_weights": before.get("davenet_weights"),
+    }
+    asked = as_plain(settings) | {"streams": ",".join(sorted(settings.streams))}
+    left_out = {name for name, value in made.items() if value is None}
+    left_out |= {"precision"} if settings.precision == "auto" else set()
+    left_out |= {"weights"} if "resnet152" not in settings.streams else set()
+    for name in ("weights", "davenet_weights"):
+        left_out |= {name} if not all(map(_is_named, (made[name] or "", asked[name]))) else set()
+    differing = [name for name, value in made.items() if name not in left_out and value != asked[name]]
+    if differing:
+        flags = [f"--{name.replace('_', '-')} was {made[name]}, now {asked[name]}" for name in differing]
+        raise InputError(f"{settings.out}: made with other settings: {'; '.join(flags)}; give those, or another --out")
+
+
+def _is_named(spec: str) -> bool:
+    """Whether a name or a seed says which weights, and not a file's content."""
+    return spec.startswith("random:") or spec in ("IMAGENET1K_V1", "IMAGENET1K_V2")
 
 
 def _same_networks(settings: ExtractSettings, recorded: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 import resource
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
+from extractors.networks import FRAME_NETWORKS
 from models.mcn import MCN
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.core.config import as_plain
@@ -17,7 +19,10 @@ from pipeline.core.files import write_json, write_text
 from pipeline.core.lease import LeaseLostError, locked
 from pipeline.core.provenance import provenance
 from pipeline.core.reporting import RunSummary
-from pipeline.dataset.manifest import TRAIN
+from pipeline.core.tables import percent
+from pipeline.core.terminal import safe_output
+from pipeline.dataset.folder import read_description
+from pipeline.dataset.manifest import TRAIN, read_manifest
 from pipeline.training.batches import PermutedCaptions, TrainingBatches
 from pipeline.training.checkpoint import FILE, VIDEOS, remove_leftovers, save_tensors
 from pipeline.training.distributed import communicator_of, launch, precision_of
@@ -28,12 +33,14 @@ from pipeline.training.trainer import Data, Trainer
 from pipeline.training.weights import share_initial_weights
 
 SUMMARY_FILE = "train.json"
+HELD_OUT_R = "heldout/R@"
 DAVENET_FILE = "davenet.pt"
 """Beside the checkpoint of model davenet: weights for `mcn extract --davenet-weights`."""
 
 
 def run(settings: TrainSettings) -> RunSummary:
     """Train until `epochs` are done. Killed at any moment, the same call resumes from the last checkpoint."""
+    _refuse_missing_streams(settings)
     try:
         return launch(settings, precision_of(settings), _work)
     except ValueError as error:  # a device that isn't there
@@ -50,8 +57,28 @@ def run(settings: TrainSettings) -> RunSummary:
         ) from None
 
 
+def _refuse_missing_streams(settings: TrainSettings) -> None:
+    """InputError, before anything is read but two small files, where the data set lacks a stream that is asked for."""
+    manifest = read_manifest(settings.manifest)
+    folder = settings.manifest.resolve().parent.parent
+    streams = read_description(folder)["identity"].get("streams", {})
+    missing = [stream for stream in settings.clips.streams if stream not in streams]
+    if missing:
+        made = "" if missing[0] in FRAME_NETWORKS else " (`mcn extract` makes no such stream)"
+        raise InputError(
+            f"{folder}, manifest {manifest.name}: no video stream {', '.join(map(repr, missing))}{made}; it has: "
+            f"{', '.join(streams)}; give --streams {','.join(streams)}"
+        )
+
+
 def _work(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> RunSummary:
     """What each process does."""
+    # One that was started for this has the plain streams.
+    with safe_output():
+        return _train(fabric, settings, stop)
+
+
+def _train(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> RunSummary:
     report = RunSummary("train", unit="epoch")
     try:
         trainer = prepare(fabric, settings, report.notes)
@@ -175,7 +202,23 @@ def _report(trainer: Trainer, report: RunSummary) -> RunSummary:
         # The report of the run that did the work stays.
         again = not trainer.steps_now and (settings.out / SUMMARY_FILE).exists()
         report.finish().publish(None if again else settings.out / SUMMARY_FILE)
+        if report.complete:
+            print("\n".join(_what_came_out(settings, report)), flush=True)
     return report
+
+
+def _what_came_out(settings: TrainSettings, report: RunSummary) -> list[str]:
+    """The score after the last epoch, where the model is, and what to do with it."""
+    last, checkpoint = report.detail["last"], report.detail["checkpoint"]
+    # DaveNet alone has no text to be found by.
+    if "davenet" in report.detail:
+        return [f"  DaveNet's weights: {report.detail['davenet']}, for `mcn extract --davenet-weights`"]
+    scores = [
+        f"{name.partition('/')[2]} {percent(value)} %" for name, value in last.items() if name.startswith(HELD_OUT_R)
+    ]
+    held_out = [f"  held-out clips, text -> video: {', '.join(scores)}"] if scores else []
+    command = ["mcn", "evaluate", "retrieval", "--checkpoint", str(settings.out), "--out", str(settings.out)]
+    return [*held_out, f"  checkpoint: {checkpoint}", f"  next: {shlex.join(command)} --clips CLIPS.csv"]
 
 
 def _peak_memory(device: torch.device) -> dict[str, int]:

@@ -141,8 +141,7 @@ class Trainer:
         folder = self.settings.out / "tensorboard"
         curves = LearningCurves(folder, self.steps_done + 1) if self.is_first else nullcontext()
         total = self.settings.epochs * self.data.batches.steps if self.is_first else 0
-        with curves as board, Progress("train", total, "step") as bar:
-            bar.to(self.steps_done)
+        with curves as board, Progress("train", total, "step", begun=self.steps_done) as bar:
             while self.epoch < self.settings.epochs:
                 if self._train_epoch(board, bar):
                     return

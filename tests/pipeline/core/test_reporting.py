@@ -34,7 +34,24 @@ def test_the_summary_counts_everything_once() -> None:
 def test_nothing_done_has_no_rate_and_nothing_waiting_is_not_mentioned() -> None:
     report = RunSummary("train", unit="epoch")
     report.seconds = 1.0
-    assert report.lines() == ["train: 0 epochs done, 0 skipped (already there), 0 failed in 1.0 s"]
+    assert report.lines() == ["train: 0 epochs done in 1.0 s"]
+
+
+def test_of_a_moment_there_is_no_rate_and_one_is_singular() -> None:
+    report = RunSummary("freeze", done=1, seconds=0.99)
+    assert report.lines() == ["freeze: 1 video done in 1.0 s"]
+    report.done, report.seconds, report.skipped = 2, 1.0, 3
+    assert report.lines() == ["freeze: 2 videos done, 3 skipped (already there) in 1.0 s, 2.00 videos/s"]
+
+
+def test_the_summary_is_kept_where_nobody_reads_what_is_printed(tmp_path: Path) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        RunSummary("train", done=2).publish(tmp_path / "train.json", Gone())
+    assert json.loads((tmp_path / "train.json").read_text())["done"] == 2
 
 
 def test_finishing_stops_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +81,24 @@ def test_away_from_a_terminal_progress_is_a_plain_line_now_and_then(
             now[0] += 2.0
             shown.to(epoch, "loss 3.5")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "train: 15/50 epochs, 0.50/s loss 3.5" and len(lines) == 3
+    assert lines[0] == "train: 15/50 epochs, 0.50/s, 70 s left; loss 3.5" and len(lines) == 3
+
+
+def test_the_time_left_is_by_the_rate_of_this_run_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: now[0])
+    with Progress("train", 1000, "step", begun=900) as shown:
+        now[0] += 40.0
+        shown.to(902)
+        now[0] += 40.0
+        shown.to(1000)
+    # 2 steps in 40 s, 98 to go.
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 902/1000 steps, 0.05/s, 33 min left",
+        "train: 1000/1000 steps, 1.25/s",
+    ]
 
 
 def test_on_a_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, ob
     settle(tmp_path, described())
     with pytest.raises(InputError) as refused:
         settle(tmp_path, described(**change))  # type: ignore[arg-type]
-    assert named in str(refused.value) and "use the same settings or another --out" in str(refused.value)
+    assert named in str(refused.value) and "give those, or another --out" in str(refused.value)
     assert str(refused.value).count(", now ") == 1
 
 
