@@ -17,7 +17,7 @@ import torch
 
 from pipeline.cli import main, parse
 from pipeline.commands import COMMANDS, Command
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, ToolError
 from pipeline.core.reporting import RunSummary
 from pipeline.core.signals import StoppedError
 
@@ -189,6 +189,20 @@ def test_the_shell_completes_stages_flags_and_choices(tmp_path: Path, line: str,
         (["train", "--out", "o"], "--manifest is required: Manifest made by"),
         (["train", "--manifest", "d"], "--out is required"),
         (["run"], "CONFIG.yaml"),
+        (["run", "x.yaml", "--epochs", "3"], "give settings of stages as --set train.epochs=3"),
+        (["run", "x.yaml", "--epoch=3"], "give settings of stages as --set train.epochs=3"),
+        (["compare", "x.yaml", "--seed", "2"], "give settings of stages as --set seeds=2"),
+        (["run", "x.yaml", "--step-seconds", "2"], "give settings of stages as --set localize.step_seconds=2"),
+        (["run", "x.yaml", "--runer=DirectRunner"], "did you mean '--runner'?"),
+        (["search", "i", "-fry"], "put a query that begins with - after --: mcn search ... -- -fry"),
+        (["search", "i", "--tpo", "3"], "did you mean '--top'?"),
+        (["inspect", "-abc"], "give a path that begins with - as ./-abc"),
+        (["inspect", "-hbc"], "give a path that begins with - as ./-hbc"),
+        (["train", "--manifest", "d", "--out", "-x"], "a value that begins with - is given as --out=-x"),
+        (["train", "--manifest", "--out", "o"], "expected one argument; see mcn train --help"),
+        (["freeze", "d", "spring", "2026"], "unknown argument '2026': expected DATASET NAME"),
+        (["search", "i", "q", "--top", "0"], "mcn search: --top must be 1 to 1000"),
+        (["extract", "--media", "m", "--out", "o", "--follow"], "mcn extract: --follow needs --ids"),
         (
             ["train", "--manifest", "d", "--out", "o", "--epochs", "many"],
             "epochs: expected an integer, got 'many'",
@@ -428,12 +442,41 @@ def test_a_wait_that_a_signal_ends_is_status_75(
     assert capsys.readouterr().err == "mcn: training in o: stopped by a signal\n"
 
 
-def test_a_reader_that_went_away_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_pipe_that_is_not_the_output_s_is_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = answering(monkeypatch, raising(BrokenPipeError()))
-    monkeypatch.setattr("pipeline.cli.os.dup2", lambda *descriptors: None)
-    assert main(command) == 141 and capfd.readouterr().err == ""
+    assert main(answering(monkeypatch, raising(BrokenPipeError(32, "Broken pipe")))) == 1
+    assert capsys.readouterr().err == "mcn: Broken pipe (--debug shows where)\n"
+
+
+def test_a_fault_of_the_tool_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(answering(monkeypatch, raising(ToolError("a disk\nmcn: all is well\x1b[0m")))) == 1
+    assert capsys.readouterr().err == "mcn: a disk\\nmcn: all is well\\u001b[0m (--debug shows where)\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("--version >/dev/full", 1, "standard output: No space left on device"),
+        ("help train >/dev/full", 1, "standard output: No space left on device"),
+        ("inspect shared >/dev/full", 1, "standard output: No space left on device"),
+        ("trian >/dev/full", 2, "did you mean 'train'?"),
+        ("--version >&-", 0, ""),
+        ("--version 2>&-", 0, ""),
+        ("inspect shared >&- 2>&-", 0, ""),
+        ("trian 2>&-", 2, ""),
+        ("trian 2>/dev/full", 2, ""),
+        ("inspect shared | true", 141, ""),
+        ("train --help | true", 141, ""),
+    ],
+)
+def test_what_can_not_be_printed_shows_in_the_status_alone(command: str, status: int, said: str) -> None:
+    program, _, pipe = command.partition("|")
+    line = f"{{ exec {sys.executable} -m pipeline.cli {program}; }}" + (f" |{pipe}" if pipe else "")
+    answer = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert answer.returncode == status and answer.stderr.count("\n") == bool(said) and said in answer.stderr
 
 
 def test_a_traceback_is_shown_with_debug_alone(
@@ -489,3 +532,136 @@ def test_what_a_file_says_does_not_reach_the_terminal_raw(
     assert status == (1 if what == "part" else 2) and "owned" in printed
     assert not set(printed) & set("\x1b\x07\u202e\r\b")
     assert not [line for line in printed.splitlines() if line.startswith("mcn: all is well")]
+
+
+@pytest.mark.parametrize(
+    ("words", "query"),
+    [
+        (["fry", "the", "onion"], "fry the onion"),
+        (["fry the onion"], "fry the onion"),
+        (["--json", "fry", "onion"], "fry onion"),
+        (["fry", "--top", "3", "onion"], "fry onion"),
+        (["--", "-fry", "--", "onion"], "-fry -- onion"),
+        (["-fry it"], "-fry it"),
+    ],
+)
+def test_the_words_after_an_index_are_the_query(words: list[str], query: str) -> None:
+    settings, _ = parse("search", ["index", *words])
+    assert (str(settings.index), settings.query, settings.json) == ("index", query, "--json" in words)
+
+
+def test_ids_that_begin_with_a_hyphen_are_given_after_two() -> None:
+    settings, _ = parse("forget", ["abcdefghijk", "--dry-run", "--run", "r", "--", "-UksU_Rq-P6", "--abcdefghi"])
+    assert settings.ids == ("abcdefghijk", "-UksU_Rq-P6", "--abcdefghi") and settings.dry_run
+    assert str(parse("inspect", ["--", "-abc"])[0].path) == "-abc"
+    assert str(parse("train", ["--manifest", "m", "--out=-x"])[0].out) == "-x"
+
+
+def test_flags_and_files_are_each_blamed_for_their_own(refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text("manifest: m\nout: o\nepochs: 0\n")
+    assert f"{path}: epochs is 0" in refused("train", "--config", path)
+    assert refused("train", "--config", path, "--epochs", "many").startswith("mcn train: --epochs: expected an integer")
+    assert refused("train", "--config", path, "--epochs", "-1").startswith("mcn train: --epochs is -1")
+    assert f"{path}: epochs is 0" in refused("train", "--config", path, "--width", "8")
+
+
+def test_placeholders_in_the_help_say_what_is_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, command in COMMANDS.items():
+        if command.experiment:
+            continue
+        with pytest.raises(SystemExit):
+            main([*name.split(), "--help"])
+        text = capsys.readouterr().out
+        shown = dict(re.findall(r"^  (--[\w-]+) (\S+)", text, re.MULTILINE))
+        echoing = [flag for flag, placeholder in shown.items() if placeholder == flag[2:].upper().replace("-", "_")]
+        echoing = [flag for flag in echoing if flag != "--seconds"]  # a unit
+        assert echoing == [], name
+    with pytest.raises(SystemExit):
+        main(["extract", "--help"])
+    text = capsys.readouterr().out
+    for flag in ("--media FOLDER", "--ids FILE.csv", "--time-limit SECONDS", "--feature-fps N", "--shard-size NUMBER"):
+        assert f"  {flag}" in text
+
+
+def test_a_group_of_stages_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith("  evaluate")] == [
+        ["evaluate", name] for name in ("retrieval", "localization", "classification")
+    ]
+
+
+def test_what_was_likely_meant_is_named(refused: Refused, tmp_path: Path, planted: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "demo"
+    shutil.copytree(planted.folder, run / "dataset")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "x.yaml").write_text("out: o\n")
+    (run / "models" / "a").mkdir(parents=True)
+    (run / "models" / "a" / "checkpoint.pt").write_text("eine Datei")
+    assert "did you mean 'configs/x.yaml'?" in refused("run", "config/x.yaml")
+    assert "did you mean 'configs/x.yaml'?" in refused("run", "confgs/x")
+    assert "did you mean 'demo/dataset'?" in refused("freeze", "demo", "spring")
+    manifests = "demo/dataset/manifests/all.json, demo/dataset/manifests/planted.json: give one"
+    for given in ("demo", "demo/dataset", "demo/dataset/manifests"):
+        assert manifests in refused("train", "--manifest", given, "--out", "o")
+    assert "did you mean 'shared'?" in refused("inspect", "sharde")
+    assert "did you mean 'demo/dataset/dataset.json'?" in refused("inspect", "dmo/datset/dataset.jsn")
+    evaluate = ("evaluate", "retrieval", "--clips", planted.clips, "--out", "o", "--checkpoint")
+    assert "did you mean 'demo/models/a'?" in refused(*evaluate, "demo")
+    assert "not a whole checkpoint: a text file;" in refused(*evaluate, "demo/models/a")
+    (tmp_path / "other" / "models").mkdir(parents=True)
+    assert "neither a data set, nor a media folder, nor the folder of a run" in refused("status", "other")
+
+
+def test_a_stream_that_no_extractor_makes_is_refused_before_the_data_are_read(
+    refused: Refused, tmp_path: Path, planted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.train.launch", raising(AssertionError("the work was begun")))
+    line = refused("train", "--manifest", planted.manifest, "--out", tmp_path / "o", "--preset", "mcn-iccv21")
+    assert "no video stream 'resnext101' (`mcn extract` makes no such stream); it has: resnet152" in line
+    study = tmp_path / "study.yaml"
+    study.write_text("out: o\nsample: {}\nextract: {}\ntrain: {preset: mcn-iccv21}\n")
+    assert "'resnext101', by preset mcn-iccv21: extract makes resnet152 alone" in refused("run", study)
+
+
+def test_the_way_from_a_manifest_to_a_found_clip_and_on_after_a_move(
+    planted: Any, tiny_training: dict[str, Any], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    shutil.copytree(planted.folder, there / "dataset")
+    elsewhere.mkdir()
+    monkeypatch.chdir(there)
+    flags = [word for name, value in tiny_training.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    score = ["evaluate", "retrieval", "--clips", str(planted.clips), "--bootstrap", "2", "--out", "o", "--checkpoint"]
+    assert main(["train", "--manifest", "dataset/manifests/planted.json", "--out", "m", "--epochs", "1", *flags]) == 0
+    *_, held_out, checkpoint, following = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"  held-out clips, text -> video: R@1 [\d.]+ %, R@5 [\d.]+ %, R@10 [\d.]+ %", held_out)
+    assert checkpoint == "  checkpoint: m/checkpoint.pt"
+    assert following == "  next: mcn evaluate retrieval --checkpoint m --out m --clips CLIPS.csv"
+    assert main([*score, "m"]) == 0
+    assert main(["embed", "--checkpoint", "m", "--out", "e.h5"]) == 0
+    assert main(["index", "e.h5", "--out", "i"]) == 0
+    asked = ["now", "action3", "--top", "2", "--json"]
+    assert not capsys.readouterr().err and main(["search", "i", *asked]) == 0
+    found = json.loads(capsys.readouterr().out)["found"]
+    (there / "dataset").rename(elsewhere / "dataset")
+    for name in ("m", "e.h5", "e.json", "i"):
+        (there / name).rename(elsewhere / name)
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", "elsewhere/i", *asked]) == 0 and json.loads(capsys.readouterr().out)["found"] == found
+    assert main([*score, "elsewhere/m"]) == 0
+    # An index that is made after the move finds the model too.
+    assert main(["index", "elsewhere/e.h5", "--out", "elsewhere/i2"]) == 0
+    (elsewhere / "m").rename(elsewhere / "n")
+    capsys.readouterr()
+    assert main(["search", "elsewhere/i2", *asked]) == 2
+    assert "--checkpoint" in capsys.readouterr().err
+    assert main(["search", "elsewhere/i2", "--checkpoint", "elsewhere/n", *asked]) == 0
+    capsys.readouterr()
+    (elsewhere / "dataset" / "manifests" / "planted.json").rename(elsewhere / "planted.json")
+    assert main([*score, "elsewhere/n"]) == 2
+    assert "its manifest isn't at" in (line := capsys.readouterr().err) and line.endswith("with --manifest\n")
+    shutil.copy(elsewhere / "dataset" / "manifests" / "all.json", elsewhere / "dataset" / "manifests" / "planted.json")
+    assert main([*score, "elsewhere/n"]) == 2 and "another manifest lies at" in capsys.readouterr().err

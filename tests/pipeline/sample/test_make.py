@@ -22,7 +22,7 @@ from pipeline.dataset.captions import read_caption_file
 from pipeline.sample import make
 from pipeline.sample.film import SegmentScene
 from pipeline.sample.lists import permuted_texts, truth_rows
-from pipeline.sample.make import make_sample, run
+from pipeline.sample.make import make_sample
 from pipeline.sample.objects import object_sprite
 from pipeline.sample.procedures import ABSENT, ACTIONS, OBJECTS
 from pipeline.sample.settings import SampleSettings
@@ -273,9 +273,11 @@ def test_sound_is_mixed_at_the_stated_levels_and_reaches_the_media(settings: Sam
 
 def test_second_call_does_nothing(settings: SampleSettings, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in settings.out.rglob("*")}
-    report = run(settings)
-    assert (report.done, report.skipped, report.complete) == (0, 4, True)
-    assert "0 videos done, 4 skipped" in capsys.readouterr().out
+    arguments = ["--seed", "1", "--videos", "4", "--seconds", "16", "--processes", "1"]
+    assert main(["sample", "--out", str(settings.out), *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "0 videos done, 4 skipped" in printed
+    assert "10 further ids of HowTo100M_v1.csv are dead on purpose" in printed
     assert {path: path.stat().st_mtime_ns for path in settings.out.rglob("*")} == before
 
 
