@@ -226,6 +226,27 @@ def test_overrides_that_fit_nothing_are_refused(tmp_path: Path, override: str) -
         RunSettings.load(path, [override])
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs=many", "--set train.epochs: expected an integer, got 'many'"),
+        ("train.epochs=0", "--set train.epochs is 0: it must be at least 1"),
+        ("train.batch-videos=0", "--set train.batch-videos is 0: it must be at least 1"),
+        ("train.epoch=3", "--set train.epoch: unknown setting 'epoch'; did you mean 'epochs'?"),
+        ("trian.epochs=3", "--set trian.epochs: unknown section 'trian'; did you mean 'train'?"),
+        ("train.seed=3", "--set train.seed: give `seeds: [...]` instead; each has a folder of its own"),
+        ("seeds=one", "--set seeds: expected an integer, got 'one'"),
+        ("out=p", "FILE: train: width is 0: it must be at least 1"),
+        ("train.epochs=3", "FILE: train: width is 0: it must be at least 1"),
+    ],
+)
+def test_set_and_the_file_are_each_blamed_for_their_own(tmp_path: Path, override: str, said: str) -> None:
+    path = written(tmp_path, "out: o\ntrain: {width: 0}\n" if said.startswith("FILE") else "out: o\ntrain: {}\n")
+    with pytest.raises(InputError) as refused:
+        RunSettings.load(path, [override])
+    assert str(refused.value) == said.replace("FILE", str(path))
+
+
 def test_every_section_is_a_stage_of_the_command() -> None:
     from pipeline.commands import COMMANDS
 
