@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from pipeline.core.errors import InputError, suggest, suggest_path
+from pipeline.core.errors import InputError, suggest, suggest_below, suggest_path
 from pipeline.core.secrets import masked_setting
 
 Settings = TypeVar("Settings")
@@ -265,7 +265,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected a YAML file{suggest_path(path)}") from None
     except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+        at_hand = suggest_below(path, ("*.yaml", "*.yml")) if path.is_dir() else ""
+        raise InputError(f"{path}: can't be read: {error.strerror}{at_hand}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8") from None
     except yaml.YAMLError as error:

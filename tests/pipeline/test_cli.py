@@ -602,6 +602,7 @@ def test_what_was_likely_meant_is_named(refused: Refused, tmp_path: Path, plante
     (run / "models" / "a" / "checkpoint.pt").write_text("eine Datei")
     assert "did you mean 'configs/x.yaml'?" in refused("run", "config/x.yaml")
     assert "did you mean 'configs/x.yaml'?" in refused("run", "confgs/x")
+    assert "did you mean 'configs/x.yaml'?" in refused("run", "configs")
     assert "did you mean 'demo/dataset'?" in refused("freeze", "demo", "spring")
     manifests = "demo/dataset/manifests/all.json, demo/dataset/manifests/planted.json: give one"
     for given in ("demo", "demo/dataset", "demo/dataset/manifests"):
