@@ -175,8 +175,8 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
         settings = config.settings_in(command.settings_class()).values()
         arguments = _spelled_out(arguments, {setting.flag for setting in settings if setting.type is bool})
         # argparse would take what follows -h for further flags of one letter.
-        words = [word for word in arguments if word.startswith("-h") and word != "-h"] + words
-        arguments = [word for word in arguments if word not in words]
+        odd = {word for word in arguments if word.startswith("-h") and word != "-h"}
+        arguments, words = [word for word in arguments if word not in odd], [*odd, *words]
     parser.given = arguments
     given, further = parser.parse_known_args(arguments)
     values = vars(given)

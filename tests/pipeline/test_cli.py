@@ -542,6 +542,7 @@ def test_what_a_file_says_does_not_reach_the_terminal_raw(
         (["--json", "fry", "onion"], "fry onion"),
         (["fry", "--top", "3", "onion"], "fry onion"),
         (["--", "-fry", "--", "onion"], "-fry -- onion"),
+        (["onion", "--", "onion"], "onion onion"),
         (["-fry it"], "-fry it"),
     ],
 )
