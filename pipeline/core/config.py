@@ -46,8 +46,13 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """`--batch-videos` for `batch_videos`."""
-        return f"--{self.name.replace('_', '-')}"
+        """Its flag."""
+        return flag_of(self.name)
+
+
+def flag_of(name: str) -> str:
+    """`--batch-videos` for `batch_videos`."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _set_by_users(settings: Any) -> Iterator[dataclasses.Field[Any]]:
@@ -204,7 +209,7 @@ def add_flags(
     for name, setting in settings_in(settings_class).items():
         if name in positional and not by_place:
             continue
-        remark = "" if setting.default in (None, "", ()) else f" (default: {_typed(setting.default)})"
+        remark = "" if setting.default in (None, "", ()) else f" (default: {typed(setting.default)})"
         remark = " (required)" if setting.default is dataclasses.MISSING else remark
         options: dict[str, Any] = {"help": (setting.help + remark).replace("%", "%%"), "default": argparse.SUPPRESS}
         choices = typing.get_args(setting.type) if typing.get_origin(setting.type) is Literal else ()
@@ -316,11 +321,11 @@ def command_line(stage: str, settings: object, positional: Sequence[str] = ()) -
             continue
         words.append(setting.flag)
         if value is not True:
-            words.append(_typed(value))
+            words.append(typed(value))
     return shlex.join(words)
 
 
-def _typed(value: Any) -> str:
+def typed(value: Any) -> str:
     """A value as one types it after its flag."""
     if isinstance(value, bool):
         return str(value).lower()

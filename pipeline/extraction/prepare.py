@@ -12,7 +12,7 @@ from typing import Any
 from extractors.errors import WeightsError
 from extractors.networks import NETWORKS
 from pipeline.core.child import Child, ChildError
-from pipeline.core.config import as_plain
+from pipeline.core.config import as_plain, flag_of, typed
 from pipeline.core.errors import InputError
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.caption_store import CaptionFolder, Captions, build_caption_store
@@ -158,7 +158,7 @@ def _refuse_other_settings(settings: ExtractSettings, stored: dict[str, Any]) ->
         left_out |= {name} if not all(map(_is_named, (made[name] or "", asked[name]))) else set()
     differing = [name for name, value in made.items() if name not in left_out and value != asked[name]]
     if differing:
-        flags = [f"--{name.replace('_', '-')} was {made[name]}, now {asked[name]}" for name in differing]
+        flags = [f"{flag_of(name)} was {typed(made[name])}, now {typed(asked[name])}" for name in differing]
         raise InputError(f"{settings.out}: made with other settings: {'; '.join(flags)}; give those, or another --out")
 
 

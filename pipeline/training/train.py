@@ -64,10 +64,10 @@ def _refuse_missing_streams(settings: TrainSettings) -> None:
     streams = read_description(folder)["identity"].get("streams", {})
     missing = [stream for stream in settings.clips.streams if stream not in streams]
     if missing:
-        made = "" if missing[0] in FRAME_NETWORKS else " (`mcn extract` makes no such stream)"
+        made = "" if missing[0] in FRAME_NETWORKS else "; `mcn extract` makes none of that name"
         raise InputError(
-            f"{folder}, manifest {manifest.name}: no video stream {', '.join(map(repr, missing))}{made}; it has: "
-            f"{', '.join(streams)}; give --streams {','.join(streams)}"
+            f"{folder}, manifest {manifest.name}: no video stream {', '.join(map(repr, missing))}; it has: "
+            f"{', '.join(streams)}{made}; give --streams {','.join(streams)}"
         )
 
 

@@ -622,7 +622,7 @@ def test_a_stream_that_no_extractor_makes_is_refused_before_the_data_are_read(
 ) -> None:
     monkeypatch.setattr("pipeline.training.train.launch", raising(AssertionError("the work was begun")))
     line = refused("train", "--manifest", planted.manifest, "--out", tmp_path / "o", "--preset", "mcn-iccv21")
-    assert "no video stream 'resnext101' (`mcn extract` makes no such stream); it has: resnet152" in line
+    assert "no video stream 'resnext101'; it has: resnet152; `mcn extract` makes none of that name" in line
     study = tmp_path / "study.yaml"
     study.write_text("out: o\nsample: {}\nextract: {}\ntrain: {preset: mcn-iccv21}\n")
     assert "'resnext101', by preset mcn-iccv21: extract makes resnet152 alone" in refused("run", study)

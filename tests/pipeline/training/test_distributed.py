@@ -167,7 +167,7 @@ def test_what_processes_refuse_is_one_line(small: TrainSettings, tmp_path: Path)
 
 
 def test_a_batch_that_can_not_be_shared_is_refused(small: TrainSettings) -> None:
-    with pytest.raises(ValueError, match="batch_videos 4 can't be shared by 3 processes"):
+    with pytest.raises(ValueError, match="`batch_videos` 4 can't be shared by 3 processes"):
         dataclasses.replace(small, devices=3)
 
 
