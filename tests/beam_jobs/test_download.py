@@ -286,9 +286,9 @@ def test_two_workers_and_a_site_of_its_own(sample: Path, tmp_path: Path, capsys:
     ("values", "words"),
     [
         ({"workers": 0}, "at least 1"),
-        ({"max_sleep_interval": 5.0}, "at least sleep_interval"),
-        ({"site_url": "http://127.0.0.1:1"}, "go with site sample"),
-        ({"site": "sample"}, "needs one of sample"),
+        ({"max_sleep_interval": 5.0}, "at least `sleep_interval`"),
+        ({"site_url": "http://127.0.0.1:1"}, "go with `site` sample"),
+        ({"site": "sample"}, "needs one of `sample`"),
         ({"ask_again": ("agee",)}, "did you mean 'age'"),
         ({"time_limit_s": 0.0}, "above 0"),
         ({"retry_wait_s": -1.0}, "can't be negative"),
