@@ -219,7 +219,7 @@ def add_flags(
             section = parser
             options |= {"metavar": name.upper(), "nargs": "*" if several else "?"}
         elif setting.type is bool:
-            options |= {"dest": name, "nargs": "?", "const": "true"}
+            options |= {"dest": name, "nargs": "?", "const": "true", "metavar": "true|false"}
         else:
             shown = "{" + ",".join(choices) + "}" if choices else placeholders.get(name) or _placeholder(setting)
             options |= {"dest": name, "metavar": shown}

@@ -581,7 +581,7 @@ def test_placeholders_in_the_help_say_what_is_meant(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         main(["extract", "--help"])
     text = capsys.readouterr().out
-    for flag in ("--media FOLDER", "--ids FILE.csv", "--time-limit SECONDS", "--feature-fps N", "--shard-size NUMBER"):
+    for flag in ("--media FOLDER", "--ids FILE.csv", "--feature-fps N", "--follow [true|false]"):
         assert f"  {flag}" in text
 
 
