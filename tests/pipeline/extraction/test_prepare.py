@@ -60,6 +60,9 @@ def test_weights_are_looked_at_once_unless_others_may_be_meant(tmp_path: Path, m
     assert again.description == first.description
     with pytest.raises(InputError, match="--feature-fps was 1, now 2; give those, or another --out$"):
         prepare(settings(tmp_path, **captions, feature_fps=2))
+    with pytest.raises(InputError, match="--davenet-weights was random:0, now random:1"):
+        prepare(settings(tmp_path, **captions, davenet_weights="random:1"))
+    assert len(asked) == 1
     for other in ({"davenet_weights": str(file)}, {"device": "cpu"}):
         assert prepare(settings(tmp_path, **captions, **other)).weight_files == {"davenet": file}
     assert len(asked) == 3
