@@ -247,6 +247,12 @@ def test_set_and_the_file_are_each_blamed_for_their_own(tmp_path: Path, override
     assert str(refused.value) == said.replace("FILE", str(path))
 
 
+def test_what_the_file_has_wrong_is_the_file_s_whatever_set_gave(tmp_path: Path) -> None:
+    path = written(tmp_path, "out: o\nseeds: [one]\ntrain: {}\n")
+    with pytest.raises(InputError, match=f"^{path}: seeds: expected an integer, got 'one'$"):
+        RunSettings.load(path, ["train.epochs=3"])
+
+
 def test_every_section_is_a_stage_of_the_command() -> None:
     from pipeline.commands import COMMANDS
 

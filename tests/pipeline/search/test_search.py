@@ -269,6 +269,7 @@ def test_unknown_spaces_and_modalities_are_named(made: Made, tmp_path: Path, set
 
 
 def test_memory_is_read_in_its_units() -> None:
+    assert memory_bytes("800000KB") == 800_000_000
     assert (
         memory_bytes("1GiB") == 1 << 30 and memory_bytes("800 MiB") == 800 << 20 and memory_bytes("1.5GB") == 15 * 10**8
     )
