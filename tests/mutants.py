@@ -6,26 +6,34 @@ a survivor and not run.
 """
 
 import argparse
+import importlib
+import multiprocessing
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
 LIST = ROOT / "tests" / "mutants.yaml"
 ENOUGH = 0.95
 """Share of the faults that must be noticed."""
-LONGEST_S = 300
+LONGEST_S = 300.0
 """A fault by which the tests hang for so long is noticed."""
-FAILED, PASSED = 1, 0
+LIBRARIES = "torch torchvision h5py gensim.models apache_beam matplotlib.figure scipy.stats hypothesis"
+"""Loaded once, not for every fault."""
+OPTIONS = ("-q", "-m", "not endurance", "-p", "no:cacheprovider")
+PASSED, FAILED, INTERRUPTED = 0, 1, 2
+"""Pytest's exit statuses; `INTERRUPTED`: a module that no longer loads."""
 
 
 @dataclass(frozen=True)
@@ -61,38 +69,77 @@ def read_mutants(path: Path = LIST) -> list[Mutant]:
     return mutants
 
 
-def run_tests(copy: Path, tests: Sequence[str], *options: str) -> int:
-    """Pytest's exit status in a copy of the code; `FAILED` when it hangs."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not endurance", "-p", "no:cacheprovider", *options, *tests]
-    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    with open(copy.parent / f"{copy.name}.log", "wb") as log:
-        process = subprocess.Popen(
-            command, cwd=copy, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            return process.wait(LONGEST_S if options else None)
-        except subprocess.TimeoutExpired:
-            return FAILED
-        finally:
-            with_children = getattr(os, "killpg", None)
-            if with_children and process.poll() is None:
-                with_children(process.pid, 9)
-            process.wait()
+def load_libraries() -> None:
+    """Load what nearly every test loads, so that the processes forked for each fault have it."""
+    for name in LIBRARIES.split():
+        importlib.import_module(name)
 
 
-def judge(mutant: Mutant, copies: "SimpleQueue[Path]") -> str:
+def copy_of_this_process(copies: Path) -> Path:
+    """A copy of the code for each process that tries faults."""
+    copy = copies / str(os.getpid())
+    if not copy.exists():
+        shutil.copytree(copies / "whole", copy)
+    return copy
+
+
+def fails_without_a_fault(tests: Sequence[str], copies: Path) -> str:
+    """What pytest prints when tests fail on the code as it is; "" when they pass. They run as they do with a fault."""
+    copy = copy_of_this_process(copies)
+    return "" if _status_of_tests(copy, tests, 3600.0) == PASSED else _log(copy).read_text(errors="replace")
+
+
+def judge(mutant: Mutant, copies: Path) -> str:
     """`noticed`, `survived`, or why it can't be said."""
-    copy = copies.get()
+    copy = copy_of_this_process(copies)
     path = copy / mutant.file
     whole = path.read_text(encoding="utf-8")
     try:
         path.write_text(whole.replace(mutant.old, mutant.new), encoding="utf-8")
-        status = run_tests(copy, mutant.tests, "-x")
+        status = _status_of_tests(copy, mutant.tests, LONGEST_S)
     finally:
         path.write_text(whole, encoding="utf-8")
-        copies.put(copy)
-    # 2: a module that no longer loads.
-    return {FAILED: "noticed", 2: "noticed", PASSED: "survived"}.get(status, f"pytest ended with status {status}")
+    verdicts = {FAILED: "noticed", INTERRUPTED: "noticed", PASSED: "survived"}
+    return verdicts.get(status, f"pytest ended with status {status}")
+
+
+def _log(copy: Path) -> Path:
+    return copy.with_suffix(".log")
+
+
+def _status_of_tests(copy: Path, tests: Sequence[str], longest_s: float) -> int:
+    """Pytest's exit status in a process of its own, with all that it starts; `FAILED` when it hangs."""
+    child = os.fork()
+    if not child:
+        status = FAILED
+        try:
+            status = _run_tests(copy, tests)
+        finally:
+            os._exit(status)
+    ends = time.monotonic() + longest_s
+    status = None
+    while status is None and time.monotonic() < ends:
+        ended, waited = os.waitpid(child, os.WNOHANG)
+        status = os.waitstatus_to_exitcode(waited) if ended else None
+        time.sleep(0.02)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if status is None:
+        os.waitpid(child, 0)
+    return FAILED if status is None else status
+
+
+def _run_tests(copy: Path, tests: Sequence[str]) -> int:
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    log = os.open(_log(copy), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(copy)
+    os.environ.update(PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
+    sys.path[:] = [str(copy), *(folder for folder in sys.path if not folder.startswith(str(ROOT / "tests")))]
+    sys.dont_write_bytecode = True
+    return int(pytest.main([*OPTIONS, "-x", *tests]))
 
 
 def main() -> int:
@@ -105,29 +152,30 @@ def main() -> int:
     mutants = [mutant for mutant in read_mutants(arguments.list) if arguments.only in mutant.file]
     tried = [mutant for mutant in mutants if mutant.tests]
     with tempfile.TemporaryDirectory() as folder:
-        copies: SimpleQueue[Path] = SimpleQueue()
-        for job in range(arguments.jobs):
-            copy = Path(folder) / str(job)
-            shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "*.egg-info", "*cache*"))
-            copies.put(copy)
-        if run_tests(copy, sorted({test for mutant in tried for test in mutant.tests}), "-n", str(arguments.jobs)):
-            print((Path(folder) / f"{copy.name}.log").read_text(errors="replace")[-3000:])
-            print("the tests fail without a fault")
-            return 2
-        verdicts = []
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            for mutant, verdict in zip(tried, pool.map(lambda one: judge(one, copies), tried), strict=True):
-                verdicts.append(verdict)
+        whole = Path(folder) / "whole"
+        shutil.copytree(ROOT, whole, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "*.egg-info", "*cache*"))
+        noticed = 0
+        tests = sorted({test for mutant in tried for test in mutant.tests})
+        forking = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(arguments.jobs, forking, load_libraries) as pool:
+            parts = [tests[part :: arguments.jobs] for part in range(arguments.jobs)]
+            if failures := "".join(pool.map(fails_without_a_fault, parts, [Path(folder)] * len(parts))):
+                print(f"{failures[-3000:]}\nthe tests fail without a fault")
+                return 2
+            verdicts = pool.map(judge, tried, [Path(folder)] * len(tried))
+            for number, (mutant, verdict) in enumerate(zip(tried, verdicts, strict=True), 1):
+                noticed += verdict == "noticed"
                 if verdict != "noticed":
                     print(f"{verdict}: {mutant}", flush=True)
-                elif sys.stderr.isatty():
-                    print(f"\r{len(verdicts)}/{len(tried)}", end="", file=sys.stderr, flush=True)
+                elif sys.stderr.isatty() or number % 50 == 0:
+                    end = "" if sys.stderr.isatty() else "\n"
+                    print(f"\r{number}/{len(tried)}", end=end, file=sys.stderr, flush=True)
     for mutant in mutants:
         if mutant.equal:
-            print(f"survives, equal: {mutant}: {mutant.equal}")
-    noticed = verdicts.count("noticed")
-    print(f"{noticed} of {len(mutants)} faults noticed, {len(mutants) - len(tried)} equal, {len(tried) - noticed} not")
-    return int(noticed < len(tried) or noticed < ENOUGH * len(mutants))
+            print(f"survives, equal in behaviour: {mutant}: {mutant.equal}")
+    equal, survived = len(mutants) - len(tried), len(tried) - noticed
+    print(f"{noticed} of {len(mutants)} faults noticed, {equal} equal in behaviour, {survived} survived")
+    return int(survived > 0 or noticed < ENOUGH * len(mutants))
 
 
 if __name__ == "__main__":

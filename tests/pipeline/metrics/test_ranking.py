@@ -114,9 +114,10 @@ def test_of_several_right_candidates_the_best_counts(values: list[int], clips: l
     st.booleans(),
     st.integers(0, 2**31),
     st.sampled_from([(1, 1), (3, 7), (5, 5), (64, 4)]),
+    st.sampled_from([0.3, 0.8]),
 )
 def test_captions_and_clips_find_each_other_as_in_the_whole_matrix(
-    clips: int, more: int, to_text: bool, seed: int, blocks: tuple[int, int]
+    clips: int, more: int, to_text: bool, seed: int, blocks: tuple[int, int], share: float
 ) -> None:
     """Each clip has a caption at least, in any order; from clips to captions with `to_text`, else the other way."""
     generator = np.random.default_rng(seed)
@@ -124,7 +125,7 @@ def test_captions_and_clips_find_each_other_as_in_the_whole_matrix(
     captions = len(clip_of)
     text = generator.integers(-2, 3, (captions, 3)).astype(np.float32)
     video = generator.integers(-2, 3, (clips, 3)).astype(np.float32)
-    told, shown = generator.random(captions) < 0.8, generator.random(clips) < 0.8
+    told, shown = generator.random(captions) < share, generator.random(clips) < 0.8
     sides = [
         Side(torch.from_numpy(text), torch.from_numpy(told), torch.from_numpy(clip_of)),
         Side(torch.from_numpy(video), torch.from_numpy(shown)),
