@@ -140,11 +140,11 @@ class ModelSettings:
     def __post_init__(self) -> None:
         check_numbers(self, dict.fromkeys(("width", "audio_dim", "word_dim", "reconstruction_hidden"), 1))
         if not self.video_streams or min(self.video_streams) < 1:
-            raise ValueError(f"video_streams is {self.video_streams}: give the width of at least one video feature")
+            raise ValueError(f"`video_streams` is {self.video_streams}: give the width of at least one video feature")
         if self.audio_from not in ("davenet", "logmel"):
             raise ValueError(f"`audio_from` is {self.audio_from!r}: it must be davenet or logmel")
         if self.audio_from == "logmel" and self.audio_dim != AUDIO_WIDTH:
-            raise ValueError(f"audio_dim is {self.audio_dim}: with `audio_from` logmel it must be {AUDIO_WIDTH}")
+            raise ValueError(f"`audio_dim` is {self.audio_dim}: with `audio_from` logmel it must be {AUDIO_WIDTH}")
 
     @property
     def video_dim(self) -> int:

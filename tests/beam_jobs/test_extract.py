@@ -66,7 +66,7 @@ def test_a_second_run_computes_nothing(local: Path, settings: Callable[..., Extr
 
 def test_other_settings_are_refused_by_name(local: Path, settings: Callable[..., ExtractSettings]) -> None:
     other = settings(feature_fps=2)
-    with pytest.raises(InputError, match=r"feature_fps was 1, now 2"):
+    with pytest.raises(InputError, match=r"--feature-fps was 1, now 2"):
         run(ExtractSettings(**{**other.__dict__, "out": local}))
 
 
@@ -282,7 +282,8 @@ def test_odd_csv_captions_are_told_and_stop_nothing(
     report = run(settings(out="odd", captions=folder, workers=workers))
     assert report.complete and report.done == 5
     assert [note for note in report.notes if note.startswith("captions left out")] == [
-        "captions left out, file that is no csv with start,end,text: 2",
+        "captions left out, file that is no csv with start,end,text: 1",
+        "captions left out, line of more than 1048576 characters: 1",
         "captions left out, reversed or negative time: 2",
         "captions left out, time is not a number: 2",
     ]

@@ -297,7 +297,7 @@ def test_half_precision_rows_are_clustered_in_single(generator: torch.Generator)
     "wrong", [{"clusters": 1}, {"iterations": 0}, {"queue_rows": -1}, {"refit_every": 0}], ids=lambda w: next(iter(w))
 )
 def test_senseless_settings_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` is "):
         ClusterSettings(**wrong)
 
 

@@ -399,11 +399,11 @@ def test_fitting_leaves_davenet_out(listening: MCN, recordings: ClipInputs, clip
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"width": 0}, "width is 0"),
-        ({"video_streams": ()}, r"video_streams is \(\)"),
-        ({"video_streams": (4, 0)}, r"video_streams is \(4, 0\)"),
-        ({"audio_from": "mp3"}, "audio_from is 'mp3'"),
-        ({"audio_from": "logmel", "audio_dim": 512}, "audio_dim is 512: with audio_from logmel it must be 1024"),
+        ({"width": 0}, "`width` is 0"),
+        ({"video_streams": ()}, r"`video_streams` is \(\)"),
+        ({"video_streams": (4, 0)}, r"`video_streams` is \(4, 0\)"),
+        ({"audio_from": "mp3"}, "`audio_from` is 'mp3'"),
+        ({"audio_from": "logmel", "audio_dim": 512}, "`audio_dim` is 512: with `audio_from` logmel it must be 1024"),
     ],
 )
 def test_senseless_settings_are_refused(wrong: dict[str, object], message: str) -> None:

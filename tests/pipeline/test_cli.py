@@ -402,7 +402,8 @@ def test_bad_clips_are_refused_with_their_line(
 
 
 def test_a_checkpoint_that_is_none_is_refused(refused: Refused, tmp_path: Path) -> None:
-    command = ("evaluate", "retrieval", "--clips", __file__, "--out", tmp_path, "--checkpoint", tmp_path)
+    (tmp_path / "clips.csv").write_text("video_id,start,end,text\nvideo,0,1,fry\n")
+    command = ("evaluate", "retrieval", "--clips", tmp_path / "clips.csv", "--out", tmp_path, "--checkpoint", tmp_path)
     assert "no such file; train a model first" in refused(*command)
     torch.save({"schema": 1, "model": {}}, tmp_path / "checkpoint.pt")
     assert "not a checkpoint of this program" in refused(*command)

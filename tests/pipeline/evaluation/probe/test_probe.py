@@ -174,11 +174,11 @@ def test_the_command_line(asked: ProbeSettings, tmp_path: Path, capsys: pytest.C
     plain = dataclasses.replace(asked, truth=None, ids=None, steps=None)
     assert plain.command().split()[:2] == ["mcn", "probe"] and "--bootstrap 40" in plain.command()
     assert main(plain.command().split()[1:]) == 0
-    assert "probe: 1 parts done" in capsys.readouterr().out
+    assert "probe: 1 part done" in capsys.readouterr().out
     for flags, problem in (
         (["--split", "absent"], "no split 'absent'"),
-        (["--truth", str(tmp_path / "no.csv")], "no.csv: no such file or folder (truth: truth.csv of"),
-        (["--dose-clips", "1"], "dose_clips at least 2"),
+        (["--truth", str(tmp_path / "no.csv")], "no.csv: no such file or folder (--truth: truth.csv of"),
+        (["--dose-clips", "1"], "--dose-clips at least 2"),
         (["--bootstrap", "0"], "must be at least 1"),
     ):
         assert main([*plain.command().split()[1:], *flags]) == 2

@@ -393,7 +393,7 @@ def test_an_id_that_nothing_names_is_told_and_not_kept_out(whole: Path, capsys: 
     assert f"nothing names {wrong}" in output and "0 videos done" in output and "failed, unknown: 1" in output
     assert not (dataset / "forgotten.json").exists() and not (dataset / "forgetting.json").exists()
     assert main(["forget", wrong, GONE, "--run", str(whole)]) == 1
-    assert "1 videos done" in capsys.readouterr().out and naming(whole, GONE) == []
+    assert "1 video done" in capsys.readouterr().out and naming(whole, GONE) == []
     assert len(forgotten(dataset)) == 1 and is_forgotten(GONE, forgotten(dataset))
     assert main(["forget", wrong, "--even-if-unknown", "--run", str(whole)]) == 0
     assert is_forgotten(wrong, forgotten(dataset)) and naming(whole, wrong) == []
