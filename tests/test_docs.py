@@ -1,8 +1,10 @@
 """The documents say what is true: their commands parse, their links, flags, stages and make targets exist."""
 
 import argparse
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -131,6 +133,28 @@ def test_absolute_paths_are_examples(document: str) -> None:
     """An absolute path is one in a reader's shared folder, never one of the machine this was written on."""
     paths = re.findall(r"(?:^|[\s`\"'(=])(/[A-Za-z][\w./-]*|~/[\w./-]*)", text_of(document), re.MULTILINE)
     assert [path for path in paths if not path.startswith("/mnt/nas/")] == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "task"),
+    [
+        # The last task of an array has the array's own job id.
+        ({"SLURM_JOB_ID": "40", "SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "8"}, "40_8"),
+        ({"SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "1"}, "40_1"),
+        ({"SLURM_JOB_ID": "40"}, "40"),
+    ],
+)
+@pytest.mark.parametrize("status", [75, 0, 2])
+def test_the_job_script_puts_back_its_own_task_alone(
+    variables: dict[str, str], task: str, status: int, tmp_path: Path
+) -> None:
+    (script,) = re.findall(r"^```sh\n(#!/bin/bash\n.*?)^```$", text_of("docs/howto100m.md"), re.MULTILINE | re.DOTALL)
+    for name, words in (("srun", f"exit {status}"), ("scontrol", 'echo "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{words}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | variables
+    ended = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (status, f"requeue {task}\n" if status == 75 else "")
 
 
 def test_sizes_follow_from_the_format() -> None:

@@ -138,7 +138,9 @@ def write_commands(study: StudySettings, runs: Sequence[Run]) -> None:
         f"cd {shlex.quote(str(Path.cwd()))}",
         f'eval srun "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {commands})"',
         "status=$?",
-        'if [ "$status" = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+        # In the last task of an array SLURM_JOB_ID is the array's: it would requeue every task.
+        'task="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"',
+        'if [ "$status" = 75 ]; then scontrol requeue "$task"; fi',
         'exit "$status"',
     ]
     write_text(study.out / ARRAY_FILE, "\n".join(script) + "\n")

@@ -230,7 +230,15 @@ def test_a_plan_trains_nothing_and_gives_a_command_a_model(
     assert line.split()[3] == "12"
     lines = (settings.out / "commands.txt").read_text().splitlines()
     assert len(lines) == 4 and "#SBATCH --array=1-4" in (settings.out / "array.sh").read_text()
-    subprocess.run(["bash", "-n", settings.out / "array.sh"], check=True)
+    for name, words in (("srun", 'echo "$@"; exit 75'), ("scontrol", 'echo "$@"')):
+        (settings.out / name).write_text(f"#!/bin/sh\n{words}\n")
+        (settings.out / name).chmod(0o755)
+    # The last task of an array has the array's own job id.
+    task = {"SLURM_JOB_ID": "40", "SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "4"}
+    environment = {"PATH": f"{settings.out}:{os.environ['PATH']}"} | task
+    array = ["bash", settings.out / "array.sh"]
+    ended = subprocess.run(array, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (75, f"{lines[3]}\nrequeue 40_4\n")
     asked, _ = parse("compare", lines[1].split()[2:])
     assert asked.only == "disjoint-seed1" and asked.experiment.stages["train"]["epochs"] == "4"
 
