@@ -18,7 +18,7 @@ setup(
     packages=find_packages(include=["pipeline*", "extractors*", "models*", "beam_jobs*"]),
     # pipeline/configs is a link to configs/.
     package_data={"pipeline": ["configs/*.yaml"], "pipeline.experiment": ["templates/*.html"]},
-    entry_points={"console_scripts": ["mcn = pipeline.cli:main"]},
+    entry_points={"console_scripts": ["mcn = pipeline.cli:main", "mcn-beam-worker = beam_jobs.worker_boot:main"]},
     install_requires=[
         "apache-beam==2.77.*",
         "argcomplete>=3,<4",
