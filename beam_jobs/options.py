@@ -87,6 +87,11 @@ def _checked_runner(name: str | None) -> str:
     return name
 
 
+def brings_counters_back(runner: str) -> bool:
+    """Whether a job's counters can be read once it has run, by the name that `runner_name` gives."""
+    return runner.rpartition(".")[2] in ("local", "FlinkRunner", "SparkRunner", "PrismRunner", "PortableRunner")
+
+
 def runner_name(options: PipelineOptions) -> str:
     """The runner as reports name it: `local`, or Beam's name."""
     runner: str = options.get_all_options()["runner"]

@@ -13,7 +13,7 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.options import runner_name
+from beam_jobs.options import brings_counters_back, runner_name
 from pipeline.core.errors import InputError, ToolError, tool_errors
 
 _REPORTED: dict[str, type[Exception]] = {kind.__name__: kind for kind in (InputError, ToolError)}
@@ -26,7 +26,8 @@ class ReportingDoFn(beam.DoFn):
     """A DoFn by `open` and `work`. After an error, InputError or ToolError, it takes up no further element.
 
     With `counted` errors are counters, named by their messages, for `running`: raised, an error is logged by
-    workers, runner and driver, each with a traceback. Without, for runners that don't bring metrics back, it is raised.
+    workers, runner and driver, each with a traceback, and a cluster that restarts what failed would go through it again
+    and again. Without, for runners that don't bring metrics back, it is raised.
     """
 
     def __init__(self, counted: bool) -> None:
@@ -78,25 +79,47 @@ class ReportingDoFn(beam.DoFn):
 def running(options: PipelineOptions) -> Iterator[tuple[beam.Pipeline, bool]]:
     """A pipeline that runs when the block ends, and what its `ReportingDoFn`s are given as `counted`.
 
-    Raises a worker's InputError or ToolError as what it was; of several the first by their texts.
+    Raises a worker's InputError or ToolError as what it was; of several the first by their texts. Whatever else ends a
+    job on a cluster, such as a machine that is lost, is a ToolError of one line.
     """
-    counted = runner_name(options) == "local"
+    runner = runner_name(options)
+    counted = brings_counters_back(runner)
     try:
-        with _quiet_local_workers(), beam.Pipeline(options=options) as pipeline:
+        with _quiet_local_workers(), _quiet_job_messages(), beam.Pipeline(options=options) as pipeline:
             yield pipeline, counted
     except (InputError, ToolError):
         raise
     except Exception as error:
         # Runners wrap it, traceback and all, in errors of their own.
         wrapped = re.search(r"(InputError|ToolError): (.+?)(?: \[while running .*)?$", str(error), re.MULTILINE)
-        if wrapped is None:
+        if wrapped is not None:
+            raise _REPORTED[wrapped[1]](wrapped[2]) from error
+        if runner == "local":
             raise
-        raise _REPORTED[wrapped[1]](wrapped[2]) from error
+        said = " ".join(str(error).split())[:300]
+        raise ToolError(f"the job on {runner} failed: {said}; rerun the same command to resume") from error
     for name, kind in _REPORTED.items() if counted else ():
         counters = pipeline.result.metrics().query(MetricsFilter().with_namespace(name))["counters"]
-        messages = sorted(counter.key.metric.name for counter in counters if counter.committed)
+        messages = sorted(counter.key.metric.name for counter in counters if counter.committed or counter.attempted)
         if messages:
             raise kind(messages[0])
+
+
+@contextmanager
+def _quiet_job_messages() -> Iterator[None]:
+    """Keep what a job server says, traces of Java's stack among it, out of stderr, unless --debug asks for it.
+
+    Beam logs it by the root's logger itself; a failed job's error holds what counts of it.
+    """
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+    logging.getLogger().addFilter(wanted)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(wanted)
 
 
 @contextmanager

@@ -93,6 +93,36 @@ def test_runners_that_bring_no_counters_back_tell_it_in_the_error(
         _ = pipeline | beam.Create([1]) | beam.ParDo(Failing(counted, wrapped, False))
 
 
+EMBEDDED = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
+"""A job server in this process, spoken to as to that of a cluster."""
+
+
+@pytest.mark.parametrize("in_open", [False, True])
+def test_an_error_fails_no_job_of_a_cluster_which_would_start_it_again(
+    in_open: bool,
+) -> None:
+    error = InputError("x.csv: no such file")
+    with pytest.raises(InputError, match=r"^x\.csv: no such file$") as caught:
+        with running(beam_options(EMBEDDED)) as (pipeline, counted):
+            assert counted
+            _ = pipeline | beam.Create([1]) | beam.ParDo(Failing(counted, error, in_open))
+    assert caught.value.__cause__ is None  # the job itself ended well
+    assert pipeline.result.state == "DONE"
+
+
+def test_whatever_else_ends_a_job_on_a_cluster_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    def lost(element: int) -> int:
+        raise RuntimeError("a machine\nis lost")
+
+    options = beam_options(EMBEDDED)
+    with pytest.raises(ToolError, match="the job on PortableRunner failed: .*rerun") as caught:
+        with running(options) as (pipeline, _):
+            _ = pipeline | beam.Create([1]) | beam.Map(lost)
+    assert "\n" not in str(caught.value)
+    # What a job server sends with its traces is logged by the root's logger.
+    assert not [record for record in caplog.records if record.name == "root"]
+
+
 @pytest.mark.parametrize("error", [ToolError("it fails"), DecoderError("it fails"), ImportError("it fails")])
 def test_the_command_line_says_it_in_one_line_with_status_1(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
