@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
 
+from beam_jobs.clusters import check_cluster
 from pipeline.core.errors import InputError, suggest
 
 LOCAL_RUNNER = "beam_jobs.local_runner.LocalRunner"
@@ -42,6 +43,7 @@ def beam_options(
 
     Without `--runner`, or with `--runner=DirectRunner`, the job runs on this machine and offline, with `local_workers`
     workers in `local_mode` (`in_memory`, `multi_threading` or `multi_processing`) unless the arguments say otherwise.
+    With another one its cluster is looked for: InputError as `check_cluster` raises it.
     """
     runner = check_beam_arguments(arguments)
     options = PipelineOptions([*arguments, f"--runner={runner}"])
@@ -52,6 +54,8 @@ def beam_options(
             direct.direct_num_workers = local_workers
         if "--direct_running_mode" not in given:
             direct.direct_running_mode = local_mode if direct.direct_num_workers != 1 else "in_memory"
+    else:
+        check_cluster(runner, options)
     return options
 
 

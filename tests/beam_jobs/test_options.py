@@ -35,8 +35,9 @@ def test_what_is_not_given_follows_from_what_is(given: str, mode: str, workers: 
 
 
 def test_other_runners_get_their_options_and_no_local_ones() -> None:
-    options = beam_options(["--runner=FlinkRunner", "--flink_master=host:8081", "--parallelism=4"], local_workers=7)
-    assert options.view_as(StandardOptions).runner == "FlinkRunner"
+    given = ["--runner=PortableRunner", "--job_endpoint=embed", "--flink_master=host:8081", "--parallelism=4"]
+    options = beam_options(given, local_workers=7)
+    assert options.view_as(StandardOptions).runner == "PortableRunner"
     assert options.view_as(FlinkRunnerOptions).flink_master == "host:8081"
     assert options.view_as(DirectOptions).direct_num_workers == 1
 
