@@ -17,7 +17,11 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["pipeline*", "extractors*", "models*", "beam_jobs*"]),
     # pipeline/configs is a link to configs/.
-    package_data={"pipeline": ["configs/*.yaml"], "pipeline.experiment": ["templates/*.html"]},
+    package_data={
+        "pipeline": ["configs/*.yaml"],
+        "pipeline.experiment": ["templates/*.html"],
+        "beam_jobs": ["flink/*"],
+    },
     entry_points={"console_scripts": ["mcn = pipeline.cli:main", "mcn-beam-worker = beam_jobs.worker_boot:main"]},
     install_requires=[
         "apache-beam==2.77.*",
