@@ -1,5 +1,6 @@
 # Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first. `make test-slow` runs the
 # tests that take longest; `make endurance` disturbs a run in every way and runs the study's controls, for more than an hour.
+# `make test-cluster` runs the sample on Flink and Dask clusters of its own; it wants Java 17 and Maven, which fetches Flink's jars.
 # `make mutants` puts small faults into a copy of the code, one at a time, and says which the tests don't notice.
 # `make wheel-check` installs the wheel without the lock file on each supported Python of this machine, and uses it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,7 +13,7 @@ COVERAGE ?=
 # Why $(PYTHON) can't be used; empty where it can.
 REFUSAL = $(if $(PYTHON),$(shell $(PYTHON) .ci/supported_python.py 2>&1 || true),no Python on PATH; give one with PYTHON=PATH)
 
-.PHONY: demo test test-slow endurance mutants lint wheel-check lock clean
+.PHONY: demo test test-slow test-cluster endurance mutants lint wheel-check lock clean
 
 demo: $(VENV)/installed
 	$(MCN) run configs/sample.yaml --set extract.weights=$(WEIGHTS)
@@ -25,6 +26,10 @@ test-slow: $(VENV)/installed
 
 endurance: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m endurance tests
+
+test-cluster: $(VENV)/installed
+	@$(VENV)/bin/python -m beam_jobs.flink_jar build/flink
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m cluster --durations=10 tests/cluster
 
 mutants: $(VENV)/installed
 	$(VENV)/bin/python tests/mutants.py

@@ -48,6 +48,8 @@ SLURM_FLAGS = {f"--{name}" for name in "array nodes ntasks cpus-per-task gres ti
 
 
 PIP_FLAGS = {"--index-url", "--no-deps"}
+CLUSTER_FLAGS = {f"--{name}" for name in "port nthreads nworkers spark-master-url job-port add-opens".split()}
+"""Of Dask's scheduler and worker, Beam's job server for Spark and Java."""
 
 
 @cache
@@ -64,7 +66,7 @@ def known_flags() -> frozenset[str]:
         options_class._add_argparse_args(beam_parser)
         parsers.append(beam_parser)
     flags = {flag for one in parsers for action in one._actions for flag in action.option_strings}
-    flags |= SLURM_FLAGS | PIP_FLAGS
+    flags |= SLURM_FLAGS | PIP_FLAGS | CLUSTER_FLAGS
     return frozenset(flags | {"--config", "--set", "--plan", "--only", "--debug", "--help", "--version"})
 
 
