@@ -55,8 +55,7 @@ def check_cluster(runner: str, options: PipelineOptions) -> None:
             "--runner=SparkRunner needs --job_endpoint=HOST:PORT, the address of Beam's job server for Spark, or "
             "--spark_job_server_jar; see docs/cluster.md"
         )
-    if options.view_as(FlinkRunnerOptions).flink_master != "[local]":
-        _set_worker(options)
+    _set_worker(options)
     if runner == "FlinkRunner":
         _check_loopback(options, managers)
 
@@ -95,7 +94,7 @@ def _task_managers(master: str) -> int:
 
 
 def _set_worker(options: PipelineOptions) -> None:
-    """Beam's own default is a container, which lacks this package."""
+    """Beam's own default is a container, which lacks this package, or else LOOPBACK, which ends with traces."""
     portable, setup = options.view_as(PortableOptions), options.view_as(SetupOptions)
     image = options.view_as(WorkerOptions).sdk_container_image
     given = portable.environment_config or portable.lookup_environment_option("process_command") or image

@@ -170,4 +170,5 @@ def test_workers_are_started_by_this_packages_program_unless_the_options_say_how
 
 def test_flink_within_the_job_server_needs_no_cluster(flink: Flink) -> None:
     runner, _, jar = flink()
-    assert environment([runner, jar, "--flink_master=[local]"]) == (None, None)
+    assert environment([runner, jar, "--flink_master=[local]"])[0] == "PROCESS"
+    assert environment([runner, jar, "--flink_master=[local]", "--environment_type=LOOPBACK"])[0] == "LOOPBACK"
