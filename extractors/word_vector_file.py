@@ -35,12 +35,15 @@ _LONGEST_WORD = 1 << 16
 """Bytes of a word."""
 _LONGEST_NUMBER = 64
 """Bytes of a number as text."""
+_OF_NUMBERS = b"0123456789+-.eE \r\n"
+"""All bytes of numbers as text: read as binary they would pass for vectors."""
 _BLOCK = 1 << 20
 _BLOCK_ROWS = 1 << 12
 _MOST_UNPACKED = 20
 """Bytes of vectors in a byte of a .gz: numbers hardly shrink."""
 _ALWAYS_UNPACKED = 64 << 20
 
+EMPTY = "empty line"
 REPEATED = "word listed again, its first vector counts"
 WITH_SPACES = "word with a space, as no caption's word has one"
 NOT_UTF8 = "word that isn't UTF-8"
@@ -169,6 +172,8 @@ def _binary_entries(path: Path, file: IO[bytes], room: int, left_out: Counter[st
             number += 1
             # Some programs end each vector with a line feed.
             name = block[start : end - 1].lstrip(b"\n")
+            if number == 1 and not block[end : end + 4 * width].strip(_OF_NUMBERS):
+                raise WeightsError(f"{path}: its first line is of word2vec, its numbers are text; name it .txt")
             yield number, name, np.frombuffer(block, "<f4", width, end)
             start = end + 4 * width
             continue
@@ -182,6 +187,8 @@ def _binary_entries(path: Path, file: IO[bytes], room: int, left_out: Counter[st
 def _text_entries(path: Path, file: IO[bytes], room: int, left_out: Counter[str]) -> Iterator[Entry]:
     first = file.readline(_LONGEST_WORD + _LONGEST_NUMBER * _LARGEST_WIDTH).removeprefix(codecs.BOM_UTF8)
     promised = _promised(path, first, room, lambda width: 2 * width + 1)
+    if not promised and b"\t" in first:
+        raise WeightsError(f"{path}: its first line has tabs; expected single spaces between a word and its numbers")
     count, width = promised or (_LARGEST_VOCABULARY, first.rstrip().count(b" "))
     if not promised and not (0 < width <= _LARGEST_WIDTH):
         raise WeightsError(
@@ -196,6 +203,10 @@ def _text_entries(path: Path, file: IO[bytes], room: int, left_out: Counter[str]
         if not line:
             return
         number += 1
+        if not promised and not line.strip():
+            left_out[EMPTY] += 1
+            line = file.readline(longest)
+            continue
         name, *numbers = line.rstrip().rsplit(b" ", width)
         yield number + bool(promised), name, _row(f"{path} line {number + bool(promised)}", numbers, width)
         line = file.readline(longest)
@@ -211,7 +222,9 @@ def _unbounded(path: Path, room: int) -> WeightsError:
 def _row(where: str, numbers: list[bytes], width: int) -> NDArray[np.float32]:
     try:
         if len(numbers) == width:
-            return np.array(list(map(float, numbers)), np.float32)
+            # What is too large becomes infinity, which is refused by name.
+            with np.errstate(over="ignore"):
+                return np.array(list(map(float, numbers)), np.float32)
         found = f"{len(numbers)} of them"
     except ValueError as error:
         found = str(error).partition(": b")[2][:80]

@@ -14,7 +14,7 @@ from gensim.models import KeyedVectors
 
 from extractors.errors import WeightsError
 from extractors.text import train_vectors, vectors_digest, words
-from extractors.word_vector_file import BEYOND, NOT_UTF8, REPEATED, WITH_SPACES, load_vectors, save_vectors
+from extractors.word_vector_file import BEYOND, EMPTY, NOT_UTF8, REPEATED, WITH_SPACES, load_vectors, save_vectors
 
 SENTENCES = [
     f"cut the {food} and {verb} it in a pan".split() for food in ("onion", "egg", "leek") for verb in ("fry", "stir")
@@ -160,6 +160,9 @@ def test_what_no_caption_can_hold_is_left_out_and_counted(tmp_path):
     loaded = load_vectors(tmp_path / "a.txt", left_out)
     assert loaded.index_to_key == ["the", "fry"] and loaded["fry"].tolist() == [9, 0]
     assert +left_out == {WITH_SPACES: 2, NOT_UTF8: 1}
+    (tmp_path / "c.txt").write_bytes(b"the 1 2\n\nfry 3 4\r\n \n")
+    left_out.clear()
+    assert load_vectors(tmp_path / "c.txt", left_out).index_to_key == ["the", "fry"] and +left_out == {EMPTY: 2}
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf1 2\nthe 1 2\nfry 3 4\n")
     left_out.clear()
     assert load_vectors(tmp_path / "b.txt", left_out).index_to_key == ["the"] and +left_out == {BEYOND: 1}
@@ -218,9 +221,13 @@ def test_a_pickle_is_refused_unread(tmp_path):
         ("a.vec", b"Egg 1\npan 1 2 3\nfry 1 2 3\n", "most lines have more numbers than the first line tells"),
         ("a.vec", b"<html>\n", "first line is not NUMBER-OF-WORDS WIDTH, nor a word and its numbers"),
         ("a.bin.gz", b"no gzip", "first line is not"),
+        ("a.bin", b"2 3\nthe 0.1 0.2 0.3\nof -0.4 5e-05 0.6\n", "its numbers are text; name it .txt"),
+        ("a.vec", b"Egg\t1 2 3\n", "its first line has tabs"),
+        ("a.vec", b"Egg 1 2 3\n\npan 1 1e39 3\n", "line 3: NaN or infinity in the vector of 'pan'"),
         ("a.npy", b"", "word vectors end in"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_broken_files_get_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=message) as caught:
