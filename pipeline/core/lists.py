@@ -43,6 +43,7 @@ _CURES = {
 _SIGNATURES = {
     b"PK\x03\x04": "a zip archive or an Excel workbook; save the list as csv in UTF-8",
     b"\xd0\xcf\x11\xe0": "an Excel workbook; save the list as csv in UTF-8",
+    b"\x1f\x8b": "packed by gzip; unpack it",
     b"BZh91AY&SY": "packed by bzip2; unpack it, or pack it by gzip",
     b"\xfd7zXZ": "packed by xz; unpack it, or pack it by gzip",
     b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it, or pack it by gzip",

@@ -171,11 +171,12 @@ def test_other_encodings_are_named_with_their_cure(tmp_path: Path, encoding: str
     ("content", "problem"),
     [
         (b"PK\x03\x04rest", "a zip archive or an Excel workbook"),
+        (gzip.compress(gzip.compress(LIST)), "packed by gzip; unpack it"),
         (gzip.compress(LIST)[:-12], "not a whole .gz"),
         (gzip.compress(LIST)[:20] + b"rest" * 9, "not a whole .gz"),
         (gzip.compress(b"\n" * (65 << 20)), "unpacks to more than 50 times its size"),
     ],
-    ids=["zip", "cut", "damaged", "swells"],
+    ids=["zip", "twice", "cut", "damaged", "swells"],
 )
 def test_what_is_packed_is_read_or_told(tmp_path: Path, content: bytes, problem: str) -> None:
     with pytest.raises(MalformedListError, match=f"x.csv: .*{problem}"):
