@@ -41,7 +41,10 @@ def read_clips(path: Path, column: str, report: RunSummary | None = None) -> lis
     clips, left_out = [], Counter[str]()
     for where, row in csv_lines(path, ("video_id", "start", "end", column), free=_FREE, left_out=left_out):
         video_id = check_media_name(row["video_id"], where)
-        clips.append(LabelledClip(row[column], Clip(video_id, *_segment(where, row, column))))
+        label = row[column]
+        if column not in _FREE and label != label.strip():
+            raise InputError(f"{where}: {column} {label[:80]!a} begins or ends with white space; remove it")
+        clips.append(LabelledClip(label, Clip(video_id, *_segment(where, row, column))))
     _note(report, path, left_out)
     return clips
 
@@ -206,7 +209,7 @@ def _number(where: str, row: dict[str, str]) -> int:
 def _segment(where: str, row: dict[str, str], column: str = "") -> tuple[float, float]:
     """A line's start and end in seconds; `column` must have a value too."""
     start, end = (float(row[name]) if _NUMBER.fullmatch(row[name]) else math.nan for name in ("start", "end"))
-    if not 0 <= start < end < math.inf or (column and not row[column]):
+    if not 0 <= start < end < math.inf or (column and not row[column].strip()):
         raise InputError(f"{where}: expected 0 <= start < end in seconds{column and f', and a {column}'}")
     return start, end
 

@@ -61,6 +61,19 @@ def test_lines_passed_over_are_said(tmp_path: Path) -> None:
     assert report.notes[3:] == [f"{tmp_path / 'c.csv'}: passed over: 1 (empty line)"]
 
 
+@pytest.mark.parametrize(
+    ("column", "label", "named"),
+    [
+        ("text", "  ", "expected 0 <= start < end in seconds, and a text"),
+        ("class", " fry", "class ' fry' begins or ends"),
+    ],
+)
+def test_a_clip_says_what_it_is_of(tmp_path: Path, column: str, label: str, named: str) -> None:
+    path = written(tmp_path, "c.csv", f"video_id,start,end,{column}\na,0,1,fry\na,1,2,{label}\n")
+    with pytest.raises(InputError, match=f"c.csv line 3: {named}"):
+        read_clips(path, column)
+
+
 HEAD = "video_id,task_id,step,start,end,text\n"
 
 
