@@ -51,9 +51,13 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
+_NARROWEST = 20
+
+
 def _wrapped(text: str, indent: int = 0) -> str:
     """Text wrapped to the terminal's width; lines after the first are indented."""
-    width = shutil.get_terminal_size().columns - 2
+    # A terminal may say that it has a single column.
+    width = max(_NARROWEST, shutil.get_terminal_size().columns - 2)
     return textwrap.fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
@@ -140,7 +144,8 @@ def _by_place(name: str, words: Sequence[str], flags: Collection[str]) -> dict[s
     settings, last = config.settings_in(command.settings_class()), command.positional[-1]
     for word in words[: words.index("--")] if "--" in words else words:
         if word.startswith("-") and word != "-" and " " not in word:
-            hint = suggest(word.split("=")[0], flags) if word.startswith("--") else ""
+            flag = word.split("=")[0]
+            hint = suggest(flag, flags) if word.startswith("--") or f"-{flag}" in flags else ""
             if not hint.startswith("did you mean"):
                 is_path = last == "path" or Path in (settings[last].type, *typing.get_args(settings[last].type))
                 hint = f"put a {last} that begins with - after --: mcn {name} ... -- {shlex.quote(word)}"
@@ -239,7 +244,9 @@ def _command_name(arguments: Sequence[str]) -> tuple[str, list[str]]:
     # A word of a name of two leads to it, too.
     whole = {word: name for name in COMMANDS for word in name.split()} | {name: name for name in COMMANDS}
     near = difflib.get_close_matches(arguments[0], whole, n=1)
-    hint = f"did you mean {whole[near[0]]!r}?" if near else suggest(arguments[0], COMMANDS)
+    meant = " ".join([*near, *arguments[1:2]])
+    name = meant if meant in COMMANDS else whole[near[0]] if near else ""
+    hint = f"did you mean {name!r}?" if name else suggest(arguments[0], COMMANDS)
     raise InputError(f"mcn: unknown stage {arguments[0]!r}; {hint}")
 
 

@@ -90,6 +90,13 @@ def test_help_and_version_are_words_of_their_own(capsys: pytest.CaptureFixture[s
     assert "did you mean 'train'?" in refused("help", "trian")
 
 
+def test_a_terminal_of_one_column_gets_help_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1")
+    assert main(["help"]) == 0 and "retrieval" in capsys.readouterr().out
+
+
 def test_flags_stand_in_groups_with_what_is_required_and_the_defaults_as_typed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +185,7 @@ def test_the_shell_completes_stages_flags_and_choices(tmp_path: Path, line: str,
         (["trian"], "unknown stage 'trian'; did you mean 'train'?"),
         (["evaluate"], "'evaluate retrieval', 'evaluate localization', 'evaluate classification'"),
         (["evaluate", "retreival"], "did you mean 'evaluate retrieval'?"),
+        (["evaluat", "retrieval"], "did you mean 'evaluate retrieval'?"),
         (["evaluate", "xyz"], "known: evaluate retrieval, evaluate localization, evaluate classification"),
         (["localisation"], "did you mean 'evaluate localization'?"),
         (["config"], "'config list', 'config copy'"),
@@ -200,6 +208,7 @@ def test_the_shell_completes_stages_flags_and_choices(tmp_path: Path, line: str,
         (["inspect", "-hbc"], "give a path that begins with - as ./-hbc"),
         (["train", "--manifest", "d", "--out", "-x"], "a value that begins with - is given as --out=-x"),
         (["train", "--manifest", "--out", "o"], "expected one argument; see mcn train --help"),
+        (["freeze", "d", "n", "-seed=3"], "did you mean '--seed'?"),
         (["freeze", "d", "spring", "2026"], "unknown argument '2026': expected DATASET NAME"),
         (["search", "i", "q", "--top", "0"], "mcn search: --top must be 1 to 1000"),
         (["extract", "--media", "m", "--out", "o", "--follow"], "mcn extract: --follow needs --ids"),
