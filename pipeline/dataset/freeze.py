@@ -143,12 +143,20 @@ def _manifest(settings: FreezeSettings, report: RunSummary) -> tuple[Manifest, d
                 "heldout_videos": settings.heldout_videos,
                 "heldout_tasks": settings.heldout_tasks,
                 "split": sha256_of_file(settings.split) if settings.split else None,
-                "exclude": {path.name: sha256_of_file(path) for path in settings.exclude},
+                "exclude": _digests_by_name(settings.exclude),
             },
             circumstances=tuple(circumstances),
         ),
         counts,
     )
+
+
+def _digests_by_name(paths: Iterable[Path]) -> dict[str, str]:
+    """Name of a file, wherever it lies, -> its sha256; of several of one name all, with spaces between."""
+    digests: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        digests[path.name].append(sha256_of_file(path))
+    return {name: " ".join(sorted(of_name)) for name, of_name in digests.items()}
 
 
 def _excluded(

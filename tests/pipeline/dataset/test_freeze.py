@@ -157,6 +157,19 @@ def test_a_list_that_excludes_nothing_is_refused_unless_that_is_accepted(
     assert frozen(folder)["left_out"] == {"benchmark": [id_of(1)]}
 
 
+def test_lists_of_one_name_are_each_part_of_the_rule(tmp_path: Path, stored: Callable[..., Path]) -> None:
+    folder = stored([[id_of(n) for n in range(9)]])
+    lists = (tmp_path / "first" / "test.csv", tmp_path / "second" / "test.csv")
+    for number, path in enumerate(lists):
+        path.parent.mkdir()
+        path.write_text(f"{id_of(number)}\n")
+    run(FreezeSettings(folder, "study", exclude=lists))
+    assert run(FreezeSettings(folder, "study", exclude=lists[::-1])).skipped == 7
+    lists[0].write_text(f"{id_of(5)}\n")
+    with pytest.raises(InputError, match="frozen with exclude {'test.csv': "):
+        run(FreezeSettings(folder, "study", exclude=lists))
+
+
 def test_lines_of_the_lists_that_are_passed_over_are_said(tmp_path: Path, stored: Callable[..., Path]) -> None:
     folder = stored([[id_of(0), id_of(1)]])
     ids, split = tmp_path / "list.csv", tmp_path / "split.csv"
