@@ -29,7 +29,8 @@ def proxy_fault(address: str) -> str:
     except ValueError:
         host = b""
     if not host or parts.path.strip("/") or parts.query or parts.fragment or len(rest.split()) != 1:
-        return "isn't SCHEME://USER:PASSWORD@HOST:PORT; percent-encode characters such as / ? # @ in user and password"
+        # Without an example of user and password, which the output would mask.
+        return "isn't SCHEME://HOST:PORT; percent-encode characters such as / ? # @ in a user and password before @HOST"
     return ""
 
 

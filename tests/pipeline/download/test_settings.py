@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.secrets import masked
 from pipeline.download.settings import DownloadSettings, FetchSettings, proxy_fault
 
 
@@ -44,6 +45,7 @@ def test_proxies_that_can_work(address: str) -> None:
 )
 def test_proxies_that_cannot_work(address: str, words: str) -> None:
     assert words in proxy_fault(address)
+    assert masked(proxy_fault(address)) == proxy_fault(address)
     with pytest.raises(ValueError, match="proxy") as told:
         DownloadSettings(ids=Path("ids.csv"), out=Path("out"), proxy=address)
     assert "55w0rd" not in str(told.value)
