@@ -196,7 +196,7 @@ def _override(content: dict[str, Any], override: str) -> str:
     """Put what `--set` gives into the file's content; returns its key."""
     key, equals, value = override.partition("=")
     section, dot, name = key.partition(".")
-    if not equals or not name.strip() and dot:
+    if not equals or not section.strip() or not name.strip() and dot:
         raise InputError(f"--set {override}: expected SECTION.KEY=VALUE, e.g. train.epochs=5")
     if dot:
         content[section] = {} if content.get(section) is None else content[section]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -186,6 +187,12 @@ def test_settings_can_be_overridden_from_the_command_line(tmp_path: Path) -> Non
     trained = [from_mapping(train.TrainSettings, values, "") for name, values in settings.plan() if name == "train"]
     assert [(one.epochs, one.seed) for one in trained] == [(5, 3), (5, 4)]
     assert settings.stages["sample"] == {"seed": "4"}
+
+
+@pytest.mark.parametrize("override", ["=3", ".epochs=3", "train.=3", "train.epochs"])
+def test_an_override_without_key_or_value_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(InputError, match=f"^--set {re.escape(override)}: expected SECTION.KEY=VALUE"):
+        RunSettings.load(written(tmp_path, "out: o\n"), [override])
 
 
 @pytest.mark.parametrize(
