@@ -6,7 +6,7 @@ orders, as everywhere.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -140,7 +140,8 @@ def full_video(queries: Side, candidates: Side, owners: Sequence[str], clip_owne
     """Rank whole videos by their captions; caption i belongs to video `owners[i]`, clip j to `clip_owners[j]`.
 
     A caption that isn't there says nothing: alone it finds its video last of all, and it casts no vote. A clip that
-    isn't there is never found. Raises ValueError when a score is NaN or overflows, and unless each video has both.
+    isn't there is never found; a video of which no clip is there stands behind those that have one, equal with its like,
+    and is no hit. Raises ValueError when a score is NaN or overflows, and unless each video has both.
     """
     names, owner = np.unique(np.asarray(owners), return_inverse=True)
     shown, clip_owner = np.unique(np.asarray(clip_owners), return_inverse=True)
@@ -170,14 +171,16 @@ def full_video(queries: Side, candidates: Side, owners: Sequence[str], clip_owne
             chosen = torch.zeros(len(block), videos, dtype=torch.float64)
             chosen.index_add_(1, owner_of, _among_best(scores, k))
             votes["clip"][k].index_add_(0, own, chosen)
-    heard = torch.zeros(videos, dtype=torch.bool)
-    heard[asked_by[present]] = True
+    heard, seen = np.zeros(videos, np.bool_), np.zeros(videos, np.bool_)
+    heard[owner[queries.present.numpy()]] = True
+    seen[clip_owner[candidates.present.numpy()]] = True
+    silent = ~queries.present.numpy()
     return FullVideo(
         tuple(names.tolist()),
-        Positions(higher, equal).without(~queries.present.numpy(), videos),
-        _standing(means, heard),
-        {k: _standing(votes["video"][k], heard) for k in CUTOFFS},
-        {k: _standing(votes["clip"][k], heard) for k in CUTOFFS},
+        replace(Positions(higher, equal).without(silent, videos), lost=silent | ~seen[owner]),
+        _standing(means, heard, seen),
+        {k: _standing(votes["video"][k], heard, seen) for k in CUTOFFS},
+        {k: _standing(votes["clip"][k], heard, seen) for k in CUTOFFS},
     )
 
 
@@ -190,10 +193,11 @@ def _among_best(scores: Tensor, k: int) -> Tensor:
     return torch.where(above, 1.0, torch.where(level & (scores > -torch.inf), left, 0.0)).double()
 
 
-def _standing(scores: Tensor, heard: Tensor) -> Positions:
-    """Positions of the diagonal; a video of which no caption is there comes last."""
+def _standing(scores: Tensor, heard: NDArray[np.bool_], seen: NDArray[np.bool_]) -> Positions:
+    """Positions of the diagonal; a video of which no caption is `heard`, or no clip `seen`, comes last and is lost."""
     standing: NDArray[np.float64] = scores.numpy()
     # Votes are sums of fractions, in an order of their own: what differs by rounding alone is equal.
     standing = np.round(standing, 9)
-    where = positions(standing)
-    return where.without(~heard.numpy(), len(standing))
+    standing[:, ~seen] = -np.inf
+    where = positions(standing).without(~heard, len(standing))
+    return replace(where, lost=~heard | ~seen)

@@ -79,8 +79,11 @@ def test_what_is_not_there_is_never_found_and_never_asks() -> None:
     a, c = found.video_ids.index("a"), found.video_ids.index("c")
     assert found.caption_average.rank[a] == found.caption_average.rank[c] == videos
     for k in CUTOFFS:
-        assert found.video_votes[k].rank[a] == found.clip_votes[k].rank[a] == videos
-        assert found.clip_votes[1].hits(1)[c] == 0
+        rules = (found.caption_average, found.video_votes[k], found.clip_votes[k])
+        assert [where.rank[[a, c]].tolist() for where in rules] == [[videos] * 2] * 3
+        # However large the cutoff: there is nothing that could be found.
+        assert [where.hits(100)[[a, c]].tolist() for where in rules] == [[0.0] * 2] * 3
+    assert found.caption.hits(100).tolist() == [float(i not in (0, 1, 11, 3, 4, 5)) for i in range(len(OWNERS))]
     # b is now asked for by its other caption alone.
     alone = (queries.vectors[2] @ candidates.vectors.T).numpy()
     best = {name: max(alone[i] for i, o in enumerate(OWNERS) if o == name) for name in found.video_ids if name != "c"}
