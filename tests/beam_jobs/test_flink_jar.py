@@ -59,6 +59,12 @@ def test_the_jar_names_the_pinned_jars_beside_it(
     )
 
 
+def test_a_class_path_of_all_jars_keeps_to_the_length_of_a_manifests_lines(tmp_path: Path) -> None:
+    jars = list(flink_jar.pinned_jars())
+    flink_jar.write_manifest_jar(tmp_path / "server.jar", "Main", jars)
+    assert len(jars) > 100 and class_path(tmp_path / "server.jar") == ("Main", jars)
+
+
 def test_maven_is_asked_for_what_is_missing_or_damaged_alone(maven: Path, tmp_path: Path) -> None:
     folder, calls = tmp_path / "jars", tmp_path / "calls"
     assert flink_jar.main([str(folder)]) == flink_jar.main([str(folder)]) == 0

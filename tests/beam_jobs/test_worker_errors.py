@@ -6,6 +6,7 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
+from apache_beam.runners.portability.portable_runner import PortableMetrics
 
 from beam_jobs.options import beam_options
 from beam_jobs.worker_errors import ReportingDoFn, running
@@ -95,6 +96,19 @@ def test_runners_that_bring_no_counters_back_tell_it_in_the_error(
 
 EMBEDDED = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
 """A job server in this process, spoken to as to that of a cluster."""
+
+
+def test_counters_that_were_only_attempted_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flink's job server brings back no others."""
+    whole = PortableMetrics.__init__
+
+    def attempted(metrics: PortableMetrics, response: object) -> None:
+        whole(metrics, response)
+        metrics.attempted, metrics.committed = metrics.committed, tuple({} for _ in metrics.committed)
+
+    monkeypatch.setattr(PortableMetrics, "__init__", attempted)
+    with pytest.raises(InputError, match="no such file"), running(beam_options(EMBEDDED)) as (pipeline, counted):
+        _ = pipeline | beam.Create([1]) | beam.ParDo(Failing(counted, InputError("x.csv: no such file"), False))
 
 
 @pytest.mark.parametrize("in_open", [False, True])
