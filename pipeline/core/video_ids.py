@@ -194,9 +194,9 @@ def find_ids(path: Path, known: Collection[str]) -> FoundIds:
     """The ids in a list of any layout: a csv with or without a header, an id a line, or JSON.
 
     They may be addresses at YouTube, names of files, or stand behind `v_`. They are those of the column (of JSON: the
-    level) with the most ids of `known`; of columns equal in this, those of one named video_id; where none holds a known
-    one, those of the column with the most ids of 11 characters. InputError where there is none, two are equal in this
-    and differ, or a line of the column holds no id.
+    level, and what is `known` at others) with the most ids of `known`; of columns equal in this, those of one named
+    video_id; where none holds a known one, those of the column with the most ids of 11 characters. InputError where
+    there is none, two are equal in this and differ, or a line of the column holds no id.
     """
     expected = "a list of ids: a csv, an id a line, or JSON"
     with open_list(path, expected) as file:
@@ -217,8 +217,10 @@ def find_ids(path: Path, known: Collection[str]) -> FoundIds:
     if chosen[0].others:
         where, text = chosen[0].others[0]
         raise InputError(f"{where}: {_shown(text)} is no id; expected one in each line, in {chosen[0].place}")
-    elsewhere = {video_id for one in readings for video_id in one.hits - chosen[0].ids if is_video_id(video_id)}
-    return FoundIds(chosen[0].ids, chosen[0].place, frozenset(elsewhere))
+    elsewhere = frozenset(i for one in readings for i in one.hits - chosen[0].ids if is_video_id(i))
+    if is_json:  # whose parts may lie at different levels, and which names nothing by chance
+        return FoundIds(chosen[0].ids | elsewhere, chosen[0].place, frozenset())
+    return FoundIds(chosen[0].ids, chosen[0].place, elsewhere)
 
 
 _Cells = list[tuple[str, str]]

@@ -25,8 +25,10 @@ def run(settings: FreezeSettings) -> RunSummary:
     path = manifest_path(settings.dataset, settings.name)
     manifest, excluded = _manifest(settings, report)
     if not manifest.video_ids:
+        left_out = ", ".join(f"{len(ids)} {reason}" for reason, ids in manifest.left_out.items() if ids)
         raise InputError(
-            f"{settings.dataset}: no video to freeze; finish `mcn extract`, check --ids, --split and --exclude"
+            f"{settings.dataset}: no video to freeze{left_out and f' (left out: {left_out})'}; finish `mcn extract`, "
+            "check --ids, --split and --exclude"
         )
     try:
         if path.exists():

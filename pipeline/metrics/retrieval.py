@@ -140,8 +140,8 @@ def full_video(queries: Side, candidates: Side, owners: Sequence[str], clip_owne
     """Rank whole videos by their captions; caption i belongs to video `owners[i]`, clip j to `clip_owners[j]`.
 
     A caption that isn't there says nothing: alone it finds its video last of all, and it casts no vote. A clip that
-    isn't there is never found; a video of which no clip is there stands behind those that have one, equal with its like,
-    and is no hit. Raises ValueError when a score is NaN or overflows, and unless each video has both.
+    isn't there is never found; a video of which no clip is there stands behind those that have one, equal with its
+    like, and is no hit. Raises ValueError when a score is NaN or overflows, and unless each video has both.
     """
     names, owner = np.unique(np.asarray(owners), return_inverse=True)
     shown, clip_owner = np.unique(np.asarray(clip_owners), return_inverse=True)

@@ -287,6 +287,13 @@ def test_ids_are_found_in_json(tmp_path: Path, content: object) -> None:
     assert find_ids(path, KNOWN).ids == set(YOUTUBE)
 
 
+def test_known_ids_at_another_level_of_json_count_too(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({"train": {"chop": YOUTUBE[:1]}, "val": YOUTUBE[1:]}))
+    found = find_ids(path, YOUTUBE)
+    assert found.ids == set(YOUTUBE) and not found.elsewhere
+
+
 def test_of_names_with_v_before_them_those_of_the_data_set_count(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("v_aaaaaaaaaaa\nv_bbbbbbbbbbb\n")

@@ -304,7 +304,7 @@ def test_nothing_to_freeze_is_refused(tmp_path: Path, stored: Callable[..., Path
     with pytest.raises(InputError, match="no video to freeze"):
         run(FreezeSettings(stored([]), "study"))
     (tmp_path / "all.txt").write_text(f"{id_of(0)}\n")
-    with pytest.raises(InputError, match="no video to freeze"):
+    with pytest.raises(InputError, match=r"no video to freeze \(left out: 1 benchmark\); finish"):
         run(FreezeSettings(stored([[id_of(0)]]), "study", exclude=(tmp_path / "all.txt",)))
     with pytest.raises(InputError, match=f"video {id_of(0)} is in another shard too"):
         run(FreezeSettings(stored([[id_of(0)], [id_of(0)]]), "study"))
