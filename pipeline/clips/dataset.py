@@ -13,7 +13,7 @@ from pipeline.clips.rules import ClipRules
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_json
 from pipeline.core.records import VideoFeatures
-from pipeline.dataset.folder import read_description
+from pipeline.dataset.folder import read_description, stream_of
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_plans import shard_path
 from pipeline.dataset.shard_reader import FeatureFile
@@ -82,10 +82,7 @@ class FeatureDataset:
 
     def stream_width(self, stream: str) -> int:
         """Values per row of a video stream; InputError names the streams there are."""
-        streams = self.identity["streams"]
-        if stream not in streams:
-            raise InputError(f"{self.folder}: no video stream {stream!r}; it has: {', '.join(streams)}")
-        return int(streams[stream]["width"])
+        return int(stream_of(self.folder, self.identity, stream)["width"])
 
     def by_shard(self, video_ids: Iterable[str]) -> list[list[str]]:
         """The ids, sorted, of each shard that holds one of them, in the manifest's order of shards."""

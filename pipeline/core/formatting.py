@@ -11,6 +11,11 @@ def plain(text: object, longest: int = 300) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def quoted(text: str) -> str:
+    """`text` in quotes, cut to 80 characters, with all but ASCII as escapes: look-alike characters show as they are."""
+    return ascii(text if len(text) <= 80 else text[:77] + "...")
+
+
 def count(number: float) -> str:
     """A number with thousands apart, three digits where it is small."""
     return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from pipeline.core.errors import InputError
+from pipeline.core.formatting import quoted
+from pipeline.core.records import VIDEO_ID
 
 Line = tuple[str, dict[str, str]]
 """A line as messages name it (file and number), and its cells by column."""
@@ -284,11 +286,11 @@ class _Header:
             raise MalformedListError(f"{where}: a line break or a stray quote in a column's name; expected {names}")
         twice = [name for name, count in Counter(filter(None, self.names)).items() if count > 1]
         if twice:
-            raise MalformedListError(f"{where}: column {_shown(twice[0])} stands twice; remove or rename one")
+            raise MalformedListError(f"{where}: column {quoted(twice[0])} stands twice; remove or rename one")
         if missing := [column for column in columns if column not in self.names]:
             raise MalformedListError(
                 f"{where}: no column {','.join(missing)}; expected {names} among the columns' names in the first line, "
-                f"got {_shown(','.join(self.names))}"
+                f"got {quoted(','.join(self.names))}"
             )
         self._asked = {self.names.index(column) for column in columns}
         self.may_join = self.names[-1] in free
@@ -309,7 +311,7 @@ class _Header:
                 cure = "put it on one line, or close the quote"
                 raise _FaultError(_UNCLOSED, opened, f"a line break in column {self.names[index]}; {cure}")
         if record.stray is not None and self.names[record.stray] not in self._free:
-            fault = f"a quote within a cell of column {_shown(self.names[record.stray])} that doesn't begin with one"
+            fault = f"a quote within a cell of column {quoted(self.names[record.stray])} that doesn't begin with one"
             raise _FaultError(_STRAY, number, f"{fault}; quote the cell, and double the quotes in it")
 
     def _hint(self, record: _Record) -> str:
@@ -336,16 +338,11 @@ class _Header:
         return False
 
 
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 80 else text[:77] + "...")
-
-
-_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _NUMBER = re.compile(r"\s*-?[0-9.]+(?:[eE][-+]?[0-9]+)?\s*")
 
 
 def _form(cell: str) -> str:
-    return "id" if _ID.fullmatch(cell) else "number" if _NUMBER.fullmatch(cell) else ""
+    return "id" if VIDEO_ID.fullmatch(cell) else "number" if _NUMBER.fullmatch(cell) else ""
 
 
 def csv_lines(

@@ -1,10 +1,14 @@
 """The words of the domain: one dataclass each. Times are seconds from the video's time zero (docs/data-format.md)."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+"""An id of YouTube's."""
 
 STAGE = "download"
 

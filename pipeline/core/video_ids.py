@@ -12,10 +12,10 @@ from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import LARGEST_JSON
+from pipeline.core.formatting import quoted
 from pipeline.core.lists import MalformedListError, csv_lines, csv_records, open_list
-from pipeline.core.records import VideoRecord
+from pipeline.core.records import VIDEO_ID, VideoRecord
 
-_VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _MEDIA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ADDRESS = re.compile(
     r"(?:(?i:youtube(?:-nocookie)?\.com)/(?:(?:watch/?)?\?(?:[^#\s]*[&;])?v=|(?:embed|shorts|live|v|e)/)|(?i:youtu\.be)/)"
@@ -27,7 +27,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,5}\Z")
 
 def is_video_id(text: str) -> bool:
     """Whether `text` is 11 characters of A-Z a-z 0-9 _ -, as YouTube's ids are."""
-    return _VIDEO_ID.fullmatch(text) is not None
+    return VIDEO_ID.fullmatch(text) is not None
 
 
 def is_media_name(text: str) -> bool:
@@ -40,14 +40,14 @@ def check_video_id(text: str, where: str) -> str:
     if not is_video_id(text):
         within = id_within(text.strip(), prefixed=True)
         cure = f"; give {within} alone" if is_video_id(within) else ""
-        raise InputError(f"{where}: {_shown(text)} is not a video id: expected 11 characters of A-Z a-z 0-9 _ -{cure}")
+        raise InputError(f"{where}: {quoted(text)} is not a video id: expected 11 characters of A-Z a-z 0-9 _ -{cure}")
     return text
 
 
 def check_media_name(text: str, where: str) -> str:
     """Return `text` if it may name a user's own video; otherwise InputError that begins with `where`."""
     if not is_media_name(text):
-        raise InputError(f"{where}: {_shown(text)} can't name a video: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
+        raise InputError(f"{where}: {quoted(text)} can't name a video: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
     return text
 
 
@@ -62,11 +62,6 @@ def id_within(text: str, prefixed: bool) -> str:
     if prefixed and (match := _PREFIXED.fullmatch(name)):
         return match[1]
     return name if is_media_name(name) else ""
-
-
-def _shown(text: str) -> str:
-    # ascii(), so that control and look-alike characters show for what they are.
-    return ascii(text if len(text) <= 80 else text[:77] + "...")
 
 
 _PART = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
@@ -170,7 +165,7 @@ def read_split(path: Path, left_out: Counter[str] | None = None) -> dict[str, st
     for where, row in csv_lines(path, ("video_id", "split"), left_out=left_out):
         video_id, side = check_media_name(row["video_id"], where), row["split"]
         if side not in ("train", "heldout"):
-            raise InputError(f"{where}: split must be train or heldout, not {_shown(side)}")
+            raise InputError(f"{where}: split must be train or heldout, not {quoted(side)}")
         line = where.rpartition(" ")[2]
         if video_id in splits:
             sides = f"{splits[video_id]} in line {first[video_id]}, {side} in line {line}"
@@ -188,6 +183,8 @@ class FoundIds:
     """Where in the file they stand."""
     elsewhere: frozenset[str]
     """Known ids of 11 characters that stand elsewhere in the file alone."""
+    header: str = ""
+    """What is taken for the column's name, though it isn't `video_id`."""
 
 
 def find_ids(path: Path, known: Collection[str]) -> FoundIds:
@@ -216,11 +213,11 @@ def find_ids(path: Path, known: Collection[str]) -> FoundIds:
         raise InputError(f"{path}: {both} may be the ids; give a csv whose column of ids is named video_id")
     if chosen[0].others:
         where, text = chosen[0].others[0]
-        raise InputError(f"{where}: {_shown(text)} is no id; expected one in each line, in {chosen[0].place}")
+        raise InputError(f"{where}: {quoted(text)} is no id; expected one in each line, in {chosen[0].place}")
     elsewhere = frozenset(i for one in readings for i in one.hits - chosen[0].ids if is_video_id(i))
     if is_json:  # whose parts may lie at different levels, and which names nothing by chance
         return FoundIds(chosen[0].ids | elsewhere, chosen[0].place, frozenset())
-    return FoundIds(chosen[0].ids, chosen[0].place, elsewhere)
+    return FoundIds(chosen[0].ids, chosen[0].place, elsewhere, chosen[0].header)
 
 
 _Cells = list[tuple[str, str]]
@@ -242,6 +239,7 @@ class _Reading:
         ids = {i for _, i in given if i and (not is_json or is_video_id(i) or i in known)}
         name = cells[0][1].strip()
         self.place, self.ids = f"{place} ({name[:40]!a})" if header and name else place, frozenset(ids)
+        self.header = "" if named or not header else name
         self.others = [cell for cell, video_id in given if not video_id and not is_json]
         self.hits = {video_id for video_id in ids if video_id in known}
         self.rank = (len(self.hits), named and bool(ids), 0 if self.hits else sum(map(is_video_id, ids)))

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from extractors.networks import FRAME_NETWORKS
 from pipeline.core.errors import InputError, suggest_below
 from pipeline.core.files import AlreadyThereError, read_json, write_json
 from pipeline.core.provenance import recorded_path
@@ -51,6 +52,15 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not isinstance(description, dict) or not isinstance(description.get("identity"), dict):
         raise InputError(f"{path}: holds no Identity; restore it from a copy or choose another --out")
     return description
+
+
+def stream_of(folder: Path, identity: dict[str, Any], stream: str) -> dict[str, Any]:
+    """What a data set's Identity says of a video stream; InputError names the streams there are."""
+    streams: dict[str, dict[str, Any]] = identity.get("streams", {})
+    if stream not in streams:
+        made = "" if stream in FRAME_NETWORKS else "; `mcn extract` makes none of that name"
+        raise InputError(f"{folder}: no video stream {stream!r}; it has: {', '.join(streams)}{made}")
+    return streams[stream]
 
 
 def made_from(folder: Path, name: str) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import AlreadyThereError, digest_of_json, sha256_of_file, write_json
+from pipeline.core.formatting import quoted
 from pipeline.core.ledger import latest_states
 from pipeline.core.lists import left_out_note
 from pipeline.core.reporting import RunSummary
@@ -175,6 +176,8 @@ def _excluded(
                 f"{path}: none of its {len(found.ids)} ids is in the data set, e.g. {min(found.ids)} in {found.place}; "
                 "check the list, or accept it by --allow-empty"
             )
+        if found.header:
+            notes.append(f"{path}: its first line is taken for the name of a column: {quoted(found.header)}")
         if found.elsewhere:
             notes.append(
                 f"{path}: the ids of {found.place} are left out; {len(found.elsewhere)} others of the data set stand "

@@ -242,13 +242,13 @@ _PRIOR_VIDEOS = 20
 def classify(message: str, warnings: str = "") -> FailureClass:
     """The class of yt-dlp's error message. Its warnings tell a video that has no usable format from a tool too old, and
     one that needs an account from cookies that no longer are one."""
-    failure, told = _match(message), _match(warnings)
-    if failure.name in _VAGUE and told.action == "stop":
-        return told
-    if failure.name == "tool" and told.name == "transient":
-        return told
-    if failure.name in _FOR_ACCOUNTS and told.name == "login":
-        return told
+    failure, warned = _match(message), _match(warnings)
+    if failure.name in _VAGUE and warned.action == "stop":
+        return warned
+    if failure.name == "tool" and warned.name == "transient":
+        return warned
+    if failure.name in _FOR_ACCOUNTS and warned.name == "login":
+        return warned
     return failure
 
 

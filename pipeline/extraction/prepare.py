@@ -164,7 +164,7 @@ def _refuse_other_settings(settings: ExtractSettings, stored: dict[str, Any]) ->
 
 def _is_named(spec: str) -> bool:
     """Whether a name or a seed says which weights, and not a file's content."""
-    return spec.startswith("random:") or spec in ("IMAGENET1K_V1", "IMAGENET1K_V2")
+    return spec.startswith("random:") or spec in NETWORKS["resnet152"].published
 
 
 def _same_networks(settings: ExtractSettings, recorded: dict[str, Any]) -> bool:

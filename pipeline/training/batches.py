@@ -297,9 +297,11 @@ def _let_ends_of_workers_be() -> None:
     Without it a loader that waits looks every few seconds whether its workers live. PyTorch sets it once a process, and
     from the main thread alone.
     """
-    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+    # Private to PyTorch: a release without it only tells less well of a worker that died.
+    set_handler = getattr(signal_handling, "_set_SIGCHLD_handler", None)
+    if set_handler and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
         before = signal.getsignal(signal.SIGCHLD)
-        signal_handling._set_SIGCHLD_handler()
+        set_handler()
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 

@@ -15,6 +15,8 @@ from pipeline.metrics.ranking import directions, is_headline, ranked
 from pipeline.metrics.retrieval import CUTOFFS
 from pipeline.training.batches import draw_clips
 
+RECALL = "heldout/R@"
+"""What the names of the scores begin with that are recalls."""
 _MOST_EACH = 8
 EPOCH = -1
 """Stands where training's draws have their epoch, so that these clips are the same after every epoch."""
@@ -66,5 +68,5 @@ class HeldOutClips:
         if normalise:
             embedded = embedded.map_vectors(lambda vectors: torch.nn.functional.normalize(vectors.float(), dim=1))
         where = ranked(headline.queries(embedded), headline.candidates(embedded))
-        recalls = {f"heldout/R@{k}": float(where.hits(k).mean()) for k in CUTOFFS}
+        recalls = {f"{RECALL}{k}": float(where.hits(k).mean()) for k in CUTOFFS}
         return recalls | {"heldout/median rank": float(np.median(where.rank))}

@@ -10,7 +10,6 @@ import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from extractors.networks import FRAME_NETWORKS
 from models.mcn import MCN
 from pipeline.clips.dataset import FeatureDataset
 from pipeline.core.config import as_plain
@@ -21,19 +20,18 @@ from pipeline.core.provenance import provenance
 from pipeline.core.reporting import RunSummary
 from pipeline.core.tables import percent
 from pipeline.core.terminal import safe_output
-from pipeline.dataset.folder import read_description
+from pipeline.dataset.folder import read_description, stream_of
 from pipeline.dataset.manifest import TRAIN, read_manifest
 from pipeline.training.batches import PermutedCaptions, TrainingBatches
 from pipeline.training.checkpoint import FILE, VIDEOS, remove_leftovers, save_tensors
 from pipeline.training.distributed import communicator_of, launch, precision_of
-from pipeline.training.heldout import HeldOutClips
+from pipeline.training.heldout import RECALL, HeldOutClips
 from pipeline.training.settings import TrainSettings, find_scheme
 from pipeline.training.staging import stage
 from pipeline.training.trainer import Data, Trainer
 from pipeline.training.weights import share_initial_weights
 
 SUMMARY_FILE = "train.json"
-HELD_OUT_R = "heldout/R@"
 DAVENET_FILE = "davenet.pt"
 """Beside the checkpoint of model davenet: weights for `mcn extract --davenet-weights`."""
 
@@ -59,16 +57,11 @@ def run(settings: TrainSettings) -> RunSummary:
 
 def _refuse_missing_streams(settings: TrainSettings) -> None:
     """InputError, before anything is read but two small files, where the data set lacks a stream that is asked for."""
-    manifest = read_manifest(settings.manifest)
+    read_manifest(settings.manifest)
     folder = settings.manifest.resolve().parent.parent
-    streams = read_description(folder)["identity"].get("streams", {})
-    missing = [stream for stream in settings.clips.streams if stream not in streams]
-    if missing:
-        made = "" if missing[0] in FRAME_NETWORKS else "; `mcn extract` makes none of that name"
-        raise InputError(
-            f"{folder}, manifest {manifest.name}: no video stream {', '.join(map(repr, missing))}; it has: "
-            f"{', '.join(streams)}{made}; give --streams {','.join(streams)}"
-        )
+    identity = read_description(folder)["identity"]
+    for stream in settings.clips.streams:
+        stream_of(folder, identity, stream)
 
 
 def _work(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> RunSummary:
@@ -214,7 +207,7 @@ def _what_came_out(settings: TrainSettings, report: RunSummary) -> list[str]:
     if "davenet" in report.detail:
         return [f"  DaveNet's weights: {report.detail['davenet']}, for `mcn extract --davenet-weights`"]
     scores = [
-        f"{name.partition('/')[2]} {percent(value)} %" for name, value in last.items() if name.startswith(HELD_OUT_R)
+        f"{name.partition('/')[2]} {percent(value)} %" for name, value in last.items() if name.startswith(RECALL)
     ]
     held_out = [f"  held-out clips, text -> video: {', '.join(scores)}"] if scores else []
     command = ["mcn", "evaluate", "retrieval", "--checkpoint", str(settings.out), "--out", str(settings.out)]

@@ -1,6 +1,5 @@
 """The lean reading of a ledger says what the plain one says, at any moment of its growth."""
 
-import os
 import random
 import tempfile
 import time
@@ -186,25 +185,6 @@ def test_the_last_error_is_the_latest_line_that_is_not_done(tmp_path: Path) -> N
     assert last is not None and (last.video_id, last.message) == ("bbbbbbbbbbb", "newest")
 
 
-def test_a_ledger_of_the_same_size_or_more_that_is_another_file_is_read_anew(tmp_path: Path) -> None:
-    with LedgerWriter(tmp_path, "download") as ledger:
-        ledger.append(Outcome("aaaaaaaaaaa", "download", "failed", "private", "words", 1, 50.0))
-    numbers: VideoNumbers = {}
-    scan = LedgerScan(tmp_path, "download", numbers)
-    scan.update()
-    other = tmp_path / "aside"
-    other.write_bytes(
-        line_of(Outcome("bbbbbbbbbbb", "download", "done", "", "words", 1, 50.0), tmp_path / "made")
-        + b"\n"
-        + b"\n" * 99
-    )
-    assert other.stat().st_size >= ledger.path.stat().st_size
-    os.replace(other, ledger.path)
-    scan.update()
-    agrees(scan, numbers, tmp_path)
-    assert scan.lines == 1
-
-
 def test_a_line_of_a_clock_that_is_ahead_has_no_known_time(tmp_path: Path) -> None:
     now = time.time()
     with LedgerWriter(tmp_path, "download") as ledger:
@@ -217,14 +197,3 @@ def test_a_line_of_a_clock_that_is_ahead_has_no_known_time(tmp_path: Path) -> No
     assert scan.time().tolist() == [0.0, now - 5]
     last = scan.last_error()
     assert last is not None and last.video_id == "bbbbbbbbbbb"
-
-
-def test_a_ledger_that_was_cut_short_is_read_anew(tmp_path: Path) -> None:
-    written(tmp_path, 60, 6)
-    numbers: VideoNumbers = {}
-    scan = LedgerScan(tmp_path, "download", numbers)
-    scan.update()
-    path = next(tmp_path.iterdir())
-    os.truncate(path, len(path.read_bytes().splitlines(keepends=True)[0]))
-    scan.update()
-    agrees(scan, numbers, tmp_path)

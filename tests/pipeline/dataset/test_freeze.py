@@ -131,6 +131,19 @@ def test_benchmarks_are_on_no_side(tmp_path: Path, stored: Callable[..., Path]) 
     assert content["rule"]["exclude"] == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in benchmarks}
 
 
+def test_a_first_line_that_is_no_id_is_told_of_when_it_is_passed_over(
+    tmp_path: Path, stored: Callable[..., Path]
+) -> None:
+    folder = stored([[id_of(n) for n in range(9)]])
+    short = tmp_path / "short.txt"
+    short.write_text(f"{id_of(0)[:10]}\n{id_of(1)}\n{id_of(2)}\n")
+    report = run(FreezeSettings(folder, "study", exclude=(short,)))
+    assert f"{short}: its first line is taken for the name of a column: {id_of(0)[:10]!r}" in report.notes
+    (tmp_path / "named.csv").write_text(f"video_id\n{id_of(1)}\n")
+    report = run(FreezeSettings(folder, "other", exclude=(tmp_path / "named.csv",)))
+    assert not any("first line" in note for note in report.notes)
+
+
 def test_a_list_that_excludes_nothing_is_refused_unless_that_is_accepted(
     tmp_path: Path, stored: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
