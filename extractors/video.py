@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms.v2.functional import center_crop
 
 from extractors.networks import FRAME_NETWORKS, NETWORKS
 from extractors.precision import resolve_device, resolve_precision
@@ -101,4 +100,7 @@ def view_of(frames: Tensor, view: View) -> Tensor:
     width, height = view_size((frames.shape[2], frames.shape[1]), "full")
     if pictures.shape[2:] != (height, width):
         pictures = interpolate(pictures, size=(height, width), mode="bilinear", antialias=True)
-    return center_crop(pictures, [VIEW_SIDE, VIEW_SIDE]) if view == "center" else pictures
+    if view == "full":
+        return pictures
+    top, left = (round((size - VIEW_SIDE) / 2) for size in pictures.shape[2:])
+    return pictures[:, :, top : top + VIEW_SIDE, left : left + VIEW_SIDE]

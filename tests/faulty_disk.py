@@ -7,11 +7,14 @@ Only Python's own writes are seen, HDF5's among them; what a C library writes it
 import builtins
 import errno
 import io
+import json
 import os
 from collections.abc import Callable
 from typing import Any
 
 KINDS = ("write", "fsync", "rename", "unlink")
+STAGE_LINE = "== "
+"""What `mcn run` prints before a stage's name."""
 VARIABLE = "FAULTY_DISK"
 
 _open_file, _os_open, _os_write, _lseek, _close = io.open, os.open, os.write, os.lseek, os.close
@@ -103,6 +106,18 @@ class FaultyDisk:
         self._undo.append((owner, name, getattr(owner, name)))
         setattr(owner, name, function)
 
+    def note_stages(self) -> None:
+        """Write to `counts`.STAGE, as JSON, how many operations of each kind there were when `mcn run` began it."""
+        whole = builtins.print
+
+        def noting(*values: Any, **named: Any) -> None:
+            if values and str(values[0]).startswith(STAGE_LINE):
+                with _open_file(f"{self.counts}.{str(values[0]).removeprefix(STAGE_LINE)}", "w") as file:
+                    json.dump({kind: self.count(kind) for kind in KINDS}, file)
+            whole(*values, **named)
+
+        self._replace(builtins, "print", noting)
+
     def remove(self) -> None:
         """Give the system's functions their places back."""
         while self._undo:
@@ -114,4 +129,6 @@ def install_from_environment() -> None:
     """As the variable says: folder, prefix of counts, kind and number, a line each."""
     if given := os.environ.get(VARIABLE):
         folder, counts, kind, number = given.split("\n")
-        FaultyDisk(folder, counts, kind, int(number)).install()
+        disk = FaultyDisk(folder, counts, kind, int(number))
+        disk.install()
+        disk.note_stages()

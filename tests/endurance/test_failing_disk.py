@@ -1,12 +1,15 @@
 """The n-th write, flush, rename or unlink of a small `mcn run --delete-media` fails: nothing is lost, the next run ends
 right.
 
-All of them take hours, `make endurance` runs them; `make test-slow` takes samples.
+Each stage's operations fail in a run that begins with what the stages before it left. All of them take two hours of a
+core, `make endurance` runs them; `make test-slow` takes samples.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +36,31 @@ SMALL: dict[str, Any] = {
     "freeze": {},
     "train": {"preset": "sample", "batch_videos": 2, "epochs": 1, "clusters": 2, "queue_rows": 8},
 }
+STAGES = ("sample", "download", "extract", "freeze", "train")
 SAMPLED = 3
 """Operations of each kind that fail in the sample."""
 WRITES = 16
 """Of the writes every so many-th fails: most are HDF5's, which are alike."""
 
 
-def on_faulty_disk(make_run: Callable[..., Any], folder: Path, kind: str, number: int) -> Any:
-    """A run in whose processes that operation fails."""
+@dataclass(frozen=True)
+class Whole:
+    """A run in which nothing fails, stage by stage."""
+
+    before: dict[str, Path]
+    """Stage -> copy of the folder as it was before."""
+    operations: dict[str, dict[str, range]]
+    """Stage -> kind -> numbers of its own ones in a run that begins with it."""
+    result: dict[str, Any]
+
+
+def on_faulty_disk(make_run: Callable[..., Any], folder: Path, before: Path, kind: str, number: int) -> Any:
+    """A run, from a copy of the folder `before`, in whose processes that operation fails."""
     site = folder / "site"
     site.mkdir(parents=True)
     shutil.copy(str(faulty_disk.__file__), site)
     (site / "sitecustomize.py").write_text("import faulty_disk\nfaulty_disk.install_from_environment()\n")
+    shutil.copytree(before, folder / "run")
     given = [str(folder / "run"), str(folder / "count"), kind, str(number)]
     environment = {
         "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]),
@@ -54,19 +70,28 @@ def on_faulty_disk(make_run: Callable[..., Any], folder: Path, kind: str, number
     return make_run(folder / "run", SMALL, environment)
 
 
-def operations(folder: Path) -> dict[str, int]:
-    """Kind -> how many there were."""
-    return {kind: (folder / f"count.{kind}").stat().st_size for kind in faulty_disk.KINDS}
-
-
 @pytest.fixture(scope="module")
-def whole(make_run: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], Any]:
-    """How many operations there are in a run in which none fails, and what comes out."""
+def whole(make_run: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """What a run of every stage leaves, and what comes out."""
     folder = tmp_path_factory.mktemp("whole")
-    run = on_faulty_disk(make_run, folder, "none", 0)
-    run.complete()
+    before, operations = {STAGES[0]: folder / "empty"}, {}
+    before[STAGES[0]].mkdir()
+    for index, stage in enumerate(STAGES):
+        run = on_faulty_disk(make_run, folder / stage, before[stage], "none", 0)
+        run.complete(STAGES[: index + 1])
+        begun = json.loads((folder / stage / f"count.{stage}").read_text()) if index else {}
+        operations[stage] = {
+            kind: range(begun.get(kind, 0) + 1, _size(folder / stage / f"count.{kind}") + 1)
+            for kind in faulty_disk.KINDS
+        }
+        if stage != STAGES[-1]:
+            before[STAGES[index + 1]] = run.folder
     assert not list((run.out / "media").rglob("*.mp4")), "all media have features"
-    return operations(folder), run.result()
+    return Whole(before, operations, run.result())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def nothing_is_lost(run: Any) -> None:
@@ -85,18 +110,20 @@ def nothing_is_lost(run: Any) -> None:
         assert state.latest.outcome == "done", "a good video is charged"
 
 
-def survives(make_run: Callable[..., Any], folder: Path, kind: str, number: int, result: Any) -> None:
+def survives(
+    make_run: Callable[..., Any], folder: Path, whole: Whole, stage: str, kind: str, number: int
+) -> None:
     """One operation fails."""
-    run = on_faulty_disk(make_run, folder, kind, number)
+    run = on_faulty_disk(make_run, folder, whole.before[stage], kind, number)
     process = run.start()
     output, _ = process.communicate(timeout=900)
-    where = f"{kind} {number}: {output}"
+    where = f"{stage}, {kind} {number}: {output}"
     assert process.returncode in (0, 1, 2) and "Traceback" not in output, where
     nothing_is_lost(run)
     del run.environment[faulty_disk.VARIABLE]
     run.complete()
     nothing_is_lost(run)
-    assert run.result() == result, where
+    assert run.result() == whole.result, where
     assert not list((run.out / "media").rglob("*.mp4"))
     shutil.rmtree(folder)
 
@@ -105,20 +132,20 @@ def survives(make_run: Callable[..., Any], folder: Path, kind: str, number: int,
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", faulty_disk.KINDS)
 def test_after_operations_that_fail_the_next_run_ends_right(
-    whole: tuple[dict[str, int], Any], make_run: Callable[..., Any], tmp_path: Path, kind: str
+    whole: Whole, make_run: Callable[..., Any], tmp_path: Path, kind: str
 ) -> None:
-    counts, result = whole
+    operations = [(stage, number) for stage in STAGES for number in whole.operations[stage][kind]]
     for part in range(SAMPLED):
-        number = 1 + (2 * part + 1) * counts[kind] // (2 * SAMPLED)
-        survives(make_run, tmp_path / str(number), kind, number, result)
+        stage, number = operations[(2 * part + 1) * len(operations) // (2 * SAMPLED)]
+        survives(make_run, tmp_path / f"{stage}{number}", whole, stage, kind, number)
 
 
 @pytest.mark.endurance
 @pytest.mark.timeout(24 * 3600)
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("kind", faulty_disk.KINDS)
 def test_after_any_operation_that_fails_the_next_run_ends_right(
-    whole: tuple[dict[str, int], Any], make_run: Callable[..., Any], tmp_path: Path, kind: str
+    whole: Whole, make_run: Callable[..., Any], tmp_path: Path, kind: str, stage: str
 ) -> None:
-    counts, result = whole
-    for number in range(1, counts[kind] + 1, WRITES if kind == "write" else 1):
-        survives(make_run, tmp_path / str(number), kind, number, result)
+    for number in whole.operations[stage][kind][:: WRITES if kind == "write" else 1]:
+        survives(make_run, tmp_path / f"{stage}{number}", whole, stage, kind, number)

@@ -126,9 +126,10 @@ def test_the_full_view_is_the_whole_frame_with_short_side_224(size):
     np.testing.assert_allclose(seen, np.stack([np.asarray(one) for one in resized]), atol=1.01)
 
 
-def test_the_center_view_is_the_middle_of_it():
-    frames = torch.from_numpy(frames_of(6, 2, 256, 512))
-    assert torch.equal(view_of(frames, "center"), view_of(frames, "full")[:, :, 112:336])
+@pytest.mark.parametrize("size", [(256, 512), (256, 455), (256, 457), (458, 256), (256, 256), (461, 256)])
+def test_the_center_view_is_torchvisions_center_crop(size):
+    frames = torch.from_numpy(frames_of(6, 2, *size))
+    assert torch.equal(view_of(frames, "center"), functional.center_crop(view_of(frames, "full"), [224, 224]))
 
 
 def test_a_network_sees_its_view(lite0, lite0_fp32):
