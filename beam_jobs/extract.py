@@ -1,7 +1,9 @@
 """`mcn extract` as a Beam job: one element is a shard plan's name; no features travel through Beam."""
 
 import logging
+import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
 from beam_jobs.options import beam_options, runner_name
+from beam_jobs.time_shares import SpentCounters, spent_of, time_line, time_shares
 from beam_jobs.worker_errors import ReportingDoFn, running
 from pipeline.core.files import touch
 from pipeline.core.provenance import usable_cores
@@ -31,6 +34,7 @@ class _ExtractShard(ReportingDoFn):
     def __init__(self, settings: ExtractSettings, weight_files: dict[str, Path], stop: str, counted: bool) -> None:
         super().__init__(counted)
         self.settings, self.weight_files, self.stop = settings, weight_files, stop
+        self._spent = SpentCounters()
 
     def open(self) -> "ShardWorker":
         # Here, so that the process that only drives the job loads no PyTorch.
@@ -42,6 +46,7 @@ class _ExtractShard(ReportingDoFn):
         counts = worker.extract(plan_name)
         for outcome, number in counts.items():
             Metrics.counter("ExtractShards", outcome).inc(number)
+        self._spent.count(worker.spent())
         yield plan_name, dict(counts)
 
     def failed(self) -> None:
@@ -88,12 +93,19 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSum
     options = beam_options(beam_arguments, local_workers=settings.workers or usable_cores())
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     rounds = ExtractionRounds(settings, uuid.uuid4().hex)
+    spent, elapsed_s = Counter[str](), 0.0
     with rounds.stop_file() as stop:
         for names, videos in rounds:
+            began = time.monotonic()
             with ledger_progress(settings.out / "ledger", "extract", videos, "extract"):
                 with running(options) as (pipeline, counted):
                     _ = pipeline | beam.Create(names) | ExtractShards(settings, rounds.weight_files, str(stop), counted)
+            elapsed_s += time.monotonic() - began
+            spent += spent_of(pipeline.result) if counted else Counter()
     report = rounds.report()
+    if shares := time_shares(spent, elapsed_s):
+        report.detail["time"] = shares
+        report.notes.append(time_line(shares))
     report.detail["runner"] = runner_name(options)
     report.finish().publish(settings.out / "extract.json")
     return report

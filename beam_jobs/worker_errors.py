@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
 from beam_jobs.options import brings_counters_back, runner_name
 from pipeline.core.errors import InputError, ToolError, tool_errors
@@ -99,10 +101,17 @@ def running(options: PipelineOptions) -> Iterator[tuple[beam.Pipeline, bool]]:
         said = " ".join(str(error).split())[:300]
         raise ToolError(f"the job on {runner} failed: {said}; rerun the same command to resume") from error
     for name, kind in _REPORTED.items() if counted else ():
-        counters = pipeline.result.metrics().query(MetricsFilter().with_namespace(name))["counters"]
-        messages = sorted(counter.key.metric.name for counter in counters if counter.committed or counter.attempted)
-        if messages:
+        if messages := sorted(counters_of(pipeline.result, name)):
             raise kind(messages[0])
+
+
+def counters_of(result: PipelineResult, namespace: str) -> Counter[str]:
+    """Name -> count of the counters above zero; what a runner only tells as attempted counts."""
+    counters = result.metrics().query(MetricsFilter().with_namespace(namespace))["counters"]
+    counts: Counter[str] = Counter()
+    for counter in counters:
+        counts[counter.key.metric.name] += counter.committed or counter.attempted or 0
+    return +counts
 
 
 @contextmanager

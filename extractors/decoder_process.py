@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class DecoderProcess:
-    """Decodes one video at a time; not to be shared by threads.
+    """Decodes one video at a time; not to be shared by threads, `interrupt` aside.
 
         with DecoderProcess(settings) as decoder:
             info = decoder.open(path)
@@ -71,6 +71,7 @@ class DecoderProcess:
         self._reading = False
         self._summary: DecodeSummary | None = None
         self._crashed_on: set[str] = set()
+        self._interrupted = False
 
     @property
     def pid(self) -> int | None:
@@ -131,6 +132,12 @@ class DecoderProcess:
         self._child = None
         self._reading = False
 
+    def interrupt(self) -> None:
+        """Kill the child, from any thread: the one that waits for it gets a MediaError that isn't the file's fault."""
+        self._interrupted = True
+        if (child := self._child) is not None:
+            child.process.kill()
+
     def __enter__(self) -> Self:
         return self
 
@@ -142,6 +149,7 @@ class DecoderProcess:
         child = self._ready_child()
         self._waited_s = 0.0
         self._reading = True
+        self._interrupted = False
         child.videos += 1
         try:
             child.connection.send((function, self._path, arguments))
@@ -180,7 +188,8 @@ class DecoderProcess:
     def _crashed(self, child: "_Child") -> MediaError:
         words = child.stderr_tail()
         self.close()
-        self._crashed_on.add(self._path)
+        if not self._interrupted:
+            self._crashed_on.add(self._path)
         if any(sign in words for sign in _NO_MEMORY):
             return out_of_memory(self._path, self.settings)
         return MediaError("crashed", f"{self._path}: the decoder process crashed on it ({words})")

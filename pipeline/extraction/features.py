@@ -1,12 +1,15 @@
-"""Videos to features: decoder and networks of one process; knows no plan, part or shard.
+"""Videos to features: decoders and networks of one process; knows no plan, part or shard.
 
-Frames of several videos share fixed-size batches, so a row doesn't depend on which other videos went through with it.
-A file is charged with an error of the decoding libraries on it, or with values that can't be stored, and only while a
-made clip goes through the same decoder and networks. Any other error is the tool's: it ends the work.
+Several videos may be decoded at once, and frames of all of them share fixed-size batches: a row doesn't depend on which
+other videos went through with it. A file is charged with an error of the decoding libraries on it, or with values that
+can't be stored, and only while a made clip goes through the same decoder and networks. Any other error is the tool's:
+it ends the work.
 """
 
-import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from extractors.audio import AudioNetwork, feature_rows
-from extractors.audio_track import extract_audio
+from extractors.decode import DecodeSummary, FrameBatch, MediaInfo
+from extractors.decoder_pool import DecoderPool, Event, Sound
 from extractors.decoder_process import DecoderProcess
 from extractors.errors import LibraryError, MediaError, UnstorableError, WeightsError
 from extractors.frame_batcher import FrameBatcher
@@ -26,7 +30,6 @@ from extractors.text import words
 from extractors.video import FrameNetwork
 from extractors.weights import Weights, load_weights
 from models.davenet import output_steps
-from models.settings import MEL_BANDS
 from pipeline.core.errors import InputError, tool_errors
 from pipeline.core.files import Closeable
 from pipeline.core.provenance import provenance
@@ -51,13 +54,24 @@ Result = Extracted | FileError
 
 
 @dataclass
+class _Audio:
+    """A video's sound as it is stored."""
+
+    rows: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    logmel: NDArray[np.float16]
+    start: float
+
+
+@dataclass
 class _VideoInWork:
+    """What there is of a video so far."""
+
     path: Path
-    duration: float
-    rows: int
+    info: MediaInfo
     streams: dict[str, NDArray[np.float32]]
-    mask: NDArray[np.bool_] | None = None
-    decoder: str = ""
+    summary: DecodeSummary | None = None
+    audio: _Audio | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -84,7 +98,7 @@ def check_log_mel() -> None:
 
 
 class FeatureExtractor(Closeable):
-    """Owns the networks and the decoder of one process. Use as a context manager.
+    """Owns the networks and the decoders of one process. Use as a context manager.
 
     Raises InputError when the Identity can't be met here (other weights, other precision) or a library doesn't load,
     and ToolError for an error that isn't a file's.
@@ -112,84 +126,117 @@ class FeatureExtractor(Closeable):
             name: FrameBatcher(network) for name, network in self.networks.items()
         }
         self.provenance = provenance(device)
-        self.decoder = DecoderProcess(settings.decoding())
+        self._on_processor = device == "cpu"
+        self.pool = DecoderPool(settings.decoding(), decode_made_clip, *settings.decoders_each(device))
+        self._spent: Counter[str] = Counter()
         self._in_work: dict[str, _VideoInWork] = {}
-        self._proven = False
 
     def close(self) -> None:
-        """End the decoder's process."""
-        self.decoder.close()
+        """End the decoders' processes."""
+        self.pool.close()
         torch.set_num_threads(self._threads)
+
+    def spent(self) -> Counter[str]:
+        """Nanoseconds so far: the networks at work (`network`), their device's own share of it (`computing`: of a
+        processor its time, of a GPU the clock's), and those of `DecoderPool.spent`."""
+        return self.pool.spent() + self._spent
 
     def extract(
         self, videos: Iterable[tuple[str, Path]], captions_of: Callable[[str], tuple[Caption, ...]]
     ) -> Iterator[tuple[str, Result]]:
         """Each video's id with its result, as soon as it is finished: not always in the order given.
 
-        `videos`: (id, file); taken one by one, so that a generator may end the work between two videos, and may give a
-        video again whose first result was an error. A made clip is decoded before the first, and after each error.
+        `videos`: (id, file); taken one by one, when a decoder is free, so that a generator may end the work between two
+        videos, and may give a video again whose first result was an error. A made clip is decoded before each decoder's
+        first, and after each error.
         """
         self._in_work.clear()
-        with tempfile.TemporaryDirectory(prefix="mcn-audio-") as scratch:
-
-            def finished(video_id: str) -> tuple[str, Result]:
-                work = self._in_work.pop(video_id)
+        with closing(self.pool.decode(videos)) as events:
+            for video_id, path, event in events:
                 try:
-                    with tool_errors(str(work.path), but=(MediaError, BadValuesError)):
-                        features = self._features(video_id, work, captions_of(video_id), Path(scratch))
-                except (MediaError, BadValuesError) as error:
-                    return video_id, self._charged(error)
-                return video_id, Extracted(features, work.notes)
-
-            for video_id, path in videos:
-                if not self._proven:
-                    decode_made_clip(self.decoder)
-                    self._proven = True
-                try:
-                    with tool_errors(str(path), but=(MediaError,)):
-                        self._decode(video_id, path)
+                    with tool_errors(str(path), but=(MediaError, BadValuesError)):
+                        self._take(video_id, path, event)
                 except MediaError as error:
                     self._discard(video_id)
+                    yield video_id, error
+                except BadValuesError as error:
+                    self._discard(video_id)
                     yield video_id, self._charged(error)
-                for ready in [i for i, work in self._in_work.items() if work.mask is not None and not self._pending(i)]:
-                    yield finished(ready)
-            with tool_errors("the frames of " + ", ".join(self._in_work)):
-                for name, batcher in self.batchers.items():
-                    self._keep(name, batcher.flush())
-            for video_id in list(self._in_work):
-                yield finished(video_id)
+                yield from self._finished(captions_of, [i for i in self._in_work if self._is_finished(i)])
+        with tool_errors("the frames of " + ", ".join(self._in_work)), self._networks_at_work():
+            for name, batcher in self.batchers.items():
+                self._keep(name, batcher.flush())
+        yield from self._finished(captions_of, list(self._in_work))
 
-    def _charged(self, error: FileError) -> FileError:
+    def _take(self, video_id: str, path: Path, event: Event) -> None:
+        """One event of the decoder; nothing more is wanted of a video whose sound couldn't be stored."""
+        if isinstance(event, Exception):
+            raise event
+        if isinstance(event, MediaInfo):
+            streams = {
+                name: np.zeros((event.rows, network.width), np.float32) for name, network in self.networks.items()
+            }
+            self._in_work[video_id] = _VideoInWork(path, event, streams)
+            return
+        work = self._in_work[video_id]
+        if isinstance(event, FrameBatch):
+            with self._networks_at_work():
+                for name, batcher in self.batchers.items():
+                    self._keep(name, batcher.push(video_id, event.rows, event.frames))
+        elif isinstance(event, DecodeSummary):
+            work.summary = event
+        else:
+            work.notes = event.notes
+            with self._networks_at_work():
+                work.audio = self._audio(event, work.info.rows)
+
+    def _finished(
+        self, captions_of: Callable[[str], tuple[Caption, ...]], video_ids: list[str]
+    ) -> Iterator[tuple[str, Result]]:
+        for video_id in video_ids:
+            work = self._in_work.pop(video_id)
+            try:
+                with tool_errors(str(work.path), but=(BadValuesError,)):
+                    features = self._features(video_id, work, captions_of(video_id))
+            except BadValuesError as error:
+                yield video_id, self._charged(error)
+            else:
+                assert work.summary is not None
+                yield video_id, Extracted(features, work.summary.notes + work.notes)
+
+    def _charged(self, error: BadValuesError) -> BadValuesError:
         """The error, as far as a made clip shows that decoder and networks aren't its cause; ToolError otherwise."""
-        clip = decode_made_clip(self.decoder)
-        if isinstance(error, BadValuesError):
-            with tool_errors("the networks fail on a made clip; choose other weights or another --device"):
-                for name, network in self.networks.items():
-                    to_float16(network.features(clip.frames), name)
-                self._steps(to_float16(log_mel(clip.samples), "log-mel"))
+        with DecoderProcess(self.settings.decoding()) as decoder:
+            clip = decode_made_clip(decoder)
+        with tool_errors("the networks fail on a made clip; choose other weights or another --device"):
+            for name, network in self.networks.items():
+                to_float16(network.features(clip.frames), name)
+            self._steps(to_float16(log_mel(clip.samples), "log-mel"))
         return error
+
+    @contextmanager
+    def _networks_at_work(self) -> Iterator[None]:
+        began, computed = time.monotonic_ns(), time.process_time_ns()
+        try:
+            yield
+        finally:
+            elapsed = time.monotonic_ns() - began
+            self._spent["network"] += elapsed
+            self._spent["computing"] += time.process_time_ns() - computed if self._on_processor else elapsed
 
     def _discard(self, video_id: str) -> None:
         self._in_work.pop(video_id, None)
         for batcher in self.batchers.values():
             batcher.discard(video_id)
 
-    def _pending(self, video_id: str) -> int:
-        return sum(batcher.pending(video_id) for batcher in self.batchers.values())
+    def _is_finished(self, video_id: str) -> bool:
+        work = self._in_work[video_id]
+        decoded = work.summary is not None and work.audio is not None
+        return decoded and not any(batcher.pending(video_id) for batcher in self.batchers.values())
 
     def _keep(self, stream: str, results: list[Any]) -> None:
         for key, rows, values in results:
             self._in_work[key].streams[stream][rows] = values
-
-    def _decode(self, video_id: str, path: Path) -> None:
-        info = self.decoder.open(path)
-        streams = {name: np.zeros((info.rows, network.width), np.float32) for name, network in self.networks.items()}
-        work = self._in_work[video_id] = _VideoInWork(path, info.duration, info.rows, streams)
-        for batch in self.decoder.batches():
-            for name, batcher in self.batchers.items():
-                self._keep(name, batcher.push(video_id, batch.rows, batch.frames))
-        summary = self.decoder.summary
-        work.mask, work.decoder, work.notes = summary.mask, summary.decoder, summary.notes
 
     def _steps(self, logmel: NDArray[np.float16]) -> NDArray[np.float32]:
         """DaveNet's; BadValuesError for those that can't be stored."""
@@ -198,45 +245,43 @@ class FeatureExtractor(Closeable):
         except UnstorableError as error:
             raise BadValuesError(str(error)) from error
 
-    def _features(
-        self, video_id: str, work: _VideoInWork, captions: tuple[Caption, ...], scratch: Path
-    ) -> VideoFeatures:
-        assert work.mask is not None
-        audio_settings, fps = self.identity["audio"], self.identity["feature_fps"]
-        store, native = audio_settings["store"], audio_settings["rate"] == "native"
-        audio = np.zeros((0 if native else work.rows, self.audio_network.width), np.float32)
-        audio_mask = np.zeros(len(audio), bool)
-        logmel, start = np.zeros((0, MEL_BANDS), np.float16), 0.0
-        track = extract_audio(work.path, scratch, decoder=self.decoder)
-        if track is not None:
-            work.notes += track.notes
-        if track is not None and len(track.samples):
-            start = track.start
-            logmel = to_float16(log_mel(track.samples), "log-mel")
-            if store != "logmel":
-                steps = self._steps(logmel)
-                if native:
-                    audio, audio_mask = steps, np.ones(len(steps), bool)
-                else:
-                    audio, audio_mask = feature_rows(steps, start, work.rows, fps)
-            else:
-                audio_mask = _heard(len(logmel), start, work.rows, fps)
-        for leftover in scratch.iterdir():
-            leftover.unlink()
+    def _audio(self, sound: Sound, rows: int) -> _Audio:
+        settings, fps = self.identity["audio"], self.identity["feature_fps"]
+        store, native = settings["store"], settings["rate"] == "native"
+        audio = _Audio(
+            np.zeros((0 if native else rows, self.audio_network.width), np.float32),
+            np.zeros(0 if native else rows, bool),
+            to_float16(sound.logmel, "log-mel"),
+            sound.start,
+        )
+        if not len(audio.logmel):
+            return audio
+        if store == "logmel":
+            audio.mask = _heard(len(audio.logmel), sound.start, rows, fps)
+        elif native:
+            audio.rows = self._steps(audio.logmel)
+            audio.mask = np.ones(len(audio.rows), bool)
+        else:
+            audio.rows, audio.mask = feature_rows(self._steps(audio.logmel), sound.start, rows, fps)
+        return audio
+
+    def _features(self, video_id: str, work: _VideoInWork, captions: tuple[Caption, ...]) -> VideoFeatures:
+        summary, audio, store = work.summary, work.audio, self.identity["audio"]["store"]
+        assert summary is not None and audio is not None
         table, ids, offsets = _index_words(captions)
         return VideoFeatures(
             video_id=video_id,
-            duration=work.duration,
-            feature_fps=fps,
+            duration=work.info.duration,
+            feature_fps=self.identity["feature_fps"],
             video={name: to_float16(rows, name) for name, rows in work.streams.items()},
-            video_mask=work.mask,
-            audio=None if store == "logmel" else to_float16(audio, "davenet"),
-            audio_mask=audio_mask,
-            logmel=None if store == "davenet" else logmel,
-            logmel_start=start,
+            video_mask=summary.mask,
+            audio=None if store == "logmel" else to_float16(audio.rows, "davenet"),
+            audio_mask=audio.mask,
+            logmel=None if store == "davenet" else audio.logmel,
+            logmel_start=audio.start,
             captions=captions,
             words=Words(table, ids, offsets),
-            decoder=work.decoder,
+            decoder=summary.decoder,
         )
 
 

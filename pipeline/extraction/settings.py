@@ -9,6 +9,7 @@ from extractors.feature_format import AUDIO_FPS, LOGMEL_BYTES_PER_S, SAMPLE_RATE
 from extractors.networks import FRAME_NETWORKS, NETWORKS, STREAM_WIDTHS
 from models.settings import AUDIO_WIDTH
 from pipeline.core.config import from_mapping
+from pipeline.core.provenance import usable_cores
 from pipeline.dataset.folder import made_from, read_description
 from pipeline.dataset.schema import SCHEMA
 
@@ -72,6 +73,9 @@ class ExtractSettings:
     """Seconds between looks at media and other processes' work, with --follow or several processes."""
     workers: int = 0
     """Local worker processes; 0: one a core. Ignored by cluster runners."""
+    decoders: int = 0
+    """Decoder processes beside each worker's networks. 0: one on a processor, whose cores the workers share; on a GPU
+    as many as keep it busy, up to this machine's cores."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto."""
 
@@ -81,8 +85,10 @@ class ExtractSettings:
             raise ValueError(
                 f"`streams`: {', '.join(sorted(unknown)) or 'none'} is unknown; known: {', '.join(FRAME_NETWORKS)}"
             )
-        if min(self.shard_size, self.time_limit, self.poll) <= 0 or self.workers < 0:
-            raise ValueError("`shard_size`, `time_limit` and `poll` must be above 0, `workers` at least 0")
+        if min(self.shard_size, self.time_limit, self.poll) <= 0 or min(self.workers, self.decoders) < 0:
+            raise ValueError(
+                "`shard_size`, `time_limit` and `poll` must be above 0, `workers` and `decoders` at least 0"
+            )
         if self.follow and self.ids is None:
             raise ValueError("`follow` needs `ids`: without a list it never knows that every video has arrived")
         if self.dry_run and not self.delete_media:
@@ -92,6 +98,12 @@ class ExtractSettings:
     def decoding(self) -> DecodeSettings:
         """The settings of the decoder."""
         return DecodeSettings(feature_fps=self.feature_fps, frame_size=self.frame_size, time_limit_s=self.time_limit)
+
+    def decoders_each(self, device: str) -> tuple[int, int]:
+        """How many decoder processes a worker on `device` starts with, and how many at most."""
+        if self.decoders:
+            return self.decoders, self.decoders
+        return 1, 1 if device == "cpu" else max(1, usable_cores() // max(1, self.workers))
 
     def bytes_per_second(self) -> float:
         """Size of one second of video in a shard, captions aside."""

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class ShardWorker(Closeable):
     """
 
     def __init__(self, settings: ExtractSettings, weight_files: dict[str, Path], stop: Path | None = None) -> None:
+        self._began, self._spent = time.monotonic_ns(), Counter[str]()
         self.settings, self.folder, self._stop = settings, settings.out, stop
         self.identity: dict[str, Any] = read_description(self.folder)["identity"]
         self.extractor = FeatureExtractor(settings, self.identity, weight_files)
@@ -54,6 +55,10 @@ class ShardWorker(Closeable):
         """End the decoder, close the ledger."""
         self.extractor.close()
         self.ledger.close()
+
+    def spent(self) -> Counter[str]:
+        """Nanoseconds so far: those of `FeatureExtractor.spent`, `writing`, and `all` since this worker began."""
+        return self.extractor.spent() + self._spent + Counter({"all": time.monotonic_ns() - self._began})
 
     def extract(self, name: str) -> Counter[str]:
         """Make shard `name`, unless it is there or another process works on it; returns outcome -> number of videos.
@@ -91,7 +96,8 @@ class ShardWorker(Closeable):
         counts = Counter(skipped=len(wanted) - len(missing))
         counts += self._extract_videos(missing, parts, origin, failed, lease)
         if not counts["waiting"] and not counts["stopped"]:
-            self._close_shard(plan, parts, origin, failed)
+            with self._at_writing():
+                self._close_shard(plan, parts, origin, failed)
         return counts
 
     def _finished(self, part: Path, checker: ShardChecker) -> bool:
@@ -131,7 +137,7 @@ class ShardWorker(Closeable):
                     continue
                 if isinstance(result, Extracted):
                     of_part = Origin(origin.name, origin.identity, origin.provenance)
-                    with suppress(AlreadyThereError):
+                    with suppress(AlreadyThereError), self._at_writing():
                         write_part(parts / f"{video_id}.h5", result.features, of_part, replace=video_id in unfit)
                     detail = _detail(result.features, self._odd.pop(video_id, Counter()))
                     self._record(video_id, "done", "", "; ".join(result.notes), detail)
@@ -146,6 +152,14 @@ class ShardWorker(Closeable):
                     failed[video_id] = reason
                     counts[f"failed {reason}"] += 1
         return counts
+
+    @contextmanager
+    def _at_writing(self) -> Iterator[None]:
+        began = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            self._spent["writing"] += time.monotonic_ns() - began
 
     def _asked_to_stop(self) -> bool:
         return signals.asked_to_stop() or (self._stop is not None and self._stop.exists())

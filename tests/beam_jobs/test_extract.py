@@ -79,7 +79,14 @@ def test_new_videos_make_new_shards_and_leave_old_ones_alone(
     (tmp_path / "media").mkdir()
     for name in ("video-00000.mp4", "video-00002.mp4"):
         os.link(settings().media / name, tmp_path / "media" / name)
-    assert run(growing).done == 2
+    report = run(growing)
+    assert report.done == 2
+    time = report.detail["time"]
+    # Shares of all of it, each as it is, and rounded.
+    assert all(sum(time[of].values()) == pytest.approx(1, abs=0.003) for of in ("of workers", "of decoders"))
+    assert time["of workers"]["networks"] > 0 and time["of workers"]["writing"] > 0
+    assert time["of decoders"]["decoding"] > 0 and 0 < time["of the networks alone"] < 1
+    assert sum(note.startswith(f"time of {time['workers']} worker") for note in report.notes) == 1
     old = {path.name: path.read_bytes() for path in (growing.out / "shards").glob("*.h5")}
     for name in ("video-00001.mp4", "video-00003.mp4", "without-snd.mp4"):
         os.link(settings().media / name, tmp_path / "media" / name)

@@ -4,6 +4,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -273,3 +274,19 @@ def test_memory_does_not_grow_with_the_video(media: Media, decode: str, name: st
 def test_media_errors_survive_pickling() -> None:
     error = pickle.loads(pickle.dumps(MediaError("timeout", "two\nlines")))
     assert isinstance(error, MediaError) and error.kind == "timeout" and str(error) == "two lines"
+
+
+def test_an_interrupted_decoder_charges_no_file_and_works_as_ever(
+    decoder: DecoderProcess, named: Callable[[str], Path], media: Media
+) -> None:
+    path = named("hang-later")
+    decoder.open(path)
+    next(decoder.batches())
+    interrupting = threading.Timer(0, decoder.interrupt)
+    interrupting.start()
+    with pytest.raises(MediaError):
+        list(decoder.batches())
+    interrupting.join()
+    # It isn't taken for a file on which decord crashes: that would be decoded in another way from then on.
+    assert decoder.open(path).rows == 9
+    assert read(decoder, media("plain.mp4"))[2].mask.all()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extractors import decoder_pool
 from extractors.audio_track import AudioTrack
 from extractors.decode import DecodeSettings, DecodeSummary, FrameBatch, MediaInfo
 from extractors.errors import MediaError
@@ -51,6 +52,13 @@ class WordDecoder:
     @property
     def summary(self) -> DecodeSummary:
         return DecodeSummary(np.ones(self._rows, bool), "decord", ())
+
+    def __enter__(self) -> "WordDecoder":
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def interrupt(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -177,10 +185,11 @@ def extraction(
     monkeypatch.setattr(features, "verified_weights", lambda *given: None)
     monkeypatch.setattr(features, "FrameNetwork", TinyFrames)
     monkeypatch.setattr(features, "AudioNetwork", TinySound)
-    monkeypatch.setattr(features, "DecoderProcess", WordDecoder)
-    monkeypatch.setattr(features, "log_mel", log_mel)
-    monkeypatch.setattr(features, "extract_audio", sound)
-    monkeypatch.setattr(made_clip, "extract_audio", sound)
+    for module in (decoder_pool, features):
+        monkeypatch.setattr(module, "DecoderProcess", WordDecoder)
+        monkeypatch.setattr(module, "log_mel", log_mel)
+    for module in (decoder_pool, made_clip):
+        monkeypatch.setattr(module, "extract_audio", sound)
     monkeypatch.setattr(
         made_clip, "write_made_clip", lambda path, *size: path.write_text(" ".join(map(str, ("video", *size))))
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from extractors import decoder_pool
 from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
 from extractors.made_clip import write_made_clip
@@ -48,8 +49,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture
 def real(extraction: Extraction, clips: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Extraction:
     """With the product's decoders; networks are tiny."""
-    monkeypatch.setattr(features, "DecoderProcess", DecoderProcess)
-    for module in (features, made_clip):
+    for module in (decoder_pool, features):
+        monkeypatch.setattr(module, "DecoderProcess", DecoderProcess)
+    for module in (decoder_pool, made_clip):
         monkeypatch.setattr(module, "extract_audio", extract_audio)
     monkeypatch.setattr(made_clip, "write_made_clip", write_made_clip)
     extraction.content = clips
@@ -60,11 +62,13 @@ def real(extraction: Extraction, clips: dict[str, bytes], monkeypatch: pytest.Mo
 
 OF_THE_DECODER = libraries("extractors/decode*.py", "extractors/frames_*.py", "extractors/media_*.py")
 _FEATURES = ("audio*", "logmel", "networks", "precision", "state_dict_file", "video", "weights")
-OF_THE_WORKER = libraries(
+_LIBRARIES = libraries(
     *(f"extractors/{name}.py" for name in _FEATURES),
     *(f"pipeline/{name}.py" for name in ("extraction/worker", "extraction/features", "dataset/shard_*")),
     "pipeline/download/media.py",
 )
+# Only its own networks need torchvision.
+OF_THE_WORKER = [library for library in _LIBRARIES if library != "torchvision"]
 WEIGHTS = {"efficientnet-lite0": "IMAGENET1K", "davenet": "random:0"}
 
 
@@ -163,7 +167,7 @@ def test_a_worker_without_a_library_is_charged_to_no_video(clips: dict[str, byte
     found = json.loads(done.stdout.splitlines()[-1])
     said, media_files, written = found.pop("")
     assert (said, media_files) == ([["000000", {"done": 2, "failed undecodable": 1}]], 1) and written
-    assert found.keys() >= {"torch", "torchaudio", "torchvision", "numpy", "h5py"}
+    assert found.keys() >= {"torch", "torchaudio", "numpy", "h5py"}
     for library, (said, media_files, written) in found.items():
         assert f"import of {library}" in said or f"{library} doesn't load" in said
         assert "\n" not in said

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extractors import decoder_pool
 from extractors.audio_track import AudioTrack
 from pipeline.core.records import Caption, VideoFeatures
 from pipeline.extraction import features
@@ -26,7 +27,7 @@ def extracted(extraction: Extraction, monkeypatch: pytest.MonkeyPatch, said: str
     def late(*given: object, **named: object) -> AudioTrack:
         return AudioTrack(np.arange(16_000 * SOUND_S, dtype=np.int16), START_S, ("a remark",))
 
-    monkeypatch.setattr(features, "extract_audio", late)
+    monkeypatch.setattr(decoder_pool, "extract_audio", late)
     path = extraction.media / f"{GOOD[0]}.mp4"
     path.write_text(f"video {ROWS} 96 54")
     identity: dict[str, Any] = extraction.description["identity"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from extractors import decoder_pool
 from extractors.errors import DecoderError, MediaError
 from pipeline.core.errors import InputError, ToolError
 from pipeline.extraction import features, made_clip, worker
@@ -19,10 +20,10 @@ CALLS: dict[str, list[tuple[Any, str]]] = {
     "open": [(WordDecoder, "open")],
     "batches": [(WordDecoder, "batches")],
     "summary": [(WordDecoder, "summary")],
-    "sound": [(features, "extract_audio"), (made_clip, "extract_audio")],
+    "sound": [(decoder_pool, "extract_audio"), (made_clip, "extract_audio")],
     "frame network": [(TinyFrames, "features")],
     "audio network": [(TinySound, "steps")],
-    "log-mel": [(features, "log_mel")],
+    "log-mel": [(decoder_pool, "log_mel"), (features, "log_mel")],
 }
 ERRORS: list[Exception] = [
     DecoderError("PyAV is of another version"),
