@@ -18,7 +18,6 @@ from beam_jobs.options import beam_options, runner_name
 from beam_jobs.time_shares import SpentCounters, spent_of, time_line, time_shares
 from beam_jobs.worker_errors import ReportingDoFn, running
 from pipeline.core.files import touch
-from pipeline.core.provenance import usable_cores
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.extraction.cleanup import list_removals
 from pipeline.extraction.driver import ExtractionRounds
@@ -90,7 +89,7 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSum
     settings = replace(settings, **absolute)
     if settings.dry_run:
         return list_removals(settings)
-    options = beam_options(beam_arguments, local_workers=settings.workers or usable_cores())
+    options = beam_options(beam_arguments, local_workers=settings.local_workers())
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     rounds = ExtractionRounds(settings, uuid.uuid4().hex)
     spent, elapsed_s = Counter[str](), 0.0

@@ -22,10 +22,10 @@ from extractors.audio import AudioNetwork, feature_rows
 from extractors.decode import DecodeSummary, FrameBatch, MediaInfo
 from extractors.decoder_pool import DecoderPool, Event, Sound
 from extractors.decoder_process import DecoderProcess
+from extractors.devices import DeviceClaim
 from extractors.errors import LibraryError, MediaError, UnstorableError, WeightsError
 from extractors.frame_batcher import FrameBatcher
 from extractors.logmel import log_mel, mel_filters
-from extractors.precision import resolve_device
 from extractors.text import words
 from extractors.video import FrameNetwork
 from extractors.weights import Weights, load_weights
@@ -110,7 +110,8 @@ class FeatureExtractor(Closeable):
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)
         self.settings, self.identity = settings, identity
-        device = str(resolve_device(settings.device))
+        self._claim = DeviceClaim(settings.device)
+        device = str(self._claim.device)
         self.networks = {
             name: FrameNetwork(
                 verified_weights(name, weight_files[name], stream["weights"]),
@@ -132,8 +133,9 @@ class FeatureExtractor(Closeable):
         self._in_work: dict[str, _VideoInWork] = {}
 
     def close(self) -> None:
-        """End the decoders' processes."""
+        """End the decoders' processes, give the device back."""
         self.pool.close()
+        self._claim.close()
         torch.set_num_threads(self._threads)
 
     def spent(self) -> Counter[str]:
@@ -169,7 +171,7 @@ class FeatureExtractor(Closeable):
         yield from self._finished(captions_of, list(self._in_work))
 
     def _take(self, video_id: str, path: Path, event: Event) -> None:
-        """One event of the decoder; nothing more is wanted of a video whose sound couldn't be stored."""
+        """One event of the decoder."""
         if isinstance(event, Exception):
             raise event
         if isinstance(event, MediaInfo):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extractors.decode import DecodeSettings
+from extractors.devices import local_processes
 from extractors.feature_format import AUDIO_FPS, LOGMEL_BYTES_PER_S, SAMPLE_RATE
 from extractors.networks import FRAME_NETWORKS, NETWORKS, STREAM_WIDTHS
 from models.settings import AUDIO_WIDTH
@@ -72,12 +73,12 @@ class ExtractSettings:
     poll: float = 30.0
     """Seconds between looks at media and other processes' work, with --follow or several processes."""
     workers: int = 0
-    """Local worker processes; 0: one a core. Ignored by cluster runners."""
+    """Local worker processes; 0: one a GPU, or on a processor one a core. Ignored by cluster runners."""
     decoders: int = 0
     """Decoder processes beside each worker's networks. 0: one on a processor, whose cores the workers share; on a GPU
     as many as keep it busy, up to this machine's cores."""
     device: str = "auto"
-    """cpu, cuda, cuda:N, or auto."""
+    """cpu, cuda, cuda:N, or auto: with several GPUs each worker takes one that no other has."""
 
     def __post_init__(self) -> None:
         unknown = set(self.streams) - set(FRAME_NETWORKS)
@@ -103,7 +104,11 @@ class ExtractSettings:
         """How many decoder processes a worker on `device` starts with, and how many at most."""
         if self.decoders:
             return self.decoders, self.decoders
-        return 1, 1 if device == "cpu" else max(1, usable_cores() // max(1, self.workers))
+        return 1, 1 if device == "cpu" else max(1, usable_cores() // self.local_workers())
+
+    def local_workers(self) -> int:
+        """How many processes work side by side on this machine."""
+        return self.workers or local_processes(self.device, usable_cores())
 
     def bytes_per_second(self) -> float:
         """Size of one second of video in a shard, captions aside."""

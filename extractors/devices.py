@@ -1,0 +1,90 @@
+"""GPUs shared out among the processes of a machine: each takes one that no other has; only that loads PyTorch."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import torch
+
+_NODES = Path("/dev")
+
+
+def gpu_names() -> list[str]:
+    """The names by which CUDA knows the NVIDIA GPUs that this process may use; empty on a machine without a driver."""
+    nodes = [node.name for node in _NODES.glob("nvidia*") if re.fullmatch(r"nvidia\d+", node.name)]
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not nodes or given is None:
+        return [str(number) for number in range(len(nodes))]
+    names = []
+    for name in (name.strip() for name in given.split(",")):
+        # CUDA ignores what follows a name that it doesn't know.
+        if not name or name.startswith("-"):
+            break
+        names.append(name)
+    return names
+
+
+def local_processes(device: str, cores: int) -> int:
+    """How many processes extract side by side on this machine: one for each GPU, or on a processor one for each core.
+
+    `device` as in `extractors.precision.resolve_device`.
+    """
+    if device == "cpu":
+        return cores
+    gpus = len(gpu_names())
+    if ":" in device:
+        gpus = min(1, gpus)
+    return gpus or cores
+
+
+class DeviceClaim:
+    """The device of one process. Use as a context manager.
+
+    For `auto` and `cuda` it is the first GPU that no other process of this user has claimed, or, if all are taken, the
+    first; it is free again when the claim is closed or its process has died. Other names are as they are. Raises
+    ValueError as `extractors.precision.resolve_device`.
+    """
+
+    def __init__(self, requested: str) -> None:
+        from extractors.precision import resolve_device
+
+        self._lock: IO[bytes] | None = None
+        self.device: torch.device = resolve_device(requested)
+        names = gpu_names()
+        if self.device.type != "cuda" or ":" in requested or len(names) < 2:
+            return
+        for index, name in enumerate(names):
+            if self._take(name):
+                self.device = resolve_device(f"cuda:{index}")
+                return
+
+    def close(self) -> None:
+        """Give the GPU back."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _take(self, name: str) -> bool:
+        path = Path(tempfile.gettempdir(), f"mcn-gpu-{os.getuid()}-{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock")
+        with suppress(OSError):
+            file = open(path, "ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                return False
+            self._lock = file
+            return True
+        return False
