@@ -17,6 +17,7 @@ from apache_beam.pvalue import PCollection
 from beam_jobs.options import beam_options, runner_name
 from beam_jobs.time_shares import SpentCounters, spent_of, time_line, time_shares
 from beam_jobs.worker_errors import ReportingDoFn, running
+from extractors.weight_specs import mapped_weights
 from pipeline.core.files import touch
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.extraction.cleanup import list_removals
@@ -75,6 +76,10 @@ class ExtractShards(beam.PTransform[Any, Any]):
         )
 
 
+def _absolute(weights: str) -> str:
+    return str(Path(weights).resolve()) if Path(weights).is_file() else weights
+
+
 def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSummary:
     """Extract everything in the plans that isn't in a closed shard yet. Videos that fail are counted, not fatal.
 
@@ -84,8 +89,8 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSum
     # Workers, and later commands, are started elsewhere.
     paths = {name: getattr(settings, name) for name in ("out", "media", "captions", "ids", "split", "word_vectors")}
     absolute: dict[str, Any] = {name: path.resolve() for name, path in paths.items() if path is not None}
-    specs = {name: getattr(settings, name) for name in ("weights", "davenet_weights")}
-    absolute |= {name: str(Path(spec).resolve()) for name, spec in specs.items() if Path(spec).is_file()}
+    absolute["weights"] = mapped_weights(settings.weights, _absolute)
+    absolute["davenet_weights"] = _absolute(settings.davenet_weights)
     settings = replace(settings, **absolute)
     if settings.dry_run:
         return list_removals(settings)

@@ -1,23 +1,28 @@
-"""Random weights that behave: seeded, their batch-norm statistics measured once on pictures or log-mels made from it.
+"""Random weights that behave: seeded, their batch-norm statistics measured once on made pictures, clips or log-mels.
 
 An uncalibrated random ResNet152 reaches 1e8 and gives every frame the same row; a calibrated one is chaotic: noise of
 1/255 moves a row as far as the next second does. With the last batch-norm scale of each residual block at 0.1 the
-network is nearly linear over its depth, and neither happens. Such weights prove plumbing; they know nothing.
+network is nearly linear over its depth, and neither happens. Networks without a batch norm (transformers, ConvNeXt,
+VGG) keep the initial values that torchvision draws for them, which need no measuring.
+Such weights prove plumbing; they know nothing.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from extractors.feature_format import LOGMEL_FPS, LOUDEST_DB, SILENCE_DB
-from extractors.networks import Network
+from extractors.network import ClipShape, Network
 from extractors.precision import one_thread
 from models.settings import MEL_BANDS
 
 RESIDUAL_SCALE = 0.1
 PICTURES = 32
 PICTURE_SIDE = 192
+CLIPS = 4
+CLIP_FRAMES = 16
 LOGMELS = 16
 LOGMEL_FRAMES = 512
 
@@ -25,25 +30,40 @@ LOGMEL_FRAMES = 512
 def random_state(entry: Network, seed: int) -> dict[str, Tensor]:
     """State dict of a network drawn from `seed`, calibrated in fp32 on one thread, so that it repeats bit by bit.
 
-    One pass over one batch: every batch norm normalises by the statistics of that batch and keeps them.
+    One pass over one batch, if there is a batch norm: each normalises by the statistics of that batch and keeps them.
     """
+    norms = nn.BatchNorm2d, nn.BatchNorm3d
     with torch.random.fork_rng(devices=[]), one_thread(), torch.inference_mode():
         torch.manual_seed(seed)
         network = entry.build().eval()
         for module in network.modules():
             if isinstance(last_norm := getattr(module, entry.last_norm, None), nn.BatchNorm2d):
                 nn.init.constant_(last_norm.weight, RESIDUAL_SCALE)
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, norms):
                 module.momentum = 1.0
                 module.train()
-        if entry.pixel_mean:
-            pixels = torch.from_numpy(pictures(seed)).permute(0, 3, 1, 2).float()
-            mean = torch.tensor(entry.pixel_mean).view(3, 1, 1)
-            batch = (pixels - mean) / torch.tensor(entry.pixel_deviation).view(3, 1, 1)
-        else:
-            batch = torch.from_numpy(logmels(seed))
-        entry.feature_map(network, batch)
+        if any(isinstance(module, norms) for module in network.modules()):
+            entry.feature_map(network, _batch(entry, seed))
     return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def _batch(entry: Network, seed: int) -> Tensor:
+    if not entry.pixel_mean:
+        return torch.from_numpy(logmels(seed))
+    pixels = torch.from_numpy(pictures(seed)).permute(0, 3, 1, 2).float()
+    mean = torch.tensor(entry.pixel_mean).view(3, 1, 1)
+    batch = (pixels - mean) / torch.tensor(entry.pixel_deviation).view(3, 1, 1)
+    if entry.clip is not None:
+        return _moving(batch[:CLIPS], entry.clip)
+    if entry.side:
+        batch = interpolate(batch, size=entry.side, mode="bilinear")
+    return batch
+
+
+def _moving(batch: Tensor, clip: ClipShape) -> Tensor:
+    """Clips (B, 3, T, side, side) over which pictures (B, 3, H, W) pass by, two pixels a frame."""
+    still = interpolate(batch, size=clip.side, mode="bilinear")
+    return torch.stack([still.roll(2 * frame, dims=3) for frame in range(min(clip.frames, CLIP_FRAMES))], dim=2)
 
 
 def pictures(seed: int) -> NDArray[np.uint8]:

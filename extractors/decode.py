@@ -19,6 +19,8 @@ class DecodeSettings:
 
     feature_fps: int = 1
     """rows a second; divides 30"""
+    frames_per_row: int = 1
+    """frames from one row to the next, for networks that see clips; feature_fps times this divides 30"""
     frame_size: str = "short-256"
     """short side 256 with the video's own aspect, or WIDTHxHEIGHT"""
     time_limit_s: float = 300.0
@@ -30,10 +32,16 @@ class DecodeSettings:
 
     def __post_init__(self) -> None:
         check_feature_fps(self.feature_fps)
+        check_feature_fps(self.frame_fps)
         parse_frame_size(self.frame_size)
         for name in ("time_limit_s", "memory_limit_bytes", "frames_per_batch"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
+
+    @property
+    def frame_fps(self) -> int:
+        """Frames a second that are sent."""
+        return self.feature_fps * self.frames_per_row
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,10 @@ class MediaInfo:
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames of rows in ascending order; a row that has no frame is left out."""
+    """Frames in ascending order of their times; a time at which none is on screen is left out."""
 
-    rows: NDArray[np.int64]
-    """shape (n,)"""
+    numbers: NDArray[np.int64]
+    """shape (n,), of the frames of the settings' `frame_fps`: row k is number k * frames_per_row"""
     frames: NDArray[np.uint8]
     """RGB, shape (n, height, width, 3)"""
 

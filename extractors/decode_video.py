@@ -28,8 +28,9 @@ LOST, DAMAGED = "could not be decoded", "show frames decoded from damaged data"
 def decode_video(file: MediaFile, settings: DecodeSettings, without_decord: bool = False) -> Iterator[Decoded]:
     """A MediaInfo, then FrameBatch by FrameBatch, then a DecodeSummary; holds one batch and one frame at a time.
 
-    Row k shows the source frame on screen at k / feature_fps seconds, cropped, turned and stretched as a player shows
-    it, resized by antialiased bilinear. A row without a frame that came out whole is masked. Raises MediaError.
+    Frame k shows the source frame on screen at k / frame_fps seconds, cropped, turned and stretched as a player shows
+    it, resized by antialiased bilinear; each `frames_per_row`-th is a row's. A row without a frame that came out whole
+    is masked. Raises MediaError.
     """
     try:
         yield from _decode(file, settings, without_decord)
@@ -44,26 +45,29 @@ def _decode(file: MediaFile, settings: DecodeSettings, without_decord: bool) -> 
     if without_decord:
         scan = replace(scan, why_not_decord=scan.why_not_decord or "it was asked for")
     size = parse_frame_size(settings.frame_size) or frame_size(scan.display_width, scan.display_height)
-    rows = row_count(scan.duration, settings.feature_fps)
-    on_screen = source_frame_on_screen(scan.pts, scan.ends, scan.time_base, scan.zero, rows, settings.feature_fps)
+    rows, of_row = row_count(scan.duration, settings.feature_fps), settings.frames_per_row
+    count = row_count(scan.duration, settings.frame_fps)
+    on_screen = source_frame_on_screen(scan.pts, scan.ends, scan.time_base, scan.zero, count, settings.frame_fps)
     notes = list(scan.notes)
-    if not (on_screen >= 0).any():
+    if not (on_screen[::of_row] >= 0).any():
         # So short that it falls between two rows: the row before it shows its first frame.
         first = int((scan.pts[0] * scan.time_base - scan.zero) * settings.feature_fps)
-        on_screen[min(max(first, 0), rows - 1)] = 0
+        on_screen[min(max(first, 0), rows - 1) * of_row] = 0
         notes.append("its frames lie between two rows: the row before them shows the first frame")
     yield MediaInfo(scan.duration, *size, rows, scan.has_audio)
 
-    mask = np.zeros(rows, dtype=np.bool_)
+    shown = np.zeros(count, dtype=np.bool_)
     decoding = _Rows(file, scan, on_screen, size)
     frames = iter(decoding)
     while batch := list(islice(frames, settings.frames_per_batch)):
-        numbers = np.array([row for row, _ in batch], dtype=np.int64)
-        mask[numbers] = True
+        numbers = np.array([number for number, _ in batch], dtype=np.int64)
+        shown[numbers] = True
         yield FrameBatch(numbers, np.stack([frame for _, frame in batch]))
+    mask = shown[::of_row]
     if not mask.any():
         raise MediaError("undecodable", f"{file.path}: none of its {rows} rows has a frame that can be decoded")
-    notes += [*decoding.notes, *_mask_notes(mask, on_screen, decoding.damaged)]
+    damaged = [number // of_row for number in decoding.damaged if number % of_row == 0]
+    notes += [*decoding.notes, *_mask_notes(mask, on_screen[::of_row], damaged)]
     if decoding.faults:
         notes.append(
             f"faults while its frames were decoded, which may show them: {decoding.faults}, the first: "

@@ -61,7 +61,7 @@ class DecoderPool:
         self, settings: DecodeSettings, check: Callable[[DecoderProcess], object], at_once: int = 1, most: int = 1
     ) -> None:
         """`at_once` decoders at first, up to `most` while the network waits for frames."""
-        self._settings, self._check, self._at_once, self._most = settings, check, at_once, max(at_once, most)
+        self.settings, self._check, self._at_once, self._most = settings, check, at_once, max(at_once, most)
         self._lanes: list[_Lane] = []
         self._working: set[_Lane] = set()
         # Bounded, so that decoders wait where the network is the slower one.
@@ -127,7 +127,7 @@ class DecoderPool:
             if lane not in self._working:
                 return lane
         if len(self._lanes) < self._at_once or (len(self._lanes) < self._most and self._feeding.starves()):
-            self._lanes.append(_Lane(self._settings, self._check, self._events))
+            self._lanes.append(_Lane(self.settings, self._check, self._events))
             return self._lanes[-1]
         return None
 

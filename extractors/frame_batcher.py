@@ -1,4 +1,4 @@
-"""Frames of several videos at once: what is decoded fills the network's batches, whichever video it belongs to."""
+"""Frames or clips of several videos at once: what is decoded fills the network's batches, whichever video's it is."""
 
 from collections import defaultdict
 from collections.abc import Hashable
@@ -39,7 +39,8 @@ class FrameBatcher(Generic[Key]):
         self._waiting: defaultdict[tuple[int, ...], list[_Waiting[Key]]] = defaultdict(list)
 
     def push(self, key: Key, rows: NDArray[np.int64], frames: NDArray[np.uint8]) -> list[Features[Key]]:
-        """Add frames (n, H, W, 3) that are rows (n,) of video `key`; give back what became complete, of any video.
+        """Add frames (n, H, W, 3), or clips (n, T, H, W, 3), that are rows (n,) of video `key`; give back what became
+        complete, of any video.
 
         Frames are copied. Raises ValueError when rows and frames differ in number, or from the network.
         """

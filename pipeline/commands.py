@@ -80,12 +80,13 @@ PLACEHOLDERS = {
     "space": "NAME",
     "stage_to": "FOLDER",
     "streams": "NAME,...",
+    "to": "FOLDER",
     "uninformative": "text|audio",
-    "weights": "NAME|FILE|random:SEED",
+    "weights": "[STREAM=]NAME|FILE|random:SEED,...",
 }
 """What stands in `--help` for the value of a setting whose type says too little."""
 
-OUTPUTS = ("out", "draw", "thumbnails", "stage_to")
+OUTPUTS = ("out", "draw", "thumbnails", "stage_to", "to")
 """Settings that name what is written: every other path must exist before a stage begins."""
 
 COMMANDS = {
@@ -112,6 +113,19 @@ COMMANDS = {
         may_be_missing=("split",),
         beam=True,
         stops_on_signals=True,
+    ),
+    "weights list": Command(
+        "pipeline.extraction.prepare:list_weights",
+        "pipeline.extraction.settings.ListWeightsSettings",
+        "the video networks that extract may use, and their published weights",
+        "mcn weights list",
+    ),
+    "weights fetch": Command(
+        "pipeline.extraction.prepare:fetch_weights",
+        "pipeline.extraction.settings.FetchWeightsSettings",
+        "fetch a network's published weights into a folder, and say what they are and on which terms",
+        "mcn weights fetch resnet18:IMAGENET1K_V1 --to /mnt/nas/weights",
+        positional=("name",),
     ),
     "freeze": Command(
         "pipeline.dataset.freeze",

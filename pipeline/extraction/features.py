@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from extractors.audio import AudioNetwork, feature_rows
+from extractors.clip_window import ClipWindow
 from extractors.decode import DecodeSummary, FrameBatch, MediaInfo
 from extractors.decoder_pool import DecoderPool, Event, Sound
 from extractors.decoder_process import DecoderProcess
@@ -70,6 +71,7 @@ class _VideoInWork:
     path: Path
     info: MediaInfo
     streams: dict[str, NDArray[np.float32]]
+    clips: dict[str, ClipWindow]
     summary: DecodeSummary | None = None
     audio: _Audio | None = None
     notes: tuple[str, ...] = ()
@@ -178,19 +180,39 @@ class FeatureExtractor(Closeable):
             streams = {
                 name: np.zeros((event.rows, network.width), np.float32) for name, network in self.networks.items()
             }
-            self._in_work[video_id] = _VideoInWork(path, event, streams)
+            clips = {
+                name: ClipWindow(network.clip, self.pool.settings)
+                for name, network in self.networks.items()
+                if network.clip is not None
+            }
+            self._in_work[video_id] = _VideoInWork(path, event, streams, clips)
             return
         work = self._in_work[video_id]
         if isinstance(event, FrameBatch):
             with self._networks_at_work():
-                for name, batcher in self.batchers.items():
-                    self._keep(name, batcher.push(video_id, event.rows, event.frames))
+                self._push(video_id, work, event)
         elif isinstance(event, DecodeSummary):
             work.summary = event
+            with self._networks_at_work():
+                for name, window in work.clips.items():
+                    self._push_clips(video_id, name, window.finish())
         else:
             work.notes = event.notes
             with self._networks_at_work():
                 work.audio = self._audio(event, work.info.rows)
+
+    def _push(self, video_id: str, work: _VideoInWork, batch: FrameBatch) -> None:
+        frames_per_row = self.pool.settings.frames_per_row
+        own = batch.numbers % frames_per_row == 0
+        for name, batcher in self.batchers.items():
+            if name in work.clips:
+                self._push_clips(video_id, name, work.clips[name].push(batch.numbers, batch.frames))
+            else:
+                self._keep(name, batcher.push(video_id, batch.numbers[own] // frames_per_row, batch.frames[own]))
+
+    def _push_clips(self, video_id: str, stream: str, clips: Iterable[tuple[int, NDArray[np.uint8]]]) -> None:
+        for row, clip in clips:
+            self._keep(stream, self.batchers[stream].push(video_id, np.array([row]), clip[None]))
 
     def _finished(
         self, captions_of: Callable[[str], tuple[Caption, ...]], video_ids: list[str]
@@ -212,7 +234,10 @@ class FeatureExtractor(Closeable):
             clip = decode_made_clip(decoder)
         with tool_errors("the networks fail on a made clip; choose other weights or another --device"):
             for name, network in self.networks.items():
-                to_float16(network.features(clip.frames), name)
+                frames = clip.frames
+                if network.clip is not None:
+                    frames = np.resize(frames, (1, network.clip.frames, *frames.shape[1:]))
+                to_float16(network.features(frames), name)
             self._steps(to_float16(log_mel(clip.samples), "log-mel"))
         return error
 

@@ -25,7 +25,7 @@ class DecodedClip:
     """What came out of the made clip."""
 
     frames: NDArray[np.uint8]
-    """RGB, (rows, height, width, 3)"""
+    """RGB, (frames, height, width, 3)"""
     summary: DecodeSummary
     samples: NDArray[np.int16]
     """Mono, 16 kHz."""
@@ -39,7 +39,7 @@ def decode_picture(decoder: DecoderProcess, clip: Path) -> tuple[NDArray[np.uint
 
 
 def decode_made_clip(decoder: DecoderProcess) -> DecodedClip:
-    """Write the clip, decode picture and sound, count rows and samples; 0.2 s with a decoder that has started.
+    """Write the clip, decode picture and sound, count frames and samples; 0.2 s with a decoder that has started.
 
     Raises ToolError.
     """
@@ -53,9 +53,9 @@ def decode_made_clip(decoder: DecoderProcess) -> DecodedClip:
         # A copy: the track's own samples are mapped from a file that goes with the folder.
         samples = np.array(track.samples if track is not None else (), np.int16)
     width, height = parse_frame_size(settings.frame_size) or frame_size(_WIDTH, _HEIGHT)
-    rows, expected = frames.shape[:3], (CLIP_S * settings.feature_fps, height, width)
-    if rows != expected or not summary.mask.all():
-        raise ToolError(f"{doing}: rows, height and width are {rows}, not {expected}; {'; '.join(summary.notes)}")
+    found, expected = frames.shape[:3], (CLIP_S * settings.frame_fps, height, width)
+    if found != expected or not summary.mask.all():
+        raise ToolError(f"{doing}: frames, height and width are {found}, not {expected}; {'; '.join(summary.notes)}")
     heard = len(samples) / SAMPLE_RATE
     if abs(heard - CLIP_S) > _SOUND_TOLERANCE_S:
         raise ToolError(f"{doing}: {heard:.2f} s of sound, not {CLIP_S} s")

@@ -10,16 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from extractors.errors import WeightsError
-from extractors.networks import NETWORKS
+from extractors.networks import NETWORKS, STREAM_WIDTHS, VIDEO_NETWORKS, near_names
+from extractors.weight_specs import stream_weights, weight_items
 from pipeline.core.child import Child, ChildError
 from pipeline.core.config import as_plain, flag_of, typed
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, ToolError, suggest
+from pipeline.core.reporting import RunSummary
 from pipeline.dataset.caption_store import FILE as CAPTIONS
 from pipeline.dataset.caption_store import CaptionFolder, Captions, build_caption_store
 from pipeline.dataset.captions import caption_identity
 from pipeline.dataset.folder import read_description, settle
 from pipeline.dataset.word_vectors import check_given, freeze_words
-from pipeline.extraction.settings import ExtractSettings, identity
+from pipeline.extraction.settings import (
+    CLIP_VIEW,
+    ExtractSettings,
+    FetchWeightsSettings,
+    ListWeightsSettings,
+    identity,
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,7 @@ def read_networks(specs: Mapping[str, str], folder: Path, precision: str, device
 
 def weight_specs(settings: ExtractSettings) -> dict[str, str]:
     """Network -> which weights."""
-    given = {"resnet152": settings.weights, "davenet": settings.davenet_weights}
-    return {name: given.get(name, NETWORKS[name].default_weights) for name in (*settings.streams, "davenet")}
+    return stream_weights(settings.weights, settings.streams) | {"davenet": settings.davenet_weights}
 
 
 def _weight_files(specs: Mapping[str, str], folder: Path) -> dict[str, Path]:
@@ -137,34 +144,48 @@ def _refuse_other_settings(settings: ExtractSettings, stored: dict[str, Any]) ->
     """
     identity, before = stored["identity"], stored.get("settings", {})
     streams, audio, captions = (identity.get(name, {}) for name in ("streams", "audio", "captions"))
+    views = {view for stream in streams.values() if (view := stream.get("view")) != CLIP_VIEW}
     first: dict[str, Any] = next(iter(streams.values()), {})
     made: dict[str, Any] = {
         "feature_fps": identity.get("feature_fps"),
         "frame_size": identity.get("frame_size"),
         "streams": ",".join(sorted(streams)),
-        "view": first.get("view"),
+        "view": next(iter(views), None),
         "precision": first.get("precision"),
         "audio_rate": audio.get("rate"),
         "audio_store": audio.get("store"),
         "drop_overlaps": captions.get("overlaps", "kept") == "dropped",
-        "weights": before.get("weights"),
         "davenet_weights": before.get("davenet_weights"),
     }
     asked = as_plain(settings) | {"streams": ",".join(sorted(settings.streams))}
     left_out = {name for name, value in made.items() if value is None}
     left_out |= {"precision"} if settings.precision == "auto" else set()
-    left_out |= {"weights"} if "resnet152" not in settings.streams else set()
-    for name in ("weights", "davenet_weights"):
-        left_out |= {name} if not all(map(_is_named, (made[name] or "", asked[name]))) else set()
+    left_out |= {"view"} if all(NETWORKS[stream].clip for stream in settings.streams) else set()
+    both = made["davenet_weights"] or "", settings.davenet_weights
+    left_out |= {"davenet_weights"} if not all(_is_named("davenet", spec) for spec in both) else set()
+    # Which weights a file holds, and what is asked of a stream that isn't there, isn't told by their names.
+    then, now = _recorded_weights(before), stream_weights(settings.weights, settings.streams)
+    known = [n for n in now if n in then and _is_named(n, then[n]) and _is_named(n, now[n])]
+    made["weights"], asked["weights"] = (
+        ",".join(f"{name}={specs[name]}" for name in known if then[name] != now[name]) for specs in (then, now)
+    )
     differing = [name for name, value in made.items() if name not in left_out and value != asked[name]]
     if differing:
         flags = [f"{flag_of(name)} was {typed(made[name])}, now {typed(asked[name])}" for name in differing]
         raise InputError(f"{settings.out}: made with other settings: {'; '.join(flags)}; give those, or another --out")
 
 
-def _is_named(spec: str) -> bool:
+def _is_named(network: str, spec: str) -> bool:
     """Whether a name or a seed says which weights, and not a file's content."""
-    return spec.startswith("random:") or spec in NETWORKS["resnet152"].published
+    return spec.startswith("random:") or spec in NETWORKS[network].published
+
+
+def _recorded_weights(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Stream -> weights, by the recorded settings of a data set; empty where they say nothing of them."""
+    try:
+        return stream_weights(str(recorded["weights"]), tuple(recorded["streams"]))
+    except (KeyError, ValueError):
+        return {}
 
 
 def _same_networks(settings: ExtractSettings, recorded: dict[str, Any]) -> bool:
@@ -172,9 +193,10 @@ def _same_networks(settings: ExtractSettings, recorded: dict[str, Any]) -> bool:
 
     A published name or a seed stands for the same weights always, a file for what it holds today.
     """
-    asked = as_plain(settings)
-    same = all(recorded.get(name) == asked[name] for name in ("streams", "weights", "davenet_weights", "device"))
-    return same and not any(Path(spec).exists() for spec in weight_specs(settings).values())
+    asked, specs = as_plain(settings), weight_specs(settings)
+    same = all(recorded.get(name) == asked[name] for name in ("streams", "davenet_weights", "device"))
+    same = same and _recorded_weights(recorded) | {"davenet": settings.davenet_weights} == specs
+    return same and not any(Path(spec).exists() for spec in specs.values())
 
 
 def _precision(settings: ExtractSettings, streams: dict[str, Any]) -> str:
@@ -196,11 +218,58 @@ def _captions(settings: ExtractSettings, identity: dict[str, str], notes: list[s
 def announcements(settings: ExtractSettings) -> list[str]:
     """What must not be missed about the weights."""
     notes = []
-    if settings.weights.startswith("random:") and "resnet152" in settings.streams:
-        notes.append(f"ResNet152 has random weights ({settings.weights}): its rows prove plumbing alone")
+    for stream, spec in stream_weights(settings.weights, settings.streams).items():
+        if spec.startswith("random:"):
+            title = "ResNet152" if stream == "resnet152" else stream
+            notes.append(f"{title} has random weights ({spec}): its rows prove plumbing alone")
+    if settings.streams == ("efficientnet-lite0",) and any(not name for name, _ in weight_items(settings.weights)):
+        notes.append(
+            f"--weights {settings.weights} is resnet152's, which isn't among the streams: nothing was done with it; "
+            f"for efficientnet-lite0 give --weights efficientnet-lite0={settings.weights}"
+        )
     if settings.davenet_weights.startswith("random:"):
         notes.append(
             f"DaveNet has random weights ({settings.davenet_weights}): its rows prove plumbing alone; "
             "give --davenet-weights FILE, or train it on the stored log-mel"
         )
     return notes
+
+
+def list_weights(settings: ListWeightsSettings) -> RunSummary:
+    """Print each video network: what it takes, the width of its rows, its published weights, the default first."""
+    width = max(map(len, VIDEO_NETWORKS))
+    for name in VIDEO_NETWORKS:
+        network = NETWORKS[name]
+        takes = f"{network.side}x{network.side} pictures" if network.side else "pictures"
+        takes = takes if network.clip is None else f"{network.clip.frames} frames at {network.clip.fps:g}/s"
+        print(f"{name:<{width}}  {STREAM_WIDTHS[name]:>4}  {takes:<18}  {' '.join(network.published)}")
+    return RunSummary("weights list", unit="network", done=len(VIDEO_NETWORKS)).finish()
+
+
+def fetch_weights(settings: FetchWeightsSettings) -> RunSummary:
+    """Fetch published weights and print what they are. InputError for unknown names, ToolError where they can't be had.
+
+    What was fetched before is looked at again.
+    """
+    name, _, weights = settings.name.partition(":")
+    if name not in VIDEO_NETWORKS:
+        raise InputError(f"mcn weights fetch: {name or 'a name of no letters'} is no video network; {near_names(name)}")
+    weights = weights or NETWORKS[name].default_weights
+    if weights not in NETWORKS[name].published:
+        raise InputError(
+            f"mcn weights fetch: {name} has no weights {weights!r}; {suggest(weights, NETWORKS[name].published)}"
+        )
+    from extractors.published_weights import fetch
+
+    try:
+        fetched = fetch(name, weights, settings.to)
+    except WeightsError as error:
+        raise ToolError(str(error)) from None
+    print(f"file     {fetched.path}")
+    print(f"size     {fetched.bytes} bytes")
+    print(f"sha256   {fetched.sha256}")
+    print(f"tensors  {fetched.digest}  (as in dataset.json)")
+    print(f"source   {fetched.source.address}")
+    print(f"terms    {fetched.source.terms}")
+    print(f"use it   mcn extract --streams {name} --weights {name}={fetched.path} ...")
+    return RunSummary("weights fetch", unit="file", done=1).finish()

@@ -1,20 +1,25 @@
-"""Settings of `mcn extract`, and the Identity that follows from them."""
+"""Settings of `mcn extract` and `mcn weights`, and the Identity that follows from them."""
 
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import Any, Literal
 
 from extractors.decode import DecodeSettings
 from extractors.devices import local_processes
 from extractors.feature_format import AUDIO_FPS, LOGMEL_BYTES_PER_S, SAMPLE_RATE
-from extractors.networks import FRAME_NETWORKS, NETWORKS, STREAM_WIDTHS
+from extractors.networks import NETWORKS, STREAM_WIDTHS, VIDEO_NETWORKS, check_view, near_names
+from extractors.timeline import GRID_FPS, check_feature_fps
+from extractors.weight_specs import mapped_weights, stream_weights
 from models.settings import AUDIO_WIDTH
 from pipeline.core.config import from_mapping
-from pipeline.core.provenance import usable_cores
+from pipeline.core.provenance import recorded_path, usable_cores
 from pipeline.dataset.folder import made_from, read_description
 from pipeline.dataset.schema import SCHEMA
 
 STAGE = "extract"
+CLIP_VIEW = "clip"
+"""View of a stream whose network sees clips: as its own transform shows them."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,12 @@ class ExtractSettings:
     ids: Path | None = None
     """csv with a column video_id: only these videos are taken. Default: all there are in --media."""
     streams: tuple[str, ...] = ("resnet152",)
-    """Video networks, separated by commas: resnet152, efficientnet-lite0."""
-    weights: str = NETWORKS["resnet152"].default_weights
-    """ResNet152's: IMAGENET1K_V1 or IMAGENET1K_V2 (torchvision; needs the internet once), a file, or random:SEED."""
+    """Video networks, separated by commas: resnet152, efficientnet-lite0, or torchvision's, of pictures (resnet18,
+    convnext_tiny, vit_b_16, ...) or of clips (r3d_18, s3d, swin3d_t, ...); `mcn weights list` names all."""
+    weights: str = ""
+    """Of the video networks: NAME=WEIGHTS,...; one without a name is resnet152's, or the only stream's, save
+    efficientnet-lite0's. WEIGHTS: a published name (IMAGENET1K_V2; needs the internet once, see `mcn weights fetch`), a
+    file, or random:SEED. Default: each network's first in `mcn weights list`."""
     davenet_weights: str = NETWORKS["davenet"].default_weights
     """DaveNet's weights: a file (AVLnet, MCN or DAVEnet state dict) or random:SEED, which proves plumbing alone."""
     view: Literal["full", "center"] = "full"
@@ -81,11 +89,16 @@ class ExtractSettings:
     """cpu, cuda, cuda:N, or auto: with several GPUs each worker takes one that no other has."""
 
     def __post_init__(self) -> None:
-        unknown = set(self.streams) - set(FRAME_NETWORKS)
-        if unknown or not self.streams:
-            raise ValueError(
-                f"`streams`: {', '.join(sorted(unknown)) or 'none'} is unknown; known: {', '.join(FRAME_NETWORKS)}"
-            )
+        for stream in self.streams:
+            if stream not in VIDEO_NETWORKS:
+                raise ValueError(f"`streams`: {stream or 'a name of no letters'} is unknown; {near_names(stream)}")
+            try:
+                check_view(stream, self.view)
+            except ValueError as error:
+                raise ValueError(f"`streams`: {error}") from None
+        if not self.streams:
+            raise ValueError("`streams`: none is given; give one at least, such as resnet152")
+        stream_weights(self.weights, self.streams)
         if min(self.shard_size, self.time_limit, self.poll) <= 0 or min(self.workers, self.decoders) < 0:
             raise ValueError(
                 "`shard_size`, `time_limit` and `poll` must be above 0, `workers` and `decoders` at least 0"
@@ -97,8 +110,17 @@ class ExtractSettings:
         self.decoding()
 
     def decoding(self) -> DecodeSettings:
-        """The settings of the decoder."""
-        return DecodeSettings(feature_fps=self.feature_fps, frame_size=self.frame_size, time_limit_s=self.time_limit)
+        """The settings of the decoder: rows, and between them the frames that clips show."""
+        check_feature_fps(self.feature_fps)
+        row_step = GRID_FPS // self.feature_fps
+        clips = [clip for stream in self.streams if (clip := NETWORKS[stream].clip) is not None]
+        return DecodeSettings(
+            feature_fps=self.feature_fps,
+            # The fewest that have the rows' own times and those of all clips' frames.
+            frames_per_row=row_step // gcd(row_step, *(clip.step for clip in clips)) if clips else 1,
+            frame_size=self.frame_size,
+            time_limit_s=self.time_limit,
+        )
 
     def decoders_each(self, device: str) -> tuple[int, int]:
         """How many decoder processes a worker on `device` starts with, and how many at most."""
@@ -133,9 +155,10 @@ def identity(
             stream: {
                 "network": stream,
                 "weights": digests[stream],
-                "view": settings.view,
+                "view": settings.view if NETWORKS[stream].clip is None else CLIP_VIEW,
                 "precision": precision,
                 "width": STREAM_WIDTHS[stream],
+                **_clip_of(stream),
             }
             for stream in settings.streams
         },
@@ -150,12 +173,41 @@ def identity(
     }
 
 
+def _clip_of(stream: str) -> dict[str, Any]:
+    clip = NETWORKS[stream].clip
+    return {} if clip is None else {"clip_frames": clip.frames, "clip_fps": clip.fps}
+
+
 def settings_of(dataset: Path, media: Path | None) -> ExtractSettings:
     """The settings that a data set was made with, on `media` if given. InputError when the file holds none."""
     values = dict(read_description(dataset).get("settings", {}))
-    for name in ("media", "captions", "split", "word_vectors", "weights", "davenet_weights"):
+    for name in ("media", "captions", "split", "word_vectors", "davenet_weights"):
         place = made_from(dataset, name)
         values |= {name: str(place)} if place is not None and place.exists() else {}
+    if isinstance(weights := values.get("weights"), str):
+        home = str(values.get("out", ""))
+        values["weights"] = mapped_weights(weights, lambda spec: _file_now(spec, home, dataset))
     values |= {"out": str(dataset), **({"media": str(media)} if media is not None else {})}
     values |= {"part": "", "follow": False, "delete_media": False, "dry_run": False, "ids": None}
     return from_mapping(ExtractSettings, values, str(dataset / "dataset.json"))
+
+
+def _file_now(spec: str, home_then: str, home_now: Path) -> str:
+    """A recorded file of weights where it is now, if it has moved together with the data set; else as recorded."""
+    place = recorded_path(spec, home_then, home_now)
+    return str(place) if spec and place.exists() else spec
+
+
+@dataclass(frozen=True)
+class ListWeightsSettings:
+    """Settings of `mcn weights list`: none."""
+
+
+@dataclass(frozen=True)
+class FetchWeightsSettings:
+    """Settings of `mcn weights fetch`."""
+
+    name: str
+    """NETWORK or NETWORK:WEIGHTS, as mcn weights list prints them; without WEIGHTS the network's default."""
+    to: Path | None = None
+    """Folder to keep the file in, e.g. one that nodes without internet share; default: torch's own cache."""

@@ -31,8 +31,8 @@ def decode(path: Path, **settings: object) -> tuple[MediaInfo, dict[int, NDArray
         assert isinstance(batch, FrameBatch)
         assert batch.frames.dtype == np.uint8
         assert batch.frames.shape[1:] == (info.height, info.width, 3)
-        rows += batch.rows.tolist()
-        frames |= dict(zip(batch.rows.tolist(), batch.frames, strict=True))
+        rows += batch.numbers.tolist()
+        frames |= dict(zip(batch.numbers.tolist(), batch.frames, strict=True))
     assert rows == np.flatnonzero(summary.mask).tolist()
     assert summary.mask.shape == (info.rows,)
     return info, frames, summary
@@ -47,7 +47,7 @@ def frames_by(decoder: str, path: Path, fps: int = 30) -> dict[int, NDArray[np.u
         *messages, summary = decode_video(file, settings, without_decord=decoder == "pyav")
     assert isinstance(summary, DecodeSummary) and summary.decoder == decoder
     batches = [message for message in messages if isinstance(message, FrameBatch)]
-    return {int(row): frame for batch in batches for row, frame in zip(batch.rows, batch.frames, strict=True)}
+    return {int(row): frame for batch in batches for row, frame in zip(batch.numbers, batch.frames, strict=True)}
 
 
 def difference(frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
@@ -246,7 +246,7 @@ def test_frames_out_of_damaged_data_are_masked_and_counted(media: Media, monkeyp
         *messages, summary = decode_video(file, DecodeSettings(feature_fps=30), without_decord=True)
     assert isinstance(summary, DecodeSummary)
     assert np.flatnonzero(~summary.mask).tolist() == [6, 7, 8]
-    sent = [int(row) for message in messages if isinstance(message, FrameBatch) for row in message.rows]
+    sent = [int(row) for message in messages if isinstance(message, FrameBatch) for row in message.numbers]
     assert sent == np.flatnonzero(summary.mask).tolist()
     assert "3 of 60 rows show frames decoded from damaged data and are masked: 6, 7, 8" in summary.notes
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from extractors.errors import MediaError
+from extractors.networks import NETWORKS
 from pipeline.clips.cutting import ClipFeatures, clip_rows, cut_clip
 from pipeline.core.records import VideoFeatures
 from pipeline.evaluation.probe.clips import ClipVectors, Window, embed_clips, probed_rules
@@ -114,7 +115,13 @@ def dose_sound(
 def dose_surround(
     model: TrainedModel, media: MediaFeatures, windows: Sequence[Window], paths: Mapping[str, Path]
 ) -> tuple[DosedClips | None, list[Window], list[str]]:
-    """The windows with their frames' surround replaced by another video's; those used, and a line for each not."""
+    """The windows with their frames' surround replaced by another video's; those used, and a line for each not.
+
+    None where the model reads a stream of clips: a frame is part of the clips of several rows.
+    """
+    of_clips = [name for name in model.rules.streams if name in NETWORKS and NETWORKS[name].clip is not None]
+    if of_clips:
+        return None, [], [f"doses of the surround are left out: {', '.join(of_clips)} sees clips and not single frames"]
 
     def read(window: Window) -> _Shown:
         clip = window.clip

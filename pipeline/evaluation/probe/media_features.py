@@ -52,7 +52,7 @@ class MediaFeatures(Closeable):
         check_log_mel()
         self._dataset, self._rules, self._settings = model.dataset, model.rules, settings
         self._scratch = tempfile.TemporaryDirectory(prefix="mcn-probe-")
-        self._decoder = DecoderProcess(settings.decoding())
+        self._decoder = DecoderProcess(replace(settings.decoding(), frames_per_row=1))
 
     def close(self) -> None:
         """End the decoder's process and remove what it has written."""
@@ -140,7 +140,7 @@ class MediaFeatures(Closeable):
         self._decoder.open(path)
         numbers, pictures = [], []
         for batch in self._decoder.batches():
-            for number, picture in zip(batch.rows.tolist(), batch.frames, strict=True):
+            for number, picture in zip(batch.numbers.tolist(), batch.frames, strict=True):
                 if rows.start <= number < rows.stop:
                     numbers.append(number)
                     pictures.append(picture.copy())
