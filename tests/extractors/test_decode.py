@@ -135,6 +135,19 @@ def test_a_row_at_every_second_before_the_end(media: Media) -> None:
     assert list(frames) == list(range(11)) and summary.notes == ()
 
 
+@pytest.mark.parametrize("name", ["counted.mp4", "counted-late.mp4"])
+def test_frames_between_rows_leave_the_rows_as_they_are(media: Media, name: str) -> None:
+    info, rows, summary = decode(media(name))
+    with MediaFile(str(media(name))) as file:
+        finer, *batches, further = decode_video(file, DecodeSettings(frames_per_row=15))
+    assert finer == info and isinstance(further, DecodeSummary) and np.array_equal(further.mask, summary.mask)
+    frames = {n: f for b in batches for n, f in zip(b.numbers.tolist(), b.frames, strict=True)}  # type: ignore[union-attr]
+    assert {number // 15 for number in frames if number % 15 == 0} == rows.keys() and len(frames) > 5 * len(rows)
+    assert all(np.array_equal(frames[15 * row], frame) for row, frame in rows.items())
+    _, fine, _ = decode(media(name), feature_fps=15)
+    assert fine.keys() == frames.keys() and all(np.array_equal(fine[n], frame) for n, frame in frames.items())
+
+
 def test_a_last_frame_of_unknown_duration_lasts_as_long_as_the_others(media: Media) -> None:
     info, _, _ = decode(media("untimed.flv"), feature_fps=10)
     assert info.duration == pytest.approx(2.0) and info.rows == 20

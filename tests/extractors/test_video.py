@@ -202,7 +202,7 @@ def test_one_videos_overflow_costs_no_other_its_rows(resnet):
 
 
 def test_settings_that_make_no_network(lite0):
-    with pytest.raises(ValueError, match="davenet takes no frames: choose one of resnet152, efficientnet-lite0"):
+    with pytest.raises(ValueError, match="davenet takes no frames: choose a video network, such as resnet152"):
         FrameNetwork(replace(lite0, network="davenet"))
     with pytest.raises(ValueError, match="view 'corner' is unknown"):
         FrameNetwork(lite0, view="corner")

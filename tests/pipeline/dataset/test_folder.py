@@ -117,7 +117,9 @@ def test_the_size_of_a_second_is_that_of_its_arrays(asked: dict[str, object], si
     "change",
     [
         {"streams": ()},
-        {"streams": ("resnet50",)},
+        {"streams": ("resnet51",)},
+        {"streams": ("vit_b_16",)},
+        {"streams": ("resnet18", "r3d_18"), "weights": "random:0"},
         {"shard_size": 0.0},
         {"workers": -1},
         {"time_limit": 0.0},
@@ -127,7 +129,7 @@ def test_the_size_of_a_second_is_that_of_its_arrays(asked: dict[str, object], si
     ids=str,
 )
 def test_settings_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"streams|shard_size|fps|frame_size|size"):
+    with pytest.raises(ValueError, match=r"streams|weights|shard_size|fps|frame_size|size"):
         ExtractSettings(Path("media"), Path("out"), **change)  # type: ignore[arg-type]
 
 
@@ -146,3 +148,32 @@ def test_a_broken_file_is_not_taken_for_empty(tmp_path: Path, content: str) -> N
     (tmp_path / FILE).write_text(content)
     with pytest.raises(InputError, match="restore it from a copy"):
         forgotten(tmp_path)
+
+
+def test_a_stream_of_clips_says_so(tmp_path: Path) -> None:
+    settings = ExtractSettings(Path("media"), tmp_path, streams=("r3d_18", "mvit_v1_b"), view="center")
+    streams = identity(settings, {"r3d_18": "aa", "mvit_v1_b": "bb", "davenet": "cc"}, "fp32", {})["streams"]
+    common = {"network": "r3d_18", "weights": "aa", "view": "clip", "precision": "fp32", "width": 512}
+    assert streams["r3d_18"] == common | {"clip_frames": 16, "clip_fps": 15}
+    assert (streams["mvit_v1_b"]["clip_frames"], streams["mvit_v1_b"]["clip_fps"]) == (16, 7.5)
+
+
+@pytest.mark.parametrize(
+    ("streams", "feature_fps", "frame_fps"),
+    [
+        (("resnet18",), 1, 1),
+        (("resnet18", "r3d_18"), 1, 15),
+        (("r3d_18",), 30, 30),
+        (("r3d_18",), 6, 30),
+        (("r3d_18",), 3, 15),
+        # Frames 4/30 s apart, rows a second: both are on the grid of 1/15 s.
+        (("mvit_v1_b",), 1, 15),
+        (("mvit_v1_b", "r3d_18"), 2, 30),
+    ],
+)
+def test_as_few_frames_are_decoded_as_rows_and_clips_need(
+    streams: tuple[str, ...], feature_fps: int, frame_fps: int
+) -> None:
+    settings = ExtractSettings(Path("media"), Path("out"), streams=streams, feature_fps=feature_fps)
+    decoding = settings.decoding()
+    assert (decoding.feature_fps, decoding.frame_fps) == (feature_fps, frame_fps)

@@ -13,6 +13,7 @@ from extractors import decoder_pool
 from extractors.audio_track import AudioTrack
 from extractors.decode import DecodeSettings, DecodeSummary, FrameBatch, MediaInfo
 from extractors.errors import MediaError
+from extractors.network import ClipShape
 from extractors.timeline import frame_size
 from models.settings import AUDIO_WIDTH
 from pipeline.core.ledger import read_ledger
@@ -46,8 +47,8 @@ class WordDecoder:
 
     def batches(self) -> Iterator[FrameBatch]:
         width, height = self._size
-        for row in range(self._rows):
-            yield FrameBatch(np.array([row]), np.full((1, height, width, 3), row + 1, np.uint8))
+        for number in range(self._rows * self.settings.frames_per_row):
+            yield FrameBatch(np.array([number]), np.full((1, height, width, 3), number + 1, np.uint8))
 
     @property
     def summary(self) -> DecodeSummary:
@@ -71,12 +72,21 @@ def sound(path: str | Path, scratch: str | Path, decoder: object) -> AudioTrack:
 class TinyFrames:
     """In place of the video network."""
 
-    width, frames_at_once = WIDTH, 2
+    width, frames_at_once, clip = WIDTH, 2, None
 
     def __init__(self, *given: object) -> None: ...
 
     def features(self, frames: np.ndarray) -> np.ndarray:
         return np.repeat(frames.mean((1, 2, 3))[:, None], WIDTH, 1).astype(np.float32)
+
+
+class TinyClips:
+    """In place of a network of clips: each frame of a clip's first half, as a number."""
+
+    width, frames_at_once, clip = WIDTH, 2, ClipShape(WIDTH, 2, (8,), 8)
+
+    def features(self, clips: np.ndarray) -> np.ndarray:
+        return clips[:, :, 0, 0, 0].astype(np.float32)
 
 
 class TinySound:

@@ -14,7 +14,7 @@ from pipeline.core.records import Caption, VideoFeatures
 from pipeline.extraction import features
 from pipeline.extraction.features import Extracted, FeatureExtractor
 
-from .conftest import GOOD, Extraction
+from .conftest import GOOD, Extraction, TinyClips, TinyFrames
 
 START_S, SOUND_S, ROWS = 1.5, 2, 5
 STEPS = [Fraction(START_S) + Fraction(16 * step, 100) for step in range(13)]
@@ -79,3 +79,29 @@ def test_a_track_without_a_sample_is_no_sound(extraction: Extraction, monkeypatc
     video = extracted(replace(extraction), monkeypatch)
     assert not video.audio_mask.any() and video.logmel is not None and len(video.logmel) == 0
     assert video.logmel_start == 0.0 and video.audio is not None and not video.audio.any()
+
+
+def test_streams_of_clips_and_of_frames_share_one_decoding(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frame k of 15 a second has the grey level k + 1; a clip's 8 frames lie around its row's own, the edges repeat."""
+    identity: dict[str, Any] = extraction.description["identity"]
+    stream = identity["streams"]["resnet152"]
+    both = {"resnet152": stream, "r3d_18": stream | {"view": "clip"}}
+    monkeypatch.setitem(extraction.description, "identity", identity | {"streams": both})
+    monkeypatch.setattr(features, "verified_weights", lambda name, *given: name)
+    monkeypatch.setattr(
+        features, "FrameNetwork", lambda name, *given: TinyClips() if name == "r3d_18" else TinyFrames()
+    )
+    settings = replace(extraction.settings, streams=("resnet152", "r3d_18"))
+    path = extraction.media / f"{GOOD[0]}.mp4"
+    path.write_text(f"video {ROWS} 96 54")
+    files = dict.fromkeys(("resnet152", "r3d_18", "davenet"), Path())
+    with FeatureExtractor(settings, extraction.description["identity"], files) as extractor:
+        assert extractor.decoder.settings.frame_fps == 15
+        ((_, result),) = extractor.extract([(GOOD[0], path)], lambda _: ())
+    assert isinstance(result, Extracted)
+    video, last = result.features.video, 15 * ROWS
+    assert video["resnet152"].tolist() == [[15 * row + 1.0] * 8 for row in range(ROWS)]
+    expected = [[float(min(max(15 * row + i - 4, 0) + 1, last)) for i in range(8)] for row in range(ROWS)]
+    assert video["r3d_18"].tolist() == expected

