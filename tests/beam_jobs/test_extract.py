@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import imageio_ffmpeg
 import numpy as np
 import psutil
 import pytest
+import torch
+import torchvision
+from PIL import Image
 
 from beam_jobs.extract import ExtractSettings, run
 from extractors.errors import LibraryError
@@ -337,3 +341,39 @@ def test_a_worker_runs_from_the_sdist_alone(
     command = [sys.executable, "-c", script, str(root), str(media), str(captions), str(out)]
     subprocess.run(command, cwd=tmp_path, check=True, env=environment | {"PYTHONPATH": str(root)}, capture_output=True)
     assert datasets(out) == datasets(local)
+
+
+@pytest.mark.slow
+def test_a_row_of_clips_is_torchvisions_feature_of_ffmpegs_frames(
+    settings: Callable[..., ExtractSettings], media: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "one.csv").write_text("video_id\nvideo-00000\n")
+    asked = settings(
+        streams=("resnet18", "mc3_18"), weights="resnet18=random:0,mc3_18=random:1", ids=tmp_path / "one.csv"
+    )
+    report = run(asked)
+    assert report.complete and report.notes[:2] == [
+        f"{name} has random weights (random:{seed}): its rows prove plumbing alone"
+        for name, seed in (("resnet18", 0), ("mc3_18", 1))
+    ]
+    (path,) = (asked.out / "shards").glob("*.h5")
+    assert verify(path) == []
+    with h5py.File(path) as file:
+        rows = file["rows/mc3_18"][:].astype(np.float32)
+        assert rows.shape == (2, 512) and file["rows/resnet18"].shape == (2, 512)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(media / "video-00000.mp4")]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    decoded = np.frombuffer(raw, np.uint8).reshape(60, 180, 320, 3)
+    resized = [Image.fromarray(one).resize((454, 256), Image.Resampling.BILINEAR) for one in decoded]
+    frames = np.stack([np.asarray(one) for one in resized])
+    models: Any = torchvision.models.video
+    network = models.mc3_18()
+    network.load_state_dict(torch.load(asked.out / "weights" / "mc3_18-random-1.pt"), strict=False)
+    network.fc = torch.nn.Identity()
+    transforms = models.MC3_18_Weights.KINETICS400_V1.transforms()
+    for row in range(2):
+        shown = frames[[min(max(30 * row + 2 * (i - 8), 0), 58) for i in range(16)]]
+        with torch.inference_mode():
+            expected = network.eval()(transforms(torch.from_numpy(shown).permute(0, 3, 1, 2).float()[None] / 255))[0]
+        np.testing.assert_allclose(rows[row], expected, rtol=2e-3, atol=5e-3)
