@@ -61,7 +61,7 @@ def real(extraction: Extraction, clips: dict[str, bytes], monkeypatch: pytest.Mo
 
 
 OF_THE_DECODER = libraries("extractors/decode*.py", "extractors/frames_*.py", "extractors/media_*.py")
-_FEATURES = ("audio*", "logmel", "networks", "precision", "state_dict_file", "video", "weights")
+_FEATURES = "audio* clip_window logmel networks precision state_dict_file torchvision_networks video weights".split()
 _LIBRARIES = libraries(
     *(f"extractors/{name}.py" for name in _FEATURES),
     *(f"pipeline/{name}.py" for name in ("extraction/worker", "extraction/features", "dataset/shard_*")),
