@@ -1,4 +1,5 @@
-"""One video file to rows of frames: decord where a scan proves that it counts them right, PyAV for all else."""
+"""One video file to rows of frames: PyAV, and decord where a scan proves that it counts them right and none can be
+passed over."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -78,6 +79,10 @@ def _decode(file: MediaFile, settings: DecodeSettings, without_decord: bool) -> 
     yield DecodeSummary(mask, "+".join(decoding.decoders), tuple(notes))
 
 
+class _LostError(Exception):
+    """Frames may be lost to those that are passed over: all have to be decoded."""
+
+
 class _Rows:
     """Iterating gives (row, resized frame) in order; a frame that stays on screen is resized once."""
 
@@ -97,17 +102,30 @@ class _Rows:
         if why_not := self._scan.why_not_decord:
             self.notes.append(f"PyAV decoded it: {why_not}")
         else:
+            decoder, rows = ("pyav", self._passing_over()) if self._scan.reordered else ("decord", self._by_decord())
             try:
-                for row, frame in self._by_decord():
-                    self._used("decord")
+                for row, frame in rows:
+                    self._used(decoder)
                     yield row, frame
                     begin = row + 1
                 return
             except DecordError as error:
                 self.notes.append(f"decord {error}; PyAV decoded {'the rest' if self.decoders else 'it'}")
+            except _LostError:
+                self.faults, self.first_fault, self.misplaced = 0, "", 0
         for row, frame in self._by_pyav(begin):
             self._used("pyav")
             yield row, frame
+
+    def _passing_over(self) -> Iterator[tuple[int, Frame]]:
+        """By PyAV without the frames that neither a row nor another frame needs; _LostError where it isn't all well."""
+        wanted = self._on_screen[self._on_screen >= 0]
+        shown, rows = 0, len(wanted)
+        for row, frame in self._by_pyav(0, frozenset(self._scan.pts[wanted].tolist())):
+            shown += 1
+            yield row, frame
+        if shown < rows:
+            raise _LostError
 
     def _used(self, decoder: str) -> None:
         if decoder not in self.decoders:
@@ -119,16 +137,21 @@ class _Rows:
             resized = self._resized(frame)
             yield from ((int(row), resized) for row in np.flatnonzero(self._on_screen == number))
 
-    def _by_pyav(self, begin: int) -> Iterator[tuple[int, Frame]]:
+    def _by_pyav(self, begin: int, wanted: frozenset[int] | None = None) -> Iterator[tuple[int, Frame]]:
         rows = deque(int(row) for row in np.flatnonzero(self._on_screen >= 0) if row >= begin)
         with open_media(self._file) as container:
             stream = video_stream(container)
             assert stream is not None
-            for number, frame, next_number in self._numbered(decoded_frames(container, stream, self._fault)):
+            frames = decoded_frames(container, stream, self._fault, wanted)
+            for number, frame, next_number in self._numbered(frames):
+                if wanted is not None and (self.faults or frame.is_corrupt or frame.interlaced_frame):
+                    raise _LostError
                 picture: Frame | None = None
                 while rows and self._on_screen[rows[0]] < next_number:
                     row = rows.popleft()
                     if not _stands_for(frame, number, int(self._on_screen[row]), stream.codec_context.name):
+                        if wanted is not None:
+                            raise _LostError
                         continue
                     if frame.is_corrupt:
                         self.damaged.append(row)

@@ -1,12 +1,14 @@
 """Frames through PyAV, a maintained FFmpeg: in order, from the start, each known by its time stamp."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -72,17 +74,27 @@ def orientation(frame: VideoFrame) -> Orientation:
 
 
 def decoded_frames(
-    container: InputContainer, stream: VideoStream, fault: Callable[[str], None] = lambda reason: None
+    container: InputContainer,
+    stream: VideoStream,
+    fault: Callable[[str], None] = lambda reason: None,
+    wanted: Container[int] | None = None,
 ) -> Iterator[VideoFrame]:
     """Every frame that comes out, in presentation order, on the clock of the scan; a damaged one is `is_corrupt`.
 
     `fault` is called with what is wrong with some, of which not every decoder marks the frames that it made of damage.
+    With `wanted`, presentation times in ticks, frames of other times that no frame is decoded from are passed over.
     """
-    if stream.codec_context is None:
+    context = stream.codec_context
+    if context is None:
         return
-    if not stream.codec_context.is_open:
+    if not context.is_open:
         # Videos are decoded side by side in processes of their own, which threads would only multiply.
-        stream.codec_context.thread_count = 1
+        context.thread_count = 1
+
+    def pass_over(packet: "Packet[Stream]") -> None:
+        if wanted is not None:
+            context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in wanted else "NONREF"
+
     sound = audio_stream(container, stream)
     packets = timed_packets(container, [stream, sound] if sound else [stream], Clock(container))
-    yield from decoded(stream, packets, fault)
+    yield from decoded(stream, packets, fault, pass_over)

@@ -228,9 +228,15 @@ def timed_packets(container: InputContainer, streams: list[Stream], clock: Clock
 
 
 def decoded(
-    stream: VideoStream | AudioStream, packets: "Iterator[Packet[Stream]]", fault: Callable[[str], None]
+    stream: VideoStream | AudioStream,
+    packets: "Iterator[Packet[Stream]]",
+    fault: Callable[[str], None],
+    begin: Callable[["Packet[Stream]"], None] = lambda packet: None,
 ) -> Iterator[Any]:
-    """Every frame of a stream that comes out, in presentation order; `fault` is called with what is wrong with some."""
+    """Every frame of a stream that comes out, in presentation order; `fault` is called with what is wrong with some.
+
+    `begin` is called with each packet before it is decoded.
+    """
     while True:
         try:
             packet = next(packets, None)
@@ -241,8 +247,10 @@ def decoded(
             packet = None
         if packet is not None and packet.stream_index != stream.index:
             continue
-        if packet is not None and packet.is_corrupt:
-            fault("a packet is cut short")
+        if packet is not None:
+            if packet.is_corrupt:
+                fault("a packet is cut short")
+            begin(packet)
         try:
             # A file cut short ends without the empty packet that makes the decoder give up the frames it still holds.
             with errors_of_ffmpeg() as errors:

@@ -70,6 +70,8 @@ class MediaScan:
     has_audio: bool
     in_order: bool
     """packets carry no presentation times, or not their own: the n-th frame decoded has the n-th time"""
+    reordered: bool
+    """packets are shown in another order than they are decoded in: it has frames that no other is decoded from"""
     why_not_decord: str
     """why it isn't proved that decord counts frames as they are shown; empty where it is"""
     notes: tuple[str, ...]
@@ -138,6 +140,7 @@ def scan_media(file: MediaFile) -> MediaScan:
         first_frame=first_frame,
         has_audio=sound is not None,
         in_order=in_order,
+        reordered=packets.pts != sorted(packets.pts),
         why_not_decord=why_not,
         notes=(*lost, *_notes(clock, zero, duration, None if sound_end is None else float(sound_end - zero))),
     )

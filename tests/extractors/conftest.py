@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-H264 = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "15", "-pix_fmt", "yuv420p", "-threads", "1"]
+H264 = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "15", "-pix_fmt", "yuv420p", "-threads", "1"]
+# Of each three pictures two that no other is decoded from; and with a pyramid, in which one of them is.
+B_FRAMES = [*H264, "-bf", "2", "-x264-params", "b-pyramid=none"]
+B_PYRAMID = [*H264, "-bf", "4", "-b_strategy", "0", "-x264-params", "b-pyramid=normal"]
 
 VP9 = ["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8"]
 
@@ -38,6 +41,9 @@ BT709 = [
 # file name: FFmpeg's arguments; a word {other.mp4} stands for another of these files.
 RECIPES: dict[str, list[str]] = {
     "plain.mp4": [*picture(), *CLICK, *H264, "-c:a", "aac"],
+    "b-frames.mp4": [*picture(), *B_FRAMES],
+    "b-frames.mkv": ["-i", "{b-frames.mp4}", "-c", "copy"],
+    "b-pyramid.mp4": [*picture(), *B_PYRAMID],
     "plain.mkv": ["-i", "{plain.mp4}", "-c", "copy"],
     "plain.ts": ["-i", "{plain.mp4}", "-c", "copy"],
     "plain.webm": [*picture(), *CLICK, *VP9, "-c:a", "libopus"],
@@ -60,13 +66,13 @@ RECIPES: dict[str, list[str]] = {
     "turned-270.mp4": ["-display_rotation", "270", "-i", "{silent.mp4}", "-c", "copy"],
     "mirrored.mp4": ["-display_hflip", "-i", "{silent.mp4}", "-c", "copy"],
     "turned-mirrored.mp4": ["-display_rotation", "90", "-display_hflip", "-i", "{silent.mp4}", "-c", "copy"],
-    "counted.mp4": [*COUNTED, *H264, "-qp", "4"],
+    "counted.mp4": [*COUNTED, *B_FRAMES, "-qp", "4"],
     "counted.ts": ["-i", "{counted.mp4}", "-c", "copy"],
     "counted-variable.mkv": [
-        *COUNTED, "-vf", r"select='not(mod(n\,7))+between(n\,20\,25)'", "-fps_mode", "vfr", *H264, "-qp", "4",
+        *COUNTED, "-vf", r"select='not(mod(n\,7))+between(n\,20\,25)'", "-fps_mode", "vfr", *B_FRAMES, "-qp", "4",
     ],
     "counted-late.mp4": [
-        *CLICK, "-itsoffset", "0.5", *COUNTED, "-map", "1:v", "-map", "0:a", *H264, "-qp", "4", "-c:a", "aac",
+        *CLICK, "-itsoffset", "0.5", *COUNTED, "-map", "1:v", "-map", "0:a", *B_FRAMES, "-qp", "4", "-c:a", "aac",
     ],
     "late-sound.mp4": ["-i", "{silent.mp4}", "-itsoffset", "0.6", *CLICK, *H264, "-c:a", "aac"],
     "gap.mkv": [*CLICK_LATE, "-c:a", "pcm_s16le", "-bsf:a", r"noise=drop='between(pts*tb\,0.5\,1)'"],
@@ -77,7 +83,9 @@ RECIPES: dict[str, list[str]] = {
     "one-frame.flv": [*picture("64x48", "10", 1), "-c:v", "flv", "-frames:v", "1"],
     "no-frame.mkv": [*picture("64x48", "10", 1), *CLICK, "-c:v", "mpeg4", "-bsf:v", "noise=drop=1"],
     "noise.mkv": [*picture("64x48", "10", 1), "-c:v", "mpeg4", "-bsf:v", "noise=amount=1"],
-    "a-day-late.mkv": [*picture("64x48", "10", 1), *H264, "-bsf:v", r"setts=pts=if(eq(N\,5)\,90000/TB\,PTS):dts=NOPTS"],
+    "a-day-late.mkv": [
+        *picture("64x48", "10", 1), *B_FRAMES, "-bsf:v", r"setts=pts=if(eq(N\,5)\,90000/TB\,PTS):dts=NOPTS",
+    ],
     "strip.mp4": ["-i", "{silent.mp4}", "-c", "copy", "-aspect", "40:1"],
     "cover.m4a": [
         *CLICK, *picture("64x48", "1", 1), "-c:v", "png", "-frames:v", "1", "-disposition:v", "attached_pic",
@@ -92,7 +100,7 @@ RECIPES: dict[str, list[str]] = {
     "b-frames-mpeg2.mpg": [*COUNTED, "-c:v", "mpeg2video", "-g", "15", "-bf", "2", "-q:v", "1"],
     "b-frames-mpeg2.ts": [*COUNTED, "-c:v", "mpeg2video", "-g", "15", "-bf", "2", "-q:v", "1"],
     "b-frames-mpeg4.avi": [*COUNTED, "-c:v", "mpeg4", "-g", "15", "-bf", "2", "-q:v", "1"],
-    "b-frames-h264.avi": [*COUNTED, *H264, "-qp", "4"],
+    "b-frames-h264.avi": [*COUNTED, *B_FRAMES, "-qp", "4"],
     "black-first.mp4": [*picture(), "-vf", "drawbox=t=fill:c=black:enable='lt(n,20)'", *H264],
     "black-then-mirrored.mp4": ["-display_hflip", "-i", "{black-first.mp4}", "-c", "copy"],
     "black-then-upside-down.mp4": [
@@ -111,7 +119,7 @@ RECIPES: dict[str, list[str]] = {
     "titled.mp4": ["-i", "{plain.mp4}", "-c", "copy", "-metadata", "title=No space left on device"],
     "after-25-hours.ts": ["-i", "{plain.mp4}", "-c", "copy", "-output_ts_offset", "90000"],
     "wrapping.ts": ["-i", "{counted-with-click.mp4}", "-c", "copy", "-output_ts_offset", "95442.5", "-muxdelay", "0"],
-    "counted-with-click.mp4": [*COUNTED, *CLICK, *H264, "-qp", "4", "-c:a", "aac"],
+    "counted-with-click.mp4": [*COUNTED, *CLICK, *B_FRAMES, "-qp", "4", "-c:a", "aac"],
     "counted-with-click.ts": ["-i", "{counted-with-click.mp4}", "-c", "copy"],
     "an-hour-later.ts": ["-i", "{counted-with-click.mp4}", "-c", "copy", "-output_ts_offset", "3600"],
     "two-programs.ts": [

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 import extractors.decode_video
 import extractors.frames_decord
+from extractors import frames_pyav
 from extractors.decode import DecodeSettings, DecodeSummary, FrameBatch, MediaInfo
 from extractors.decode_video import decode_video
 from extractors.errors import MEDIA_ERROR_KINDS, MediaError
@@ -167,7 +169,57 @@ def test_a_variable_rate_shows_the_last_frame_until_the_next(media: Media) -> No
     _, frames, summary = decode(media("counted-variable.mkv"), feature_fps=30, frames_per_batch=4)
     shown = {row: counted(frame) for row, frame in frames.items()}
     assert shown == {k: max(n for n in stored if n <= k) for k in range(57)}
-    assert summary.decoder == "decord" and summary.notes == ()
+    assert summary.decoder == "pyav" and summary.notes == ()
+
+
+@pytest.fixture
+def decoded_packets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the video decoder is told to pass over at each packet of the main pass."""
+    told: list[str] = []
+    whole = frames_pyav.decoded
+
+    def noting(stream: Any, packets: Any, fault: Any, begin: Any = lambda packet: None) -> Any:
+        def note(packet: Any) -> None:
+            begin(packet)
+            told.append(stream.codec_context.skip_frame)
+
+        return whole(stream, packets, fault, note)
+
+    monkeypatch.setattr(frames_pyav, "decoded", noting)
+    return told
+
+
+@pytest.mark.parametrize("fps", [1, 5, 10])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("b-frames.mp4", "320x180"), ("b-frames.mkv", "320x180"), ("b-pyramid.mp4", "320x180"), ("counted.mp4", "64x48")],
+)
+def test_passing_frames_over_changes_none_that_is_shown(
+    media: Media, decoded_packets: list[str], name: str, size: str, fps: int
+) -> None:
+    _, frames, summary = decode(media(name), feature_fps=fps, frame_size=size)
+    assert "NONREF" in decoded_packets and summary.decoder == "pyav" and summary.notes == ()
+    whole = frames_by("pyav", media(name), fps)
+    assert frames.keys() == whole.keys()
+    for row, frame in frames.items():
+        np.testing.assert_array_equal(frame, whole[row])
+
+
+def test_every_frame_is_decoded_where_one_is_lost_with_those_passed_over(
+    media: Media, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = frames_pyav.decoded_frames
+
+    def losing(container: Any, stream: Any, fault: Any, wanted: Any = None) -> Any:
+        for number, frame in enumerate(whole(container, stream, fault, wanted)):
+            if wanted is None or number != 12:
+                yield frame
+
+    monkeypatch.setattr(extractors.decode_video, "decoded_frames", losing)
+    # All are wanted: the thirteenth is missing from the pass that may pass over some.
+    info, frames, summary = decode(media("counted.mp4"), feature_fps=30)
+    assert [counted(frame) for frame in frames.values()] == list(range(60))
+    assert summary.mask.all() and summary.notes == () and summary.decoder == "pyav"
 
 
 def test_rows_before_a_late_video_are_masked(media: Media) -> None:
