@@ -158,7 +158,7 @@ COMMANDS = {
         stops_on_signals=True,
     ),
     "export": Command(
-        "pipeline.training.export",
+        "pipeline.training.weights:export",
         "pipeline.training.settings.ExportSettings",
         "write a trained model's weights under the authors' names",
         "mcn export models/shared --out weights.pth --davenet dataset/weights/davenet-random-0.pt",

@@ -5,9 +5,8 @@ from contextlib import ExitStack
 from dataclasses import asdict
 
 from pipeline.core.reporting import RunSummary
-from pipeline.tools.doctor.finding import Finding, examine
 from pipeline.tools.doctor.folder import shared_folder_checks, trial_folder
-from pipeline.tools.doctor.machine import machine_checks
+from pipeline.tools.doctor.machine import Finding, examine, machine_checks
 from pipeline.tools.doctor.software import software_checks
 from pipeline.tools.settings import DoctorSettings
 

@@ -15,8 +15,7 @@ import psutil
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import fsync_folder, write_aside, write_text
-from pipeline.tools.doctor.finding import Check, Finding
-from pipeline.tools.doctor.machine import GIB
+from pipeline.tools.doctor.machine import GIB, Check, Finding
 
 LEAST_ROOM = 2 * GIB
 """Two shards: one being written beside its parts."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from extractors.errors import LibraryError
 from pipeline.core.errors import ToolError
 from pipeline.core.provenance import library_versions
-from pipeline.tools.doctor.finding import Check, Finding
+from pipeline.tools.doctor.machine import Check, Finding
 
 OURS = ("pipeline", "extractors", "models", "beam_jobs")
 ROOT = Path(__file__).resolve().parents[3]

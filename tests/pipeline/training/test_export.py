@@ -16,8 +16,8 @@ from models.settings import ModelSettings
 from pipeline.cli import main
 from pipeline.core.errors import InputError
 from pipeline.training.checkpoint import KEYS, save_checkpoint
-from pipeline.training.export import run
 from pipeline.training.settings import ExportSettings
+from pipeline.training.weights import export as run
 from pipeline.training.weights import load_initial, read_davenet
 
 SMALL = ModelSettings(width=6, video_streams=(5, 3), word_dim=4, reconstruction_hidden=2)

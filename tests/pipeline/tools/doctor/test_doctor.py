@@ -23,8 +23,8 @@ from pipeline.tools.doctor import folder as shared_folder_check
 from pipeline.tools.doctor import machine as machine_check
 from pipeline.tools.doctor import software as software_check
 from pipeline.tools.doctor.doctor import run
-from pipeline.tools.doctor.finding import Finding, examine
 from pipeline.tools.doctor.folder import shared_folder_checks, trial_folder
+from pipeline.tools.doctor.machine import Finding, examine
 from pipeline.tools.settings import DoctorSettings
 
 ROOT = Path(__file__).resolve().parents[4]
