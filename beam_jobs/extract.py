@@ -19,6 +19,7 @@ from beam_jobs.time_shares import SpentCounters, spent_of, time_line, time_share
 from beam_jobs.worker_errors import ReportingDoFn, running
 from extractors.weight_specs import mapped_weights
 from pipeline.core.files import touch
+from pipeline.core.remote import address_of
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.extraction.cleanup import list_removals
 from pipeline.extraction.driver import ExtractionRounds
@@ -26,6 +27,8 @@ from pipeline.extraction.settings import ExtractSettings
 
 if TYPE_CHECKING:
     from pipeline.extraction.worker import ShardWorker
+
+_PLACES = ("out", "media", "captions", "ids", "split", "word_vectors")
 
 __all__ = ["ExtractSettings", "ExtractShards", "run"]
 
@@ -87,8 +90,10 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSum
     media that would go are listed.
     """
     # Workers, and later commands, are started elsewhere.
-    paths = {name: getattr(settings, name) for name in ("out", "media", "captions", "ids", "split", "word_vectors")}
-    absolute: dict[str, Any] = {name: path.resolve() for name, path in paths.items() if path is not None}
+    paths = {name: getattr(settings, name) for name in (*_PLACES, "cache")}
+    absolute: dict[str, Any] = {
+        name: path.resolve() for name, path in paths.items() if path is not None and not address_of(path)
+    }
     absolute["weights"] = mapped_weights(settings.weights, _absolute)
     absolute["davenet_weights"] = _absolute(settings.davenet_weights)
     settings = replace(settings, **absolute)

@@ -29,6 +29,10 @@ class Command:
     """Settings that name what may be gone: the stage goes on without it."""
     positional: tuple[str, ...] = ()
     """Settings given without a flag, in this order; one of type tuple takes all words that are left."""
+    written: tuple[str, ...] = ()
+    """Settings that name what is changed, or shown as it is now, beside `OUTPUTS`: they take no address."""
+    at_addresses: tuple[str, ...] = ()
+    """Settings whose addresses the stage reads itself; of others it is given local copies."""
     phrase: bool = False
     """Whether the last of these takes all words that are left as one text."""
 
@@ -44,7 +48,11 @@ class Command:
         return function
 
     def run(self, settings: Any, beam_arguments: Sequence[str] = ()) -> Any:
-        """Do the work; returns the stage's RunSummary."""
+        """Do the work; returns the stage's RunSummary. What settings name at addresses is fetched before."""
+        if ":/" in repr(settings):
+            addresses = importlib.import_module("pipeline.dataset.addresses")
+            name = next(name for name, command in COMMANDS.items() if command is self)
+            settings = addresses.with_copies(settings, name, (*OUTPUTS, *self.written), self.at_addresses)
         work = self.function()
         return work(settings, beam_arguments) if self.beam else work(settings)
 
@@ -55,7 +63,9 @@ FLAG_GROUPS = {
     "model": "model scheme network initial_weights share_initial_weights".split(),
     "loss": ["loss"],
     "clusters": ["clustering", "restart_clusters"],
-    "hardware": "device devices nodes gpus precision workers processes part memory stage_to stage_budget".split(),
+    "hardware": (
+        "device devices nodes gpus precision workers processes part memory stage_to stage_budget cache cache_size"
+    ).split(),
     "output": "out draw thumbnails json public save_every log_every".split(),
 }
 """Titles in `--help`, and the settings, or nested classes of settings, below each; others stand below the stage's."""
@@ -86,7 +96,7 @@ PLACEHOLDERS = {
 }
 """What stands in `--help` for the value of a setting whose type says too little."""
 
-OUTPUTS = ("out", "draw", "thumbnails", "stage_to", "to")
+OUTPUTS = ("out", "draw", "thumbnails", "stage_to", "to", "cache")
 """Settings that name what is written: every other path must exist before a stage begins."""
 
 COMMANDS = {
@@ -111,6 +121,7 @@ COMMANDS = {
         "media to features in sharded HDF5 (an Apache Beam job)",
         "mcn extract --media media --captions caption.json --out dataset --weights random:0",
         may_be_missing=("split",),
+        at_addresses=("media",),
         beam=True,
         stops_on_signals=True,
     ),
@@ -132,6 +143,8 @@ COMMANDS = {
         "pipeline.dataset.manifest.FreezeSettings",
         "a manifest of what a data set holds now, with held-out videos and tasks",
         "mcn freeze runs/demo/dataset study --ids runs/demo/sample/HowTo100M_v1.csv",
+        written=("dataset",),
+        at_addresses=("media",),
         positional=("dataset", "name"),
     ),
     "forget": Command(
@@ -140,6 +153,7 @@ COMMANDS = {
         "take videos out of media, shards, manifests and reports, and keep them out",
         "mcn forget abcdefghijk --run runs/demo",
         may_be_missing=("media", "run"),
+        written=("dataset", "media", "run"),
         positional=("ids",),
     ),
     "verify": Command(
@@ -215,6 +229,7 @@ COMMANDS = {
         "pipeline.experiment.settings.ReportSettings",
         "a finished comparison as one HTML file, with its figures and tables as files for a paper",
         "mcn report runs/demo/study --media runs/demo/media",
+        written=("study",),
         positional=("study",),
     ),
     "estimate": Command(
@@ -229,6 +244,7 @@ COMMANDS = {
         "pipeline.tools.settings.DoctorSettings",
         "check this machine and, with PATH, a shared folder for all that the stages rely on",
         "mcn doctor /tmp",
+        written=("path",),
         positional=("path",),
     ),
     "status": Command(
@@ -236,6 +252,7 @@ COMMANDS = {
         "pipeline.tools.settings.StatusSettings",
         "where a data set, a media folder or a run stands: ids, shards, rates, time left, disk; only reads",
         "mcn status runs/demo",
+        written=("run",),
         positional=("run",),
     ),
     "inspect": Command(
@@ -246,13 +263,13 @@ COMMANDS = {
         positional=("path",),
     ),
     "config list": Command(
-        "pipeline.experiment.configs:list_configs",
+        "pipeline.experiment.run:list_configs",
         "pipeline.experiment.settings.ConfigListSettings",
         "the YAML files of experiments that come with this package",
         "mcn config list",
     ),
     "config copy": Command(
-        "pipeline.experiment.configs:copy_config",
+        "pipeline.experiment.run:copy_config",
         "pipeline.experiment.settings.ConfigCopySettings",
         "a copy of one of these files, to edit and run",
         "mcn config copy study-howto100m",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -137,3 +138,25 @@ def opened() -> Iterator[Callable[[Path], OpeningWatch]]:
     yield watch
     for one in watches:
         os.close(one.descriptor)
+
+
+@pytest.fixture(scope="session")
+def _loopback_store() -> Iterator[Any]:
+    from .loopback_store import LoopbackStore
+
+    store = LoopbackStore()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(_loopback_store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """See `loopback_store.LoopbackStore`: what addresses that begin with s3:// lead to, and copies of them to a cache
+    of the test's own."""
+    variables = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+    variables |= {"AWS_ENDPOINT_URL": _loopback_store.endpoint, "AWS_MAX_ATTEMPTS": "1"}
+    variables |= {"AWS_EC2_METADATA_DISABLED": "true", "MCN_CACHE": str(tmp_path / "cache")}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("pipeline.core.remote._FIRST_WAIT_S", 0.0)
+    return _loopback_store

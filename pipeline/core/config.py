@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from pipeline.core.errors import InputError, suggest, suggest_below, suggest_path
+from pipeline.core.remote import address_of, checked_address
 from pipeline.core.secrets import masked_setting
 
 Settings = TypeVar("Settings")
@@ -106,6 +107,11 @@ def convert(value: Any, to: Any, name: str) -> Any:
         if not isinstance(items, list | tuple):
             raise InputError(f"{name}: expected a list, got {value!r}")
         return tuple(convert(item, arguments[0], name) for item in items)
+    if to is Path and isinstance(value, str):
+        try:
+            checked_address(value)
+        except ValueError as error:
+            raise InputError(f"{name}: {error}") from None
     try:
         return _convert_plain(value, to)
     except (AttributeError, KeyError, OverflowError, ValueError):
@@ -254,6 +260,8 @@ def check_inputs(settings: Any, where: str, outputs: Container[str], positional:
             continue
         meaning = f"({name.upper() if name in positional else setting.flag}: {setting.help})"
         for path in values[name] if isinstance(values[name], list) else [values[name]]:
+            if address_of(path):
+                continue  # asked for once it is needed
             try:
                 exists = Path(path).exists()
             except OSError as error:
@@ -289,7 +297,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 def _plain_value(value: Any) -> Any:
     if isinstance(value, Path):
-        return str(value)
+        return address_of(value) or str(value)
     return [_plain_value(item) for item in value] if isinstance(value, tuple) else value
 
 

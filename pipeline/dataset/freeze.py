@@ -18,6 +18,7 @@ from pipeline.core.video_ids import find_ids, read_split, read_video_list
 from pipeline.dataset.folder import forgotten, is_forgotten, read_description, refuse_half_forgotten
 from pipeline.dataset.manifest import HELD_OUT, TRAIN, FreezeSettings, Manifest, manifest_path, read_manifest
 from pipeline.dataset.shard_plans import Receipt, receipt_names, receipts, shard_path
+from pipeline.download.remote_media import downloads_ledger
 
 
 def run(settings: FreezeSettings) -> RunSummary:
@@ -232,7 +233,10 @@ def _missing(settings: FreezeSettings, absent: set[str], closed: Iterable[Receip
     """Why listed ids are in no shard: the extraction's reason, else the download's."""
     left_out = {video_id: reason for receipt in closed for video_id, reason in receipt.left_out.items()}
     extracted = reasons_of(settings.dataset / "ledger", "extract", absent)
-    downloads = latest_states(settings.media / "ledger", "download", wanted=absent) if settings.media else {}
+    downloads = {}
+    if settings.media:
+        with downloads_ledger(settings.media) as ledger:
+            downloads = latest_states(ledger, "download", wanted=absent)
     missing: dict[str, list[str]] = defaultdict(list)
     for video_id in absent:
         state = downloads.get(video_id)

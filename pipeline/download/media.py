@@ -1,4 +1,4 @@
-"""A video's media file: where it lies, in `mcn download`'s folder or in a user's own, and whether it is whole."""
+"""A video's media file: where it lies, in `mcn download`'s folder, a user's own or a store, and whether it is whole."""
 
 import hashlib
 import os
@@ -10,6 +10,8 @@ from extractors.decode import MediaFacts, StatedDuration
 from extractors.decoder_process import shared_decoder
 from extractors.errors import MediaError
 from pipeline.core.errors import InputError
+from pipeline.core.files import Closeable
+from pipeline.core.remote import Store, address_of
 from pipeline.core.video_ids import is_media_name
 
 MEDIA_SUFFIXES = frozenset(
@@ -94,10 +96,12 @@ def find_media(folder: Path, passed_over: Container[str] = ()) -> MediaFolder:
     return result
 
 
-class MediaFinder:
+class MediaFinder(Closeable):
     """Finds one video's file at a time: where a download puts it, or else by a scan of the folder, made once."""
 
     def __init__(self, folder: Path) -> None:
+        if address := address_of(folder):
+            raise InputError(f"{address}: only `mcn extract` reads media at an address; give a local folder as --media")
         self._folder = folder
         self._scanned: Mapping[str, Path] | None = None
 
@@ -110,9 +114,25 @@ class MediaFinder:
         path = self._scanned.get(video_id)
         return path if path is not None and path.is_file() else None
 
+    def begin(self) -> None:
+        """Say that another shard is begun."""
+
+    def release(self, video_id: str) -> None:
+        """Say that the video's file is no longer read."""
+
+    def close(self) -> None:
+        """Let go of all files."""
+
 
 def _files(folder: Path) -> Iterator[tuple[str, str, bool]]:
     """Folder and name of all that isn't hidden, and whether it is a regular file or a link to one."""
+    if address := address_of(folder):
+        for parent, names in Store(address).walk():
+            if not parent.startswith(".") and "/." not in parent:
+                # An object at the address itself has no name below it.
+                places = (Path(folder, parent, name) for name in names if not name.startswith("."))
+                yield from ((str(place.parent), place.name, True) for place in places)
+        return
     if not folder.is_dir():
         if not folder.exists():
             raise InputError(f"{folder}: can't be read: no such folder; expected a folder of media files")

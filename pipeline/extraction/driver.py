@@ -19,6 +19,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE, remove
 from pipeline.core.lease import Lease, LeaseWatch, locked, read_lease
 from pipeline.core.ledger import latest_states
+from pipeline.core.remote import address_of
 from pipeline.core.reporting import RunSummary
 from pipeline.core.video_ids import find_part
 from pipeline.dataset.folder import refuse_half_forgotten
@@ -237,7 +238,7 @@ class ExtractionRounds:
             waiting = [name for name in still_open if self._is_free(name)]
             report.notes.append(
                 f"{len(still_open)} plans are open, e.g. {still_open[0]}: "
-                + (f"their media are not in {self.settings.media}" if waiting else "other processes hold them")
+                + (self._lacking() if waiting else "other processes hold them")
             )
         fruitless = (tried and not report.done) or not stored
         if tried and fruitless:
@@ -245,6 +246,11 @@ class ExtractionRounds:
         report.notes += remark_aside(self.settings.media)
         report.complete = not (bad or still_open or fruitless or (self.settings.follow and self._stock.unsettled))
         return report
+
+    def _lacking(self) -> str:
+        if address := address_of(self.settings.media):
+            return f"their media are not at {address}, or could not be fetched; rerun to resume"
+        return f"their media are not in {self.settings.media}"
 
     def _remark(self, new: list[Receipt]) -> None:
         stored = [video_id for receipt in new for video_id in receipt.video_ids]
@@ -261,5 +267,5 @@ class ExtractionRounds:
         report.notes += [f"captions left out, {reason}: {number}" for reason, number in sorted(odd.items())]
         if noted:
             report.notes.append(f"{noted} videos have a remark of the decoder: see {self.folder / 'ledger'}")
-        if not self.settings.media.exists():
+        if not address_of(self.settings.media) and not self.settings.media.exists():
             raise InputError(f"{self.settings.media}: disappeared during the run; mount it and rerun to resume")

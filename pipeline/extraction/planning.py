@@ -10,11 +10,13 @@ import numpy as np
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import latest_states, read_ledger
 from pipeline.core.lists import left_out_note
+from pipeline.core.remote import address_of
 from pipeline.core.video_ids import REPEATED, each_video_id
 from pipeline.dataset import shard_plans
 from pipeline.dataset.folder import forgotten, is_forgotten
 from pipeline.download.downloader import settled
-from pipeline.download.media import find_media, stated_seconds
+from pipeline.download.media import find_media
+from pipeline.download.remote_media import downloads_ledger, stated_durations
 from pipeline.download.settings import DownloadSettings
 from pipeline.extraction.settings import ExtractSettings
 
@@ -71,13 +73,14 @@ def planned_ids(dataset: Path, ask_again: Collection[str] = ()) -> IdSet:
 
 def check_inputs(settings: ExtractSettings) -> None:
     """InputError when list or media can't be used."""
-    if not settings.media.exists():
+    if not address_of(settings.media) and not settings.media.exists():
         raise InputError(f"{settings.media}: no such folder; --media expects the folder of downloaded videos")
     if settings.ids is not None:
         for _ in each_video_id(settings.ids):
             pass
     elif not shard_plans.plan_names(settings.out / "plans") and not find_media(settings.media).paths:
-        raise InputError(f"{settings.media}: holds no video file named by an id; see `mcn download`")
+        where = address_of(settings.media) or settings.media
+        raise InputError(f"{where}: holds no video file named by an id; see `mcn download`")
 
 
 def take_stock(settings: ExtractSettings) -> Stock:
@@ -97,10 +100,12 @@ def take_stock(settings: ExtractSettings) -> Stock:
     for video_id in kept_out:
         del open_ids[video_id]
     absent = {video_id for video_id in open_ids if video_id not in media.paths}
-    downloads = settings.media / "ledger"
-    measured = _durations(downloads, open_ids.keys() - absent)
-    new = {i: measured.get(i) or stated_seconds(media.paths[i]) for i in open_ids if i not in absent}
-    states = latest_states(downloads, "download", wanted=absent) if absent else {}
+    with downloads_ledger(settings.media) as downloads:
+        measured = _durations(downloads, open_ids.keys() - absent)
+        states = latest_states(downloads, "download", wanted=absent) if absent else {}
+    at_hand = [video_id for video_id in open_ids if video_id not in absent]
+    stated = stated_durations(settings.media, {i: media.paths[i] for i in at_hand if not measured.get(i)})
+    new = {video_id: measured.get(video_id) or stated[video_id] for video_id in at_hand}
     # By the defaults of `mcn download`: how the one that fills the folder was started isn't known here.
     attempts, recheck_h = DownloadSettings.attempts, DownloadSettings.recheck_h
     unsettled = sum(not settled(states.get(video_id), attempts, recheck_h, ()) for video_id in absent)

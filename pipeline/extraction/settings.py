@@ -12,8 +12,10 @@ from extractors.networks import NETWORKS, STREAM_WIDTHS, VIDEO_NETWORKS, check_v
 from extractors.timeline import GRID_FPS, check_feature_fps
 from extractors.weight_specs import mapped_weights, stream_weights
 from models.settings import AUDIO_WIDTH
+from pipeline.core.cache import cache_folder
 from pipeline.core.config import from_mapping
 from pipeline.core.provenance import recorded_path, usable_cores
+from pipeline.core.remote import address_of
 from pipeline.dataset.folder import made_from, read_description
 from pipeline.dataset.schema import SCHEMA
 
@@ -27,7 +29,8 @@ class ExtractSettings:
     """Settings of `mcn extract`. Raises ValueError for values that can't be used together."""
 
     media: Path
-    """Folder of video files named by their ids (nested or flat), or one video file."""
+    """Folder of video files named by their ids (nested or flat), or one video file; or the address of one, such as
+    s3://bucket/media, whose videos are fetched to --cache as they are decoded."""
     out: Path
     """Data set folder; an existing one with the same settings grows."""
     captions: Path | None = None
@@ -80,6 +83,11 @@ class ExtractSettings:
     """Failures of closed shards to try anew in new shards, e.g. timeout,crashed."""
     poll: float = 30.0
     """Seconds between looks at media and other processes' work, with --follow or several processes."""
+    cache: Path | None = None
+    """Folder on this machine for what is fetched from addresses. Default: $MCN_CACHE, or mcn in the user's folder of
+    caches."""
+    cache_size: float = 16.0
+    """GiB that fetched videos may take there; those used longest ago are deleted for others."""
     workers: int = 0
     """Local worker processes; 0: one a GPU, or on a processor one a core. Ignored by cluster runners."""
     decoders: int = 0
@@ -99,15 +107,23 @@ class ExtractSettings:
         if not self.streams:
             raise ValueError("`streams`: none is given; give one at least, such as resnet152")
         stream_weights(self.weights, self.streams)
-        if min(self.shard_size, self.time_limit, self.poll) <= 0 or min(self.workers, self.decoders) < 0:
-            raise ValueError(
-                "`shard_size`, `time_limit` and `poll` must be above 0, `workers` and `decoders` at least 0"
-            )
+        if min(self.shard_size, self.time_limit, self.poll, self.cache_size) <= 0:
+            raise ValueError("`shard_size`, `time_limit`, `poll` and `cache_size` must be above 0")
+        if min(self.workers, self.decoders) < 0:
+            raise ValueError("`workers` and `decoders` must be at least 0")
+        if address_of(self.media) and (self.delete_media or self.follow):
+            name = "delete_media" if self.delete_media else "follow"
+            raise ValueError(f"`{name}` goes with a local folder of `media`: in a store nothing is deleted or awaited")
         if self.follow and self.ids is None:
             raise ValueError("`follow` needs `ids`: without a list it never knows that every video has arrived")
         if self.dry_run and not self.delete_media:
             raise ValueError("`dry_run` goes with `delete_media`: it lists the media that would be deleted")
         self.decoding()
+
+    @property
+    def media_cache(self) -> Path:
+        """Where fetched videos go, on the machine that asks."""
+        return (self.cache or cache_folder()) / "media"
 
     def decoding(self) -> DecodeSettings:
         """The settings of the decoder: rows, and between them the frames that clips show."""

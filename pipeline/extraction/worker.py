@@ -14,11 +14,13 @@ from typing import Any
 
 from extractors.errors import MediaError
 from pipeline.core import signals
+from pipeline.core.cache import NoRoomError
 from pipeline.core.errors import InputError
 from pipeline.core.files import AlreadyThereError, Closeable, remove_tree
 from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Caption, Outcome, ShardPlan, VideoFeatures
+from pipeline.core.remote import address_of
 from pipeline.dataset.caption_store import open_captions
 from pipeline.dataset.folder import read_description
 from pipeline.dataset.shard_check import ShardChecker
@@ -26,6 +28,7 @@ from pipeline.dataset.shard_plans import lease_path, make_receipt, read_plan, re
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.dataset.shard_writer import Origin, write_part, write_shard
 from pipeline.download.media import MediaFinder
+from pipeline.download.remote_media import MediaFetcher
 from pipeline.extraction.cleanup import delete_processed
 from pipeline.extraction.features import Extracted, FeatureExtractor
 from pipeline.extraction.settings import STAGE, ExtractSettings
@@ -48,12 +51,13 @@ class ShardWorker(Closeable):
         self.extractor = FeatureExtractor(settings, self.identity, weight_files)
         self.captions = open_captions(self.folder, self.identity["captions"], settings.captions)
         self._odd: dict[str, Counter[str]] = {}
-        self.media = MediaFinder(settings.media)
+        self.media = _media_finder(settings)
         self.ledger = LedgerWriter(self.folder / "ledger", STAGE)
 
     def close(self) -> None:
         """End the decoder, close the ledger."""
         self.extractor.close()
+        self.media.close()
         self.ledger.close()
 
     def spent(self) -> Counter[str]:
@@ -113,6 +117,7 @@ class ShardWorker(Closeable):
         counts: Counter[str] = Counter()
         tried: set[str] = set()
         queue = deque(video_ids)
+        self.media.begin()
         unfit = {video_id for video_id in video_ids if (parts / f"{video_id}.h5").exists()}
 
         def videos() -> Iterator[tuple[str, Path]]:
@@ -121,7 +126,12 @@ class ShardWorker(Closeable):
                     counts["stopped"] += len(queue)
                     return
                 video_id = queue.popleft()
-                path = self.media.find(video_id)
+                try:
+                    path = self.media.find(video_id)
+                except (NoRoomError, signals.StoppedError):
+                    # What is in work is finished first, and lets go of its files.
+                    queue.appendleft(video_id)
+                    return
                 if path is None:
                     counts["waiting"] += 1
                 else:
@@ -131,6 +141,7 @@ class ShardWorker(Closeable):
         while queue and not counts["stopped"]:
             for video_id, result in self.extractor.extract(videos(), self._captions_of):
                 lease.check()
+                self.media.release(video_id)
                 if isinstance(result, MediaError) and result.kind in ("missing-file", "unreadable"):
                     # Gone since it was looked for, or not to be read now, maybe with the disk that it is on.
                     counts["waiting"] += 1
@@ -192,6 +203,12 @@ class ShardWorker(Closeable):
     def _record(self, video_id: str, outcome: str, reason: str, message: str, detail: dict[str, Any]) -> None:
         self._attempts[video_id] = attempt = self._attempts.get(video_id, 0) + 1
         self.ledger.append(Outcome(video_id, STAGE, outcome, reason, message, attempt, time.time(), detail))
+
+
+def _media_finder(settings: ExtractSettings) -> MediaFinder:
+    if address_of(settings.media):
+        return MediaFetcher(settings.media, settings.media_cache, settings.cache_size)
+    return MediaFinder(settings.media)
 
 
 def _detail(video: VideoFeatures, odd: Counter[str]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.remote import address_of
+
 
 @dataclass(frozen=True)
 class DoctorSettings:
@@ -133,3 +135,5 @@ class VerifySettings:
             raise ValueError("`sample`, `workers` and `seed` can't be negative")
         if self.dry_run and not self.repair:
             raise ValueError("`dry_run` goes with `repair`")
+        if self.repair and address_of(self.dataset):
+            raise ValueError("`repair` changes a data set, which must be a local folder; upload it afterwards")

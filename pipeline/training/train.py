@@ -24,8 +24,8 @@ from pipeline.dataset.folder import read_description, stream_of
 from pipeline.dataset.manifest import TRAIN, read_manifest
 from pipeline.training.batches import PermutedCaptions, TrainingBatches
 from pipeline.training.checkpoint import FILE, VIDEOS, remove_leftovers, save_tensors
+from pipeline.training.curves import RECALL, HeldOutClips
 from pipeline.training.distributed import communicator_of, launch, precision_of
-from pipeline.training.heldout import RECALL, HeldOutClips
 from pipeline.training.settings import TrainSettings, find_scheme
 from pipeline.training.staging import stage
 from pipeline.training.trainer import Data, Trainer

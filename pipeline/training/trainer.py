@@ -25,9 +25,8 @@ from pipeline.core.files import write_text
 from pipeline.core.reporting import Progress
 from pipeline.training.batches import TrainingBatches
 from pipeline.training.checkpoint import FILE, NOT_FINITE, load_checkpoint, save_checkpoint, save_tensors
-from pipeline.training.curves import LearningCurves
+from pipeline.training.curves import HeldOutClips, LearningCurves
 from pipeline.training.distributed import Agreement, communicator_of
-from pipeline.training.heldout import HeldOutClips
 from pipeline.training.settings import CHANGEABLE_ON_RESUME, TrainSettings
 from pipeline.training.weights import load_initial
 

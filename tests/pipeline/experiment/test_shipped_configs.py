@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.core.errors import InputError
-from pipeline.experiment.configs import copy_config
+from pipeline.experiment.run import copy_config
 from pipeline.experiment.settings import ConfigCopySettings
 from pipeline.experiment.stages import RunSettings
 
