@@ -14,16 +14,18 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
-from beam_jobs.options import beam_options, runner_name
+from beam_jobs.options import LOCAL_RUNNER, beam_options, check_beam_arguments, runner_name
 from beam_jobs.time_shares import SpentCounters, spent_of, time_line, time_shares
 from beam_jobs.worker_errors import ReportingDoFn, running
 from extractors.weight_specs import mapped_weights
+from pipeline.core.errors import InputError
 from pipeline.core.files import touch
 from pipeline.core.remote import address_of
 from pipeline.core.reporting import RunSummary, ledger_progress
 from pipeline.extraction.cleanup import list_removals
 from pipeline.extraction.driver import ExtractionRounds
 from pipeline.extraction.settings import ExtractSettings
+from pipeline.extraction.upload import extract_to_store
 
 if TYPE_CHECKING:
     from pipeline.extraction.worker import ShardWorker
@@ -89,6 +91,14 @@ def run(settings: ExtractSettings, beam_arguments: Sequence[str] = ()) -> RunSum
     Complete when no plan is left open and what was tried gave features of one video at least. With `dry_run` only the
     media that would go are listed.
     """
+    if address_of(settings.out):
+        if check_beam_arguments(beam_arguments) != LOCAL_RUNNER:
+            raise InputError(f"{address_of(settings.out)}: a cluster's workers need a folder that all see as --out")
+        return extract_to_store(settings, lambda local: _extract(local, beam_arguments))
+    return _extract(settings, beam_arguments)
+
+
+def _extract(settings: ExtractSettings, beam_arguments: Sequence[str]) -> RunSummary:
     # Workers, and later commands, are started elsewhere.
     paths = {name: getattr(settings, name) for name in (*_PLACES, "cache")}
     absolute: dict[str, Any] = {

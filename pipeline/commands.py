@@ -121,7 +121,7 @@ COMMANDS = {
         "media to features in sharded HDF5 (an Apache Beam job)",
         "mcn extract --media media --captions caption.json --out dataset --weights random:0",
         may_be_missing=("split",),
-        at_addresses=("media",),
+        at_addresses=("media", "out"),
         beam=True,
         stops_on_signals=True,
     ),

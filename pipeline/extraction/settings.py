@@ -32,7 +32,8 @@ class ExtractSettings:
     """Folder of video files named by their ids (nested or flat), or one video file; or the address of one, such as
     s3://bucket/media, whose videos are fetched to --cache as they are decoded."""
     out: Path
-    """Data set folder; an existing one with the same settings grows."""
+    """Data set folder; an existing one with the same settings grows. Or the address of one, such as s3://bucket/dataset:
+    it is made in --cache, each closed shard is uploaded and read back; one process writes to it."""
     captions: Path | None = None
     """caption.json or raw_caption.json, {video_id: {"start": [s], "end": [s], "text": [str]}}, or a folder of ID.csv
     with columns start,end,text. Without it no words are stored."""
@@ -87,7 +88,7 @@ class ExtractSettings:
     """Folder on this machine for what is fetched from addresses. Default: $MCN_CACHE, or mcn in the user's folder of
     caches."""
     cache_size: float = 16.0
-    """GiB that fetched videos may take there; those used longest ago are deleted for others."""
+    """GiB that fetched videos may take there, and as many that uploaded shards may; the oldest make room."""
     workers: int = 0
     """Local worker processes; 0: one a GPU, or on a processor one a core. Ignored by cluster runners."""
     decoders: int = 0
@@ -118,6 +119,9 @@ class ExtractSettings:
             raise ValueError("`follow` needs `ids`: without a list it never knows that every video has arrived")
         if self.dry_run and not self.delete_media:
             raise ValueError("`dry_run` goes with `delete_media`: it lists the media that would be deleted")
+        if address_of(self.out) and (self.delete_media or self.follow or self.part):
+            name = "delete_media" if self.delete_media else "follow" if self.follow else "part"
+            raise ValueError(f"`{name}` goes with a local `out`: one process writes to a data set at an address")
         self.decoding()
 
     @property

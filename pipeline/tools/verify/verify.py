@@ -94,7 +94,7 @@ def _coverage(dataset: Path, ids: Path, receipts: Collection[Receipt], report: R
 
 
 def _compare(settings: VerifySettings, findings: Findings) -> None:
-    from pipeline.tools.verify.recompute import compare
+    from pipeline.tools.verify.repair import compare
 
     stored = [(receipt.name, video_id) for receipt in findings.receipts for video_id in receipt.video_ids]
     chosen = random.Random(settings.seed).sample(stored, min(settings.sample, len(stored)))

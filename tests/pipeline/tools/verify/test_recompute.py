@@ -17,7 +17,7 @@ from pipeline.dataset.shard_plans import closed_names, shard_path
 from pipeline.dataset.shard_reader import FeatureFile
 from pipeline.extraction.features import Extracted
 from pipeline.extraction.settings import ExtractSettings
-from pipeline.tools.verify import recompute
+from pipeline.tools.verify import repair as recompute
 
 Result = VideoFeatures | MediaError
 Compare = Callable[[Callable[[VideoFeatures], Result]], tuple[list[str], list[str]]]
