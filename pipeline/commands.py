@@ -143,8 +143,7 @@ COMMANDS = {
         "pipeline.dataset.manifest.FreezeSettings",
         "a manifest of what a data set holds now, with held-out videos and tasks",
         "mcn freeze runs/demo/dataset study --ids runs/demo/sample/HowTo100M_v1.csv",
-        written=("dataset",),
-        at_addresses=("media",),
+        at_addresses=("dataset", "media"),
         positional=("dataset", "name"),
     ),
     "forget": Command(

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.core.cache import FOLDER, cache_folder
 from pipeline.core.config import flag_of, settings_in
@@ -32,6 +32,8 @@ _TEXTS = ("weights", "davenet_weights", "path")
 _OF_WORK = ("parts", "leases")
 """Folders of a data set that a reader doesn't need."""
 _RECORD = "fetched.jsonl"
+
+Result = TypeVar("Result")
 
 
 def with_copies(settings: Any, stage: str, written: Collection[str], kept: Collection[str]) -> Any:
@@ -107,15 +109,21 @@ def _copy(address: str, is_manifest: bool) -> Path:
     return copy_of(root, is_needed) / MANIFESTS / name
 
 
-def copy_of(address: str, is_needed: Callable[[str], bool] = lambda name: True) -> Path:
+def copy_of(
+    address: str, is_needed: Callable[[str], bool] = lambda name: True, shards_as_holes: bool = False
+) -> Path:
     """A local copy of the file or folder at an address: of a folder the files that `is_needed` names, without parts and
     leases. Shards are checked whole, and against their receipts.
+
+    With `shards_as_holes`, for who reads receipts alone, it is another copy, in which shards have their sizes and
+    nothing else.
 
     MissingError, InputError and StoreAwayError as `Store` raises them; InputError without room, or for a shard that
     isn't sound.
     """
     store = Store(address)
-    home = cache_folder() / "copies" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    kind = "outlines" if shards_as_holes else "copies"
+    home = cache_folder() / kind / hashlib.sha256(address.encode()).hexdigest()[:16]
     local = home / PurePosixPath(address).name
     alone = store.stored()
     everything = {"": alone} if alone is not None else store.listing()
@@ -133,15 +141,41 @@ def copy_of(address: str, is_needed: Callable[[str], bool] = lambda name: True) 
             for name, stored in needed.items()
             if record.get(name) != _state(stored) or _size(local / name) != stored.size
         }
-        _refuse_without_room(home, address, sum(stored.size for stored in lacking.values()))
+        fetched = {name for name in lacking if not (shards_as_holes and _is_shard(name))}
+        _refuse_without_room(home, address, sum(lacking[name].size for name in fetched))
         # Receipts first: each shard is checked against its own.
         for name in sorted(lacking, key=lambda name: (name.endswith(".h5"), name)):
             with write_aside(local / name) as aside:
-                store.fetch(name, aside, lacking[name])
-            _refuse_unsound(local, name, address)
+                if name in fetched:
+                    store.fetch(name, aside, lacking[name])
+                else:
+                    aside.touch()
+                    os.truncate(aside, lacking[name].size)
+            if name in fetched and _is_shard(name):
+                _refuse_unsound(local, name, address)
             with open(home / _RECORD, "a", encoding="utf-8") as file:
                 file.write(json.dumps([name, _state(lacking[name])]) + "\n")
     return local
+
+
+def with_upload(address: str, name: str, make: Callable[[Path], Result]) -> Result:
+    """Do `make` in a copy of the data set at an address, shards as holes, and upload the file `name` that it makes.
+
+    One that is in the store stays. InputError where another process has put one there meanwhile.
+    """
+    store, copy = Store(address), copy_of(address, lambda file: not file.startswith("weights/"), shards_as_holes=True)
+    result = make(copy)
+    if store.stored(name) is None:
+        try:
+            store.put_bytes((copy / name).read_bytes(), name, exclusive=store.is_exclusive)
+        except FileExistsError:
+            (copy / name).unlink()
+            raise InputError(f"{address}/{name}: another process has just made it; run this again") from None
+    return result
+
+
+def _is_shard(name: str) -> bool:
+    return PurePosixPath(name).parent.name == "shards" and name.endswith(".h5")
 
 
 def _state(stored: Stored) -> list[Any]:
@@ -176,8 +210,6 @@ def _refuse_without_room(home: Path, address: str, size: int) -> None:
 def _refuse_unsound(dataset: Path, name: str, address: str) -> None:
     """InputError, and the file is gone, where a fetched shard isn't sound or isn't what its receipt says."""
     path = dataset / name
-    if PurePosixPath(name).parent.name != "shards" or path.suffix != ".h5":
-        return
     with ShardChecker() as checker:
         problems = checker.check(path)
     receipt = read_receipt(path.parents[1], path.stem)

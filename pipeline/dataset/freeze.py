@@ -5,6 +5,7 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from pipeline.core.files import AlreadyThereError, digest_of_json, sha256_of_fil
 from pipeline.core.formatting import quoted
 from pipeline.core.ledger import latest_states
 from pipeline.core.lists import left_out_note
+from pipeline.core.remote import address_of
 from pipeline.core.reporting import RunSummary
 from pipeline.core.video_ids import find_ids, read_split, read_video_list
+from pipeline.dataset.addresses import with_upload
 from pipeline.dataset.folder import forgotten, is_forgotten, read_description, refuse_half_forgotten
 from pipeline.dataset.manifest import HELD_OUT, TRAIN, FreezeSettings, Manifest, manifest_path, read_manifest
 from pipeline.dataset.shard_plans import Receipt, receipt_names, receipts, shard_path
@@ -22,7 +25,17 @@ from pipeline.download.remote_media import downloads_ledger
 
 
 def run(settings: FreezeSettings) -> RunSummary:
-    """Write the manifest; one of this name that is there is kept, and what has changed since is noted."""
+    """Write the manifest; one of this name that is there is kept, and what has changed since is noted.
+
+    Into a data set at an address it is uploaded; receipts and plans alone are fetched for it.
+    """
+    if address := address_of(settings.dataset):
+        name = manifest_path(Path(), settings.name).as_posix()
+        return with_upload(address, name, lambda copy: _freeze(replace(settings, dataset=copy)))
+    return _freeze(settings)
+
+
+def _freeze(settings: FreezeSettings) -> RunSummary:
     report = RunSummary("freeze")
     path = manifest_path(settings.dataset, settings.name)
     manifest, excluded = _manifest(settings, report)

@@ -122,7 +122,7 @@ class FreezeSettings:
     """What goes into a manifest, and on which side."""
 
     dataset: Path
-    """Data set folder."""
+    """Data set folder, or its address."""
     name: str
     """Name of the manifest: letters, digits, - _ ."""
     ids: Path | None = None

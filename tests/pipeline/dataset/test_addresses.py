@@ -11,7 +11,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.core.errors import InputError
 from pipeline.dataset.addresses import copy_of, with_copies
-from pipeline.dataset.manifest import FreezeSettings
+from pipeline.dataset.manifest import read_manifest
 from pipeline.extraction.settings import ExtractSettings
 from pipeline.tools.settings import VerifySettings
 from pipeline.training.settings import TrainSettings
@@ -61,7 +61,7 @@ def test_settings_without_an_address_stay_as_they_are(tmp_path: Path) -> None:
     ("settings", "written", "message"),
     [
         (ExtractSettings(Path("media"), Path("s3://b/out")), ("out",), "--out: s3://b/out: what is written"),
-        (FreezeSettings(Path("s3://b/data"), "all"), ("dataset",), "--dataset: s3://b/data: what is written"),
+        (VerifySettings(Path("s3://b/data")), ("dataset",), "--dataset: s3://b/data: what is written"),
         (VerifySettings(Path("data"), media=Path("s3://b/media")), (), "--media: s3://b/media: only `mcn extract`"),
         (TrainSettings(Path("s3://b/all.json"), Path("out")), (), "expected the address of a manifest"),
     ],
@@ -124,6 +124,20 @@ def test_a_shard_that_is_not_sound_is_refused(store: Any, dataset: Path) -> None
     address = store.upload(dataset, store.bucket(), "dataset")
     with pytest.raises(InputError, match=r"shards/000001.h5: .*upload it anew"):
         copy_of(address)
+
+
+def test_a_data_set_at_an_address_is_frozen_without_its_shards(store: Any, dataset: Path, tmp_path: Path) -> None:
+    bucket = store.bucket()
+    address = store.upload(dataset, bucket, "dataset")
+    store.asked.clear()
+    assert main(["freeze", address, "other", "--heldout-videos", "0", "--heldout-tasks", "0"]) == 0
+    assert not [path for method, path in store.asked if path.endswith(".h5") and method != "HEAD"]
+    (tmp_path / "other.json").write_bytes(store.content(bucket)["dataset/manifests/other.json"])
+    frozen, before = read_manifest(tmp_path / "other.json"), read_manifest(dataset / "manifests" / "all.json")
+    assert (frozen.splits, frozen.shards) == (before.splits, before.shards)
+    assert main(["freeze", address, "other", "--heldout-videos", "0.5", "--heldout-tasks", "0"]) == 2
+    settings = TrainSettings(Path(f"{address}/manifests/other.json"), Path("out"))
+    assert with_copies(settings, "train", ("out",), ()).manifest.is_file()
 
 
 def test_want_of_room_is_told_before_anything_is_fetched(
