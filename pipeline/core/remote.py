@@ -23,6 +23,9 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", re.DOTALL)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}
 _EXCLUSIVE = frozenset(("s3", "s3a", "gs", "gcs", "memory", "file", "local"))
 """Stores whose back end makes an object only where there is none, and says so."""
+_PATIENT = {"config_kwargs": {"read_timeout": 60}}
+_OPTIONS: dict[str, dict[str, Any]] = {"s3": _PATIENT, "s3a": _PATIENT}
+"""s3fs itself waits for 15 s, which a large upload's last step may take longer than."""
 _MD5_ETAGS = frozenset(("s3", "s3a"))
 TRIES = 4
 _FIRST_WAIT_S = 0.5
@@ -87,7 +90,9 @@ class Store:
         from fsspec.registry import known_implementations
 
         try:
-            self._files, self._root = url_to_fs(self.address, skip_instance_cache=True)
+            self._files, self._root = url_to_fs(
+                self.address, skip_instance_cache=True, **_OPTIONS.get(self.protocol, {})
+            )
         except ImportError as error:
             extra = _EXTRAS.get(self.protocol)
             cure = f"pip install 'mcn[{extra}]'" if extra else "install what it names"

@@ -31,7 +31,8 @@ from pipeline.dataset.shard_plans import read_receipt, receipt_names, shard_path
 from pipeline.extraction.settings import ExtractSettings
 
 _EVERY_S = 2.0
-_NOT_UPLOADED = ("parts", "leases")
+_NOT_UPLOADED = ("parts", "leases", "weights")
+"""Folders of this machine's own; weights are given, or made of their names, where they are needed."""
 _IN_ONE_PIECE = 64 << 20
 """Bytes of a file that is read at once: it may grow while it is uploaded."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"

@@ -83,7 +83,13 @@ def bucket(store: Any) -> str:
 
 
 def test_all_is_uploaded_and_a_receipt_after_its_shard(store: Any, bucket: str, made: Path, tmp_path: Path) -> None:
-    extract_to_store(settings(f"s3://{bucket}/dataset", tmp_path / "one"), Extraction(made))
+    def work(out: Path) -> None:
+        for name in ("weights/davenet.pt", "parts/000003/video.h5", "leases/000003.json", "shards/.000003.h5.1.aside"):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(b"of this machine alone")
+        (out / "shards" / "000003.h5").write_bytes(b"a shard that has no receipt yet")
+
+    extract_to_store(settings(f"s3://{bucket}/dataset", tmp_path / "one"), Extraction(made, between=work))
     assert uploaded(store, bucket) == files(made)
     put = [path.partition("dataset/")[2] for method, path in store.asked if method == "PUT" and "/shards/" in path]
     assert put == [f"shards/{name}{suffix}" for name in NAMES for suffix in (".h5", ".json")]
