@@ -171,6 +171,7 @@ def with_upload(address: str, name: str, make: Callable[[Path], Result]) -> Resu
         except FileExistsError:
             (copy / name).unlink()
             raise InputError(f"{address}/{name}: another process has just made it; run this again") from None
+        print(f"uploaded: {address}/{name}", flush=True)
     return result
 
 
