@@ -98,7 +98,7 @@ def test_streams_of_clips_and_of_frames_share_one_decoding(
     path.write_text(f"video {ROWS} 96 54")
     files = dict.fromkeys(("resnet152", "r3d_18", "davenet"), Path())
     with FeatureExtractor(settings, extraction.description["identity"], files) as extractor:
-        assert extractor.decoder.settings.frame_fps == 15
+        assert extractor.pool.settings.frame_fps == 15
         ((_, result),) = extractor.extract([(GOOD[0], path)], lambda _: ())
     assert isinstance(result, Extracted)
     video, last = result.features.video, 15 * ROWS
