@@ -60,10 +60,10 @@ class MediaInfo:
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames in ascending order of their times; a time at which none is on screen is left out."""
+    """Frames of rows in ascending order; a row that has no frame is left out."""
 
-    numbers: NDArray[np.int64]
-    """shape (n,), of the frames of the settings' `frame_fps`: row k is number k * frames_per_row"""
+    rows: NDArray[np.int64]
+    """shape (n,); with `frames_per_row` above 1 counted at `frame_fps`: a feature's row k is number k * frames_per_row"""
     frames: NDArray[np.uint8]
     """RGB, shape (n, height, width, 3)"""
 

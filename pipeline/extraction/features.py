@@ -203,12 +203,12 @@ class FeatureExtractor(Closeable):
 
     def _push(self, video_id: str, work: _VideoInWork, batch: FrameBatch) -> None:
         frames_per_row = self.pool.settings.frames_per_row
-        own = batch.numbers % frames_per_row == 0
+        own = batch.rows % frames_per_row == 0
         for name, batcher in self.batchers.items():
             if name in work.clips:
-                self._push_clips(video_id, name, work.clips[name].push(batch.numbers, batch.frames))
+                self._push_clips(video_id, name, work.clips[name].push(batch.rows, batch.frames))
             else:
-                self._keep(name, batcher.push(video_id, batch.numbers[own] // frames_per_row, batch.frames[own]))
+                self._keep(name, batcher.push(video_id, batch.rows[own] // frames_per_row, batch.frames[own]))
 
     def _push_clips(self, video_id: str, stream: str, clips: Iterable[tuple[int, NDArray[np.uint8]]]) -> None:
         for row, clip in clips:

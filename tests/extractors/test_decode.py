@@ -33,8 +33,8 @@ def decode(path: Path, **settings: object) -> tuple[MediaInfo, dict[int, NDArray
         assert isinstance(batch, FrameBatch)
         assert batch.frames.dtype == np.uint8
         assert batch.frames.shape[1:] == (info.height, info.width, 3)
-        rows += batch.numbers.tolist()
-        frames |= dict(zip(batch.numbers.tolist(), batch.frames, strict=True))
+        rows += batch.rows.tolist()
+        frames |= dict(zip(batch.rows.tolist(), batch.frames, strict=True))
     assert rows == np.flatnonzero(summary.mask).tolist()
     assert summary.mask.shape == (info.rows,)
     return info, frames, summary
@@ -49,7 +49,7 @@ def frames_by(decoder: str, path: Path, fps: int = 30) -> dict[int, NDArray[np.u
         *messages, summary = decode_video(file, settings, without_decord=decoder == "pyav")
     assert isinstance(summary, DecodeSummary) and summary.decoder == decoder
     batches = [message for message in messages if isinstance(message, FrameBatch)]
-    return {int(row): frame for batch in batches for row, frame in zip(batch.numbers, batch.frames, strict=True)}
+    return {int(row): frame for batch in batches for row, frame in zip(batch.rows, batch.frames, strict=True)}
 
 
 def difference(frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
@@ -143,7 +143,7 @@ def test_frames_between_rows_leave_the_rows_as_they_are(media: Media, name: str)
     with MediaFile(str(media(name))) as file:
         finer, *batches, further = decode_video(file, DecodeSettings(frames_per_row=15))
     assert finer == info and isinstance(further, DecodeSummary) and np.array_equal(further.mask, summary.mask)
-    frames = {n: f for b in batches for n, f in zip(b.numbers.tolist(), b.frames, strict=True)}  # type: ignore[union-attr]
+    frames = {n: f for b in batches for n, f in zip(b.rows.tolist(), b.frames, strict=True)}  # type: ignore[union-attr]
     assert {number // 15 for number in frames if number % 15 == 0} == rows.keys() and len(frames) > 5 * len(rows)
     assert all(np.array_equal(frames[15 * row], frame) for row, frame in rows.items())
     _, fine, _ = decode(media(name), feature_fps=15)
@@ -311,7 +311,7 @@ def test_frames_out_of_damaged_data_are_masked_and_counted(media: Media, monkeyp
         *messages, summary = decode_video(file, DecodeSettings(feature_fps=30), without_decord=True)
     assert isinstance(summary, DecodeSummary)
     assert np.flatnonzero(~summary.mask).tolist() == [6, 7, 8]
-    sent = [int(row) for message in messages if isinstance(message, FrameBatch) for row in message.numbers]
+    sent = [int(row) for message in messages if isinstance(message, FrameBatch) for row in message.rows]
     assert sent == np.flatnonzero(summary.mask).tolist()
     assert "3 of 60 rows show frames decoded from damaged data and are masked: 6, 7, 8" in summary.notes
 

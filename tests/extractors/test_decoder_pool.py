@@ -105,7 +105,7 @@ def test_every_video_is_what_a_decoder_of_its_own_gives(
             assert info == decoder.open(media(name))
             for batch, expected in zip(batches, list(decoder.batches()), strict=True):
                 assert isinstance(batch, FrameBatch)
-                np.testing.assert_array_equal(batch.numbers, expected.numbers)
+                np.testing.assert_array_equal(batch.rows, expected.rows)
                 np.testing.assert_array_equal(batch.frames, expected.frames)
             assert isinstance(summary, DecodeSummary) and isinstance(sound, Sound)
             assert summary.mask.tolist() == decoder.summary.mask.tolist()

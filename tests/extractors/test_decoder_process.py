@@ -48,7 +48,7 @@ def read(process: DecoderProcess, path: Path) -> tuple[MediaInfo, dict[int, NDAr
     info = process.open(path)
     frames = {}
     for batch in process.batches():
-        frames |= dict(zip(batch.numbers.tolist(), batch.frames, strict=True))
+        frames |= dict(zip(batch.rows.tolist(), batch.frames, strict=True))
     return info, frames, process.summary
 
 
@@ -138,7 +138,7 @@ def test_the_clock_stands_still_while_the_caller_is_busy(media: Media, monkeypat
         process.open(media("plain.mp4"))
         rows = 0
         for batch in process.batches():
-            rows += len(batch.numbers)
+            rows += len(batch.rows)
             away += 3600
     assert rows == 20
 
@@ -262,7 +262,7 @@ def test_memory_does_not_grow_with_the_video(media: Media, decode: str, name: st
     # 30 rows a second of half a minute: 790 MB of frames as sent.
     with DecoderProcess(DecodeSettings(feature_fps=30, frame_size="720x404"), decode) as process:
         process.open(media("long.mp4"))
-        assert sum(len(batch.numbers) for batch in process.batches()) == 900
+        assert sum(len(batch.rows) for batch in process.batches()) == 900
         assert process.summary.decoder == name
         status = Path(f"/proc/{process.pid}/status").read_text()
     peak_kib = {line.split(":")[0]: int(line.split()[1]) for line in status.splitlines() if line.endswith(" kB")}

@@ -37,7 +37,7 @@ def decode(decoder: DecoderProcess, path: Path) -> tuple[MediaInfo, dict[int, ND
     info = decoder.open(path)
     frames: dict[int, NDArray[np.uint8]] = {}
     for batch in decoder.batches():
-        frames |= dict(zip(batch.numbers.tolist(), batch.frames, strict=True))
+        frames |= dict(zip(batch.rows.tolist(), batch.frames, strict=True))
     return info, frames, decoder.summary
 
 

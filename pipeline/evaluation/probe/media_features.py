@@ -140,7 +140,7 @@ class MediaFeatures(Closeable):
         self._decoder.open(path)
         numbers, pictures = [], []
         for batch in self._decoder.batches():
-            for number, picture in zip(batch.numbers.tolist(), batch.frames, strict=True):
+            for number, picture in zip(batch.rows.tolist(), batch.frames, strict=True):
                 if rows.start <= number < rows.stop:
                     numbers.append(number)
                     pictures.append(picture.copy())
