@@ -63,7 +63,7 @@ class FrameBatch:
     """Frames of rows in ascending order; a row that has no frame is left out."""
 
     rows: NDArray[np.int64]
-    """shape (n,); with `frames_per_row` above 1 counted at `frame_fps`: a feature's row k is number k * frames_per_row"""
+    """shape (n,); counted at `frame_fps`: with `frames_per_row` above 1 a feature's row k is k * frames_per_row here"""
     frames: NDArray[np.uint8]
     """RGB, shape (n, height, width, 3)"""
 

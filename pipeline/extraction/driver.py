@@ -221,10 +221,12 @@ class ExtractionRounds:
         report.failed.update(left_out)
         if bad:
             report.notes.append(f"{len(bad)} shards are damaged, e.g. {next(iter(bad.values()))}")
-        if self._stock.absent:
-            report.failed["no media file"] += self._stock.absent
+        may_come = self._stock.unsettled if self.settings.follow else 0
+        if self._stock.absent > may_come:
+            report.failed["no media file"] += self._stock.absent - may_come
         still_open = self._open_names()
-        report.waiting = sum(len(read_plan(self.folder / "plans", name).video_ids) for name in still_open)
+        planned = sum(len(read_plan(self.folder / "plans", name).video_ids) for name in still_open)
+        report.waiting = planned + may_come
         self._remark(new)
         report.detail |= {
             "dataset": str(self.folder),

@@ -138,6 +138,18 @@ def test_what_gave_no_features_makes_room_for_a_download_and_is_not_deleted(
     assert (extraction.media / ".undecodable" / heavy.name).read_bytes() == b"x" * int(BUDGET)
 
 
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_video_that_may_still_come_has_not_failed_where_a_signal_ends_the_wait_for_it(
+    settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch, follows: bool
+) -> None:
+    monkeypatch.setattr(extraction_rounds.signals, "wait", lambda seconds: True)
+    rounds = ExtractionRounds(replace(settings, follow=follows, delete_media=False), "test")
+    assert list(rounds) == []
+    report = rounds.report()
+    assert (report.waiting, dict(report.failed)) == ((1, {}) if follows else (0, {"no media file": 1}))
+    assert not report.complete
+
+
 @pytest.fixture
 def report(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     """The summary of a run of one worker on what is in the folders."""
