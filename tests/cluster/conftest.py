@@ -1,4 +1,4 @@
-"""A sample of four videos, what one machine makes of it, and `mcn` as a process that can be disturbed."""
+"""A sample of a few videos, what one machine makes of it, and `mcn` as a process that can be disturbed."""
 
 import contextlib
 import json
@@ -25,20 +25,28 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 JARS = REPOSITORY / "build" / "flink"
 WITHIN_S = 900.0
 
+QUICKLY = "--streams efficientnet-lite0 --precision fp32 --weights random:0 --davenet-weights random:0".split()
+QUICKLY += ["--shard-size", "0.1"]
+"""Of an extraction: one small network, a shard a video."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.cluster)
-            item.add_marker(pytest.mark.timeout(3 * WITHIN_S))
+            # Beam's clusters want Java, the others programs of the system: a command each.
+            endures = item.get_closest_marker("endurance") is not None
+            if not endures:
+                item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout((12 if endures else 3) * WITHIN_S))
 
 
 @dataclass
 class Work:
-    """`mcn`, on a sample of four videos."""
+    """`mcn`, on a sample of a few videos."""
 
     folder: Path
+    videos: int = 4
 
     @property
     def sample(self) -> Path:
@@ -64,16 +72,20 @@ class Work:
             command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def download(self, out: Path, *flags: str) -> subprocess.Popen[str]:
-        """Start a download; ten ids of the list are dead."""
-        site = ["--site", "sample", "--sample", self.sample]
-        return self.start("download", "--ids", self.sample / "HowTo100M_v1.csv", *site, "--out", out, *flags)
+    def make_sample(self) -> None:
+        """Make the sample."""
+        assert ended(self.start("sample", "--videos", self.videos, "--seconds", 16, "--out", self.sample)) == (0, [])
 
-    def extract(self, out: Path, *flags: str) -> subprocess.Popen[str]:
-        """Start an extraction, a shard a video."""
-        given = ["--media", self.media, "--captions", self.sample / "caption.json", "--shard-size", 0.1]
-        given += ["--streams", "efficientnet-lite0", "--precision", "fp32", "--weights", "random:0"]
-        return self.start("extract", *given, "--davenet-weights", "random:0", "--out", out, *flags)
+    def download(self, out: Path, *flags: str, ids: Path | None = None) -> subprocess.Popen[str]:
+        """Start a download of the sample's list or of another; ten ids of the sample's are dead."""
+        site = ["--site", "sample", "--sample", self.sample]
+        ids = ids or self.sample / "HowTo100M_v1.csv"
+        return self.start("download", "--ids", ids, *site, "--out", out, *flags)
+
+    def extract(self, out: Path, *flags: str, media: Path | None = None) -> subprocess.Popen[str]:
+        """Start an extraction, by default of `media`."""
+        given = ["--media", media or self.media, "--captions", self.sample / "caption.json"]
+        return self.start("extract", *given, *QUICKLY, "--out", out, *flags)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
@@ -121,12 +133,9 @@ def contents(dataset: Path) -> dict[str, Any]:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """What the cluster's results are compared with is there."""
     work = Work(tmp_path_factory.mktemp("work"))
-    for process in (
-        lambda: work.start("sample", "--videos", 4, "--seconds", 16, "--out", work.sample),
-        lambda: work.download(work.media),
-        lambda: work.extract(work.dataset),
-    ):
-        assert ended(process()) == (0, [])
+    work.make_sample()
+    assert ended(work.download(work.media)) == (0, [])
+    assert ended(work.extract(work.dataset)) == (0, [])
     assert len(list((work.dataset / "shards").glob("*.h5"))) == 4
     return work
 
