@@ -114,7 +114,7 @@ def run_job(media: Path, out: Path, weights: dict[str, str], stream: str, precis
     """Seconds of `mcn extract`, seconds until its first part is there, and the line that says where they went."""
     command = [sys.executable, "-m", "pipeline.cli", "extract", "--media", str(media), "--out", str(out)]
     command += ["--streams", stream, "--precision", precision, "--davenet-weights", weights["davenet"]]
-    command += ["--weights", weights[stream]] if stream == "resnet152" else []
+    command += ["--weights", f"{stream}={weights[stream]}"]
     first: list[float] = []
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -186,7 +186,7 @@ def main() -> None:
         folder = Path(made)
         media = arguments.media or make_sample(folder / "sample", arguments.videos)
         weights = {
-            stream: str(materialise(stream, "random:0" if stream == "resnet152" else "IMAGENET1K", folder)),
+            stream: str(materialise(stream, "random:0", folder)),
             "davenet": str(materialise("davenet", "random:0", folder)),
         }
         files = sorted(str(path) for path in media.rglob("*.mp4"))
