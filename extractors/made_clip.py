@@ -21,7 +21,8 @@ def write_made_clip(path: Path, seconds: float, width: int = 640, height: int = 
     random = np.random.default_rng(0)
     scene = _scene(random, height + 64, width + 256)
     with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "superfast", "threads": "1"})
+        options = {"preset": "superfast", "threads": "1", "bf": "0"}
+        video = container.add_stream("libx264", rate=FRAME_RATE, options=options)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         audio = container.add_stream("aac", rate=SOUND_RATE, layout="mono")
         frames = max(1, round(seconds * FRAME_RATE))

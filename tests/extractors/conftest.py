@@ -11,9 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 H264 = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "15", "-pix_fmt", "yuv420p", "-threads", "1"]
-# Of each three pictures two that no other is decoded from; and with a pyramid, in which one of them is.
-B_FRAMES = [*H264, "-bf", "2", "-x264-params", "b-pyramid=none"]
-B_PYRAMID = [*H264, "-bf", "4", "-b_strategy", "0", "-x264-params", "b-pyramid=normal"]
+B_FRAMES = [*H264, "-bf", "2"]
 
 VP9 = ["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8"]
 
@@ -41,9 +39,10 @@ BT709 = [
 # file name: FFmpeg's arguments; a word {other.mp4} stands for another of these files.
 RECIPES: dict[str, list[str]] = {
     "plain.mp4": [*picture(), *CLICK, *H264, "-c:a", "aac"],
-    "b-frames.mp4": [*picture(), *B_FRAMES],
+    # Of each three pictures two that no other is decoded from.
+    "b-frames.mp4": [*picture(), *B_FRAMES, "-x264-params", "b-pyramid=none"],
     "b-frames.mkv": ["-i", "{b-frames.mp4}", "-c", "copy"],
-    "b-pyramid.mp4": [*picture(), *B_PYRAMID],
+    "b-pyramid.mp4": [*picture(), *H264, "-bf", "4", "-b_strategy", "0", "-x264-params", "b-pyramid=normal"],
     "plain.mkv": ["-i", "{plain.mp4}", "-c", "copy"],
     "plain.ts": ["-i", "{plain.mp4}", "-c", "copy"],
     "plain.webm": [*picture(), *CLICK, *VP9, "-c:a", "libopus"],

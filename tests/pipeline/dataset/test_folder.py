@@ -129,7 +129,7 @@ def test_the_size_of_a_second_is_that_of_its_arrays(asked: dict[str, object], si
     ids=str,
 )
 def test_settings_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"streams|weights|shard_size|fps|frame_size|size"):
+    with pytest.raises(ValueError, match=r"streams|weights|shard_size|workers|fps|frame_size|size"):
         ExtractSettings(Path("media"), Path("out"), **change)  # type: ignore[arg-type]
 
 
