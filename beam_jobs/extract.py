@@ -112,17 +112,17 @@ def _extract(settings: ExtractSettings, beam_arguments: Sequence[str]) -> RunSum
     options = beam_options(beam_arguments, local_workers=settings.local_workers())
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     rounds = ExtractionRounds(settings, uuid.uuid4().hex)
-    spent, elapsed_s = Counter[str](), 0.0
+    spent: list[tuple[Counter[str], float]] = []
     with rounds.stop_file() as stop:
         for names, videos in rounds:
             began = time.monotonic()
             with ledger_progress(settings.out / "ledger", "extract", videos, "extract"):
                 with running(options) as (pipeline, counted):
                     _ = pipeline | beam.Create(names) | ExtractShards(settings, rounds.weight_files, str(stop), counted)
-            elapsed_s += time.monotonic() - began
-            spent += spent_of(pipeline.result) if counted else Counter()
+            if counted:
+                spent.append((spent_of(pipeline.result), time.monotonic() - began))
     report = rounds.report()
-    if shares := time_shares(spent, elapsed_s):
+    if shares := time_shares(spent):
         report.detail["time"] = shares
         report.notes.append(time_line(shares))
     report.detail["runner"] = runner_name(options)

@@ -1,6 +1,7 @@
 """Where the time of an extraction went: what its workers count, brought back as shares of their time."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from apache_beam.metrics.metric import Metrics
@@ -32,22 +33,26 @@ def spent_of(result: PipelineResult) -> Counter[str]:
     return counters_of(result, _NAMESPACE)
 
 
-def time_shares(spent: Counter[str], elapsed_s: float) -> dict[str, Any]:
+def time_shares(rounds: Sequence[tuple[Counter[str], float]]) -> dict[str, Any]:
     """Shares of the workers' time, of their decoders' time, and `of the networks alone`.
+
+    `rounds`: what the workers of each of the job's rounds counted, and the round's seconds.
 
     The last is how fast the job was, of what it would reach if the networks never waited: the seconds in which their
     devices computed, over those of the job on as many devices; of a processor, the workers' cores. Empty for a job in
     which no worker counted anything.
     """
+    spent = sum((counted for counted, _ in rounds), Counter[str]())
     if not spent["all"]:
         return {}
+    device_s = sum(counted[_WORKERS] * seconds for counted, seconds in rounds)
     known = {"networks": spent["network"], "waiting for frames": spent["starved"], "writing": spent["writing"]}
     decoders = {"decoding": spent["decoding"], "waiting for the network": spent["blocked"], "idle": spent["idle"]}
     return {
-        "workers": spent[_WORKERS],
+        "workers": max(counted[_WORKERS] for counted, _ in rounds),
         "of workers": _shares(known | {"starting and other": max(0, spent["all"] - sum(known.values()))}),
         "of decoders": _shares(decoders),
-        "of the networks alone": round(spent["computing"] / 1e9 / (elapsed_s * spent[_WORKERS]), 3),
+        "of the networks alone": round(spent["computing"] / 1e9 / device_s, 3),
     }
 
 

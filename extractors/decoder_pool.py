@@ -181,6 +181,7 @@ class _Lane:
     def begin(self, key: str, path: Path) -> None:
         """Take up a video; only when the one before has ended."""
         self.key, self.path, self._given_up = key, path, False
+        self._decoder.resume()
         self._inbox.put(True)
 
     def give_up(self) -> None:
@@ -195,16 +196,16 @@ class _Lane:
         self._decoder.close()
 
     def _run(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="mcn-audio-") as scratch:
-            while self._timed("idle", self._inbox.get):
-                try:
+        while self._timed("idle", self._inbox.get):
+            try:
+                with tempfile.TemporaryDirectory(prefix="mcn-audio-") as scratch:
                     self._decode(Path(scratch))
-                except _GivenUpError:
-                    pass
-                except Exception as error:
-                    with suppress(_GivenUpError):
-                        self._put(self._judged(error))
-                self._events.put((self, None))
+            except _GivenUpError:
+                pass
+            except Exception as error:
+                with suppress(_GivenUpError):
+                    self._put(self._judged(error))
+            self._events.put((self, None))
 
     def _decode(self, scratch: Path) -> None:
         if not self._checked:
@@ -255,5 +256,3 @@ def decoded(
         track.start if track and heard else 0.0,
         track.notes if track else (),
     )
-    for leftover in scratch.iterdir():
-        leftover.unlink()

@@ -133,10 +133,15 @@ class DecoderProcess:
         self._reading = False
 
     def interrupt(self) -> None:
-        """Kill the child, from any thread: the one that waits for it gets a MediaError that isn't the file's fault."""
+        """Kill the child, from any thread, and begin nothing until `resume`: who waits for it, or begins, gets an error
+        that is no file's fault."""
         self._interrupted = True
         if (child := self._child) is not None:
             child.process.kill()
+
+    def resume(self) -> None:
+        """Work again after `interrupt`."""
+        self._interrupted = False
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +154,8 @@ class DecoderProcess:
         child = self._ready_child()
         self._waited_s = 0.0
         self._reading = True
-        self._interrupted = False
+        if self._interrupted:
+            raise DecoderError(f"decoding was interrupted (at {self._path})")
         child.videos += 1
         try:
             child.connection.send((function, self._path, arguments))

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
@@ -17,7 +18,12 @@ _NODES = Path("/dev")
 
 
 def gpu_names() -> list[str]:
-    """The names by which CUDA knows the NVIDIA GPUs that this process may use; empty on a machine without a driver."""
+    """The names by which CUDA knows the NVIDIA GPUs that this process may use.
+
+    None without a driver, and for a PyTorch that was built for processors alone.
+    """
+    if metadata.version("torch").endswith("+cpu"):
+        return []
     nodes = [node.name for node in _NODES.glob("nvidia*") if re.fullmatch(r"nvidia\d+", node.name)]
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not nodes or given is None:
@@ -53,15 +59,17 @@ class DeviceClaim:
     """
 
     def __init__(self, requested: str) -> None:
+        import torch
+
         from extractors.precision import resolve_device
 
         self._lock: IO[bytes] | None = None
         self.device: torch.device = resolve_device(requested)
-        names = gpu_names()
-        if self.device.type != "cuda" or ":" in requested or len(names) < 2:
+        if self.device.type != "cuda" or ":" in requested:
             return
-        for index, name in enumerate(names):
-            if self._take(name):
+        for index in range(torch.cuda.device_count()):
+            # By what the device itself is called: to each job of a batch system its first GPU is number 0.
+            if self._take(str(torch.cuda.get_device_properties(index).uuid)):
                 self.device = resolve_device(f"cuda:{index}")
                 return
 

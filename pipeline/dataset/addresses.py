@@ -1,7 +1,7 @@
 """Settings that name addresses: what lies there is fetched to this machine, and checked, before a stage begins.
 
-A stage sees local files alone. Copies lie in the folder of caches, one a address; a file that the store has not changed
-is fetched once. What can't be done at an address is refused before anything is fetched.
+A stage sees local files alone. Copies lie in the folder of caches, one for each address; a file that the store has not
+changed is fetched once. What can't be done at an address is refused before anything is fetched.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from extractors.weight_specs import mapped_weights, weight_items
 from pipeline.core.cache import FOLDER, cache_folder
 from pipeline.core.config import flag_of, settings_in
 from pipeline.core.errors import InputError
@@ -29,6 +30,8 @@ from pipeline.dataset.shard_reader import FeatureFile
 
 _TEXTS = ("weights", "davenet_weights", "path")
 """Settings whose text may name a file."""
+_MAPPED = "weights"
+"""The one that may give several, each for a stream."""
 _OF_WORK = ("parts", "leases")
 """Folders of a data set that a reader doesn't need."""
 _RECORD = "fetched.jsonl"
@@ -72,7 +75,9 @@ def _addresses(settings: Any) -> Iterator[tuple[str, dict[Any, str]]]:
         kinds = (known[field.name].type, *typing.get_args(known[field.name].type)) if field.name in known else ()
         values = value if isinstance(value, tuple) else (value,)
         wanted: list[Any] = [one for one in values if isinstance(one, Path) and Path in kinds]
-        wanted += [one for one in values if isinstance(one, str) and field.name in _TEXTS and "://" in one]
+        texts = [one for one in values if isinstance(one, str) and field.name in _TEXTS and "://" in one]
+        for text in texts:
+            wanted += [spec for _, spec in weight_items(text)] if field.name == _MAPPED else [text]
         if given := {one: address for one in wanted if (address := address_of(one))}:
             yield field.name, given
 
@@ -85,10 +90,12 @@ def _replaced(settings: Any, copies: Mapping[str, Mapping[Any, Path]]) -> Any:
             changes[field.name] = _replaced(value, copies)
         elif field.name in copies:
             local = copies[field.name]
-            kept = str if isinstance(value, str) else Path
-            changes[field.name] = (
-                tuple(local.get(one, one) for one in value) if isinstance(value, tuple) else kept(local[value])
-            )
+            if isinstance(value, tuple):
+                changes[field.name] = tuple(local.get(one, one) for one in value)
+            elif field.name == _MAPPED:
+                changes[field.name] = mapped_weights(value, lambda spec, local=local: str(local.get(spec, spec)))  # type: ignore[misc]
+            else:
+                changes[field.name] = str(local[value]) if isinstance(value, str) else local[value]
     return dataclasses.replace(settings, **changes)
 
 

@@ -37,8 +37,9 @@ class MediaFetcher(MediaFinder):
         self._kept_back = 0
 
     def begin(self) -> None:
-        """Ask again for what the network has kept back."""
+        """Ask again for what the network has kept back; nothing of an earlier plan is in work any more."""
         self._kept_back = 0
+        self.close()
 
     def find(self, video_id: str) -> Path | None:
         """The video's file; None where the store has none, or the network keeps it back, which is told on stderr.
@@ -94,6 +95,7 @@ class MediaFetcher(MediaFinder):
 
     def close(self) -> None:
         """Let go of all files."""
+        self._keys.clear()
         self._cache.close()
 
 

@@ -154,7 +154,8 @@ class FeatureExtractor(Closeable):
         videos, and may give a video again whose first result was an error. A made clip is decoded before each decoder's
         first, and after each error.
         """
-        self._in_work.clear()
+        for left in list(self._in_work):
+            self._discard(left)  # of an earlier call that was ended early
         with closing(self.pool.decode(videos)) as events:
             for video_id, path, event in events:
                 try:

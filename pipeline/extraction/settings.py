@@ -33,7 +33,7 @@ class ExtractSettings:
     s3://bucket/media, whose videos are fetched to --cache as they are decoded."""
     out: Path
     """Data set folder; an existing one with the same settings grows. Or the address of one, such as s3://bucket/dataset:
-    it is made in --cache, each closed shard is uploaded and read back; one process writes to it."""
+    it is made in --cache, each closed shard is uploaded and checked; one process writes to it."""
     captions: Path | None = None
     """caption.json or raw_caption.json, {video_id: {"start": [s], "end": [s], "text": [str]}}, or a folder of ID.csv
     with columns start,end,text. Without it no words are stored."""

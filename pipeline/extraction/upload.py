@@ -9,7 +9,9 @@ of closed shards, and reads their receipts.
 import hashlib
 import json
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +166,7 @@ class UploadedDataset:
     def __init__(self, store: Store, folder: Path, lease: WriterLease, budget_gib: float) -> None:
         self._store, self.folder, self._lease = store, folder, lease
         self._budget = budget_gib * GIB
+        self._failures: set[str] = set()
         self._done: dict[str, tuple[int, int]] = {}
         self.shards, self.bytes = 0, 0
 
@@ -214,22 +217,36 @@ class UploadedDataset:
             return self._store.read(name) != content
         return hashlib.new(stored.digest[0], content, usedforsecurity=False).hexdigest() != stored.digest[1]
 
-    def upload(self) -> None:
-        """Upload what is new or has grown; a receipt after its shard. StoreAwayError, InputError, LeaseLostError."""
-        for name in self._ready():
-            path = self.folder / name
-            state = _state(path)
-            if self._done.get(name) == state:
-                continue
-            self._lease.check()
-            if state[0] < _IN_ONE_PIECE and not _is_shard(name):
-                self._store.put_bytes(path.read_bytes(), name)
-            else:
-                self._store.put(path, name)
-            self._done[name] = state
-            self.shards += _is_shard(name)
-            self.bytes += state[0]
-        self._make_room()
+    def upload(self, ledgers: bool = True) -> None:
+        """Upload what is new or has grown; a receipt after its shard. StoreAwayError, InputError, LeaseLostError.
+
+        Without `ledgers`, which grow with every video, these go only with a new shard.
+        """
+        before = self.shards
+        try:
+            for name in self._ready():
+                if not name.startswith("ledger/") or ledgers or self.shards > before:
+                    self._upload(name)
+        finally:
+            self._make_room()
+
+    def _upload(self, name: str) -> None:
+        path = self.folder / name
+        state = _state(path)
+        if self._done.get(name) == state:
+            return
+        self._lease.check()
+        if _is_shard(name):
+            self._store.put(path, name)
+        elif state[0] < _IN_ONE_PIECE:
+            self._store.put_bytes(path.read_bytes(), name)
+        else:
+            # A copy: it may grow while it is sent.
+            with tempfile.TemporaryDirectory(prefix="mcn-upload-") as scratch:
+                self._store.put(Path(shutil.copyfile(path, Path(scratch, path.name))), name)
+        self._done[name] = state
+        self.shards += _is_shard(name)
+        self.bytes += state[0]
 
     def _ready(self) -> list[str]:
         closed = {f"shards/{name}.h5" for name in receipt_names(self.folder)}
@@ -238,9 +255,12 @@ class UploadedDataset:
             below = Path(parent).relative_to(self.folder)
             folders[:] = [name for name in folders if below != Path() or name not in _NOT_UPLOADED]
             names += [(below / name).as_posix() for name in found if not name.startswith(".")]
-        ready = [name for name in names if not name.endswith(ASIDE) and (not _is_shard(name) or name in closed)]
+        names = [name for name in names if not name.endswith(ASIDE)]
+        # One that was closed meanwhile waits, with its receipt, for the next time.
+        ready = [name for name in names if not name.startswith("shards/") or f"{name.rpartition('.')[0]}.h5" in closed]
         # What a shard needs to be understood lies there before it, and its receipt says that it is whole.
-        return sorted(ready, key=lambda name: (name.startswith("shards/"), Path(name).stem, not _is_shard(name)))
+        order = {"shards": 1, "ledger": 2}
+        return sorted(ready, key=lambda name: (order.get(name.split("/")[0], 0), Path(name).stem, not _is_shard(name)))
 
     def _make_room(self) -> None:
         """Replace the oldest uploaded shards by holes, as far as the budget asks."""
@@ -260,19 +280,22 @@ class UploadedDataset:
     def uploads(self) -> Iterator[None]:
         """Upload what is ready every few seconds while the block runs, and the rest at its end.
 
-        What can't be uploaded meanwhile is tried again: an error shows at the end.
+        What can't be uploaded meanwhile is told once and tried again; at the end it is an error.
         """
         over = threading.Event()
 
         def watch() -> None:
             while not over.wait(_EVERY_S):
                 try:
-                    self.upload()
+                    self.upload(ledgers=False)
                 except LeaseLostError:
                     signals.ask_to_stop()
                     return
-                except (ToolError, InputError, OSError):
-                    continue
+                except Exception as error:
+                    line = f"mcn: not uploaded yet: {' '.join(str(error).split())}"
+                    if line not in self._failures:
+                        self._failures.add(line)
+                        print(line, file=sys.stderr, flush=True)
 
         watcher = threading.Thread(target=watch, daemon=True, name="uploads")
         watcher.start()

@@ -140,8 +140,8 @@ class ShardWorker(Closeable):
         # A video that fails last of all is tried again after the extractor has ended.
         while queue and not counts["stopped"]:
             for video_id, result in self.extractor.extract(videos(), self._captions_of):
-                lease.check()
                 self.media.release(video_id)
+                lease.check()
                 if isinstance(result, MediaError) and result.kind in ("missing-file", "unreadable"):
                     # Gone since it was looked for, or not to be read now, maybe with the disk that it is on.
                     counts["waiting"] += 1

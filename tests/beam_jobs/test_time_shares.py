@@ -30,11 +30,15 @@ SHARES = {
 
 
 def test_shares_are_of_all_time_that_there_was() -> None:
-    assert time_shares(SPENT, 60.0) == SHARES
+    assert time_shares([(SPENT, 60.0)]) == SHARES
+
+
+def test_rounds_of_one_job_are_added_up_but_not_their_workers() -> None:
+    assert time_shares([(SPENT, 60.0), (Counter(), 5.0), (SPENT, 60.0)]) == SHARES
 
 
 def test_nothing_is_said_where_nothing_was_counted() -> None:
-    assert time_shares(Counter(), 1.0) == {}
+    assert time_shares([(Counter(), 1.0)]) == {}
 
 
 def test_the_line_names_each_share() -> None:

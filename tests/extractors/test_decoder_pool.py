@@ -60,6 +60,8 @@ class Scripted:
     def interrupt(self) -> None:
         self.interrupted.set()
 
+    def resume(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -182,6 +184,18 @@ def test_an_error_that_is_no_files_is_not_checked(scripted: type[Scripted]) -> N
     with DecoderPool(SETTINGS, checked.append) as pool:
         (error,) = by_video(pool.decode(named("fault")))["fault"]
     assert isinstance(error, DecoderError) and len(checked) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_and_not_a_wait(
+    scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**named: str) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(decoder_pool.tempfile, "TemporaryDirectory", full)
+    with DecoderPool(SETTINGS, lambda decoder: None, 2) as pool:
+        found = by_video(pool.decode(named("a", "b")))
+    assert all(isinstance(error, OSError) for (error,) in found.values()) and len(found) == 2
 
 
 @pytest.mark.parametrize("by", ["generator", "pool"])

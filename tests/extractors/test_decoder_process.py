@@ -287,6 +287,9 @@ def test_an_interrupted_decoder_charges_no_file_and_works_as_ever(
     with pytest.raises(MediaError):
         list(decoder.batches())
     interrupting.join()
+    with pytest.raises(DecoderError, match="interrupted"):
+        decoder.open(path)
+    decoder.resume()
     # It isn't taken for a file on which decord crashes: that would be decoded in another way from then on.
     assert decoder.open(path).rows == 9
     assert read(decoder, media("plain.mp4"))[2].mask.all()

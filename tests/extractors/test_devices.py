@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"8f1a-{index}"))
+    monkeypatch.setattr(devices.metadata, "version", lambda name: "2.9.1")
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
     return tmp_path
 
@@ -51,6 +54,11 @@ def test_a_machine_without_a_driver_has_none(machine: Path, monkeypatch: pytest.
     assert local_processes("auto", 16) == local_processes("cuda:0", 16) == 16
 
 
+def test_a_pytorch_for_processors_alone_uses_all_cores(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.metadata, "version", lambda name: "2.9.1+cpu")
+    assert local_processes("auto", 16) == 16
+
+
 @pytest.mark.parametrize(("device", "processes"), [("auto", 3), ("cuda", 3), ("cuda:1", 1), ("cpu", 16)])
 def test_there_is_a_process_for_each_gpu_or_for_each_core(machine: Path, device: str, processes: int) -> None:
     assert local_processes(device, 16) == processes
@@ -75,6 +83,8 @@ def test_the_gpu_of_a_process_that_was_killed_is_free(machine: Path) -> None:
         "import os, sys, torch\nfrom pathlib import Path\nfrom extractors import devices\n"
         "devices._NODES = Path(sys.argv[1])\ndevices.tempfile.tempdir = sys.argv[1]\n"
         "torch.cuda.is_available = lambda: True\ntorch.cuda.device_count = lambda: 3\n"
+        "from types import SimpleNamespace\n"
+        "torch.cuda.get_device_properties = lambda index: SimpleNamespace(uuid=f'8f1a-{index}')\n"
         "print(devices.DeviceClaim('auto').device, flush=True)\n"
         "claim = devices.DeviceClaim('auto')\nprint(claim.device, flush=True)\nsys.stdin.read()\n"
     )

@@ -52,6 +52,15 @@ def test_weights_at_an_address_become_a_file(store: Any, tmp_path: Path) -> None
     assert Path(given.davenet_weights).read_bytes() == b"weights" and given.weights == asked.weights
 
 
+def test_weights_of_several_streams_are_fetched_each(store: Any, tmp_path: Path) -> None:
+    bucket = store.bucket()
+    store.client.put_object(Bucket=bucket, Key="r3d.pt", Body=b"of clips")
+    weights = f"random:0,r3d_18=s3://{bucket}/r3d.pt"
+    asked = ExtractSettings(tmp_path, tmp_path / "out", streams=("resnet152", "r3d_18"), weights=weights)
+    first, second = with_copies(asked, "extract", ("out",), ("media",)).weights.split(",r3d_18=")
+    assert first == "random:0" and Path(second).read_bytes() == b"of clips"
+
+
 def test_settings_without_an_address_stay_as_they_are(tmp_path: Path) -> None:
     asked = ExtractSettings(tmp_path, tmp_path / "out")
     assert with_copies(asked, "extract", ("out",), ("media",)) is asked

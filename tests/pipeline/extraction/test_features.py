@@ -10,11 +10,12 @@ import pytest
 
 from extractors import decoder_pool
 from extractors.audio_track import AudioTrack
+from extractors.errors import MediaError
 from pipeline.core.records import Caption, VideoFeatures
 from pipeline.extraction import features
 from pipeline.extraction.features import Extracted, FeatureExtractor
 
-from .conftest import GOOD, Extraction, TinyClips, TinyFrames
+from .conftest import BAD, GOOD, Extraction, TinyClips, TinyFrames
 
 START_S, SOUND_S, ROWS = 1.5, 2, 5
 STEPS = [Fraction(START_S) + Fraction(16 * step, 100) for step in range(13)]
@@ -66,6 +67,21 @@ def test_a_row_is_that_of_its_own_frame(extraction: Extraction, monkeypatch: pyt
     assert video.video["resnet152"].tolist() == [[row + 1.0] * 8 for row in range(ROWS)]
     assert video.video_mask.tolist() == [True] * ROWS and video.duration == ROWS
     assert video.words.of_caption(0) == ["stir", "it", "stir"] and video.words.table == ("it", "stir")
+
+
+def test_frames_of_a_video_that_was_given_up_enter_no_later_one(extraction: Extraction) -> None:
+    identity: dict[str, Any] = extraction.description["identity"]
+    paths = [extraction.media / f"{video_id}.mp4" for video_id in GOOD]
+    for path in paths:
+        path.write_text("video 3 96 54")
+    with FeatureExtractor(extraction.settings, identity, {"resnet152": Path(), "davenet": Path()}) as extractor:
+        # Batches have two frames: the third of the first video waits when it is given up.
+        results = extractor.extract([(GOOD[0], paths[0]), ("spoilt", extraction.media / f"{BAD}.mp4")], lambda _: ())
+        assert isinstance(next(results)[1], MediaError)
+        results.close()
+        ((video_id, result),) = extractor.extract([(GOOD[1], paths[1])], lambda _: ())
+    assert video_id == GOOD[1] and isinstance(result, Extracted)
+    assert result.features.video["resnet152"][:, 0].tolist() == [1.0, 2.0, 3.0]
 
 
 def test_a_track_without_a_sample_is_no_sound(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:
