@@ -153,7 +153,8 @@ def main() -> int:
     tried = [mutant for mutant in mutants if mutant.tests]
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
-        shutil.copytree(ROOT, whole, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "*.egg-info", "*cache*"))
+        left_out = (".git", ".venv", "runs", "build", "*.egg-info", "*_cache", "__pycache__")
+        shutil.copytree(ROOT, whole, ignore=shutil.ignore_patterns(*left_out))
         noticed = 0
         tests = sorted({test for mutant in tried for test in mutant.tests})
         forking = multiprocessing.get_context("fork")
