@@ -17,24 +17,20 @@ if TYPE_CHECKING:
 _NODES = Path("/dev")
 
 
-def gpu_names() -> list[str]:
-    """The names by which CUDA knows the NVIDIA GPUs that this process may use.
+def gpu_count() -> int:
+    """How many NVIDIA GPUs this process may use, told without PyTorch: the process that only plans loads none.
 
     None without a driver, and for a PyTorch that was built for processors alone.
     """
     if metadata.version("torch").endswith("+cpu"):
-        return []
-    nodes = [node.name for node in _NODES.glob("nvidia*") if re.fullmatch(r"nvidia\d+", node.name)]
+        return 0
+    nodes = sum(re.fullmatch(r"nvidia\d+", node.name) is not None for node in _NODES.glob("nvidia*"))
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not nodes or given is None:
-        return [str(number) for number in range(len(nodes))]
-    names = []
-    for name in (name.strip() for name in given.split(",")):
-        # CUDA ignores what follows a name that it doesn't know.
-        if not name or name.startswith("-"):
-            break
-        names.append(name)
-    return names
+        return nodes
+    names = [name.strip() for name in given.split(",")]
+    # CUDA ignores what follows a name that it doesn't know.
+    return next((index for index, name in enumerate(names) if not name or name.startswith("-")), len(names))
 
 
 def local_processes(device: str, cores: int) -> int:
@@ -44,7 +40,7 @@ def local_processes(device: str, cores: int) -> int:
     """
     if device == "cpu":
         return cores
-    gpus = len(gpu_names())
+    gpus = gpu_count()
     if ":" in device:
         gpus = min(1, gpus)
     return gpus or cores

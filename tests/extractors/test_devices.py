@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from extractors import devices
-from extractors.devices import DeviceClaim, gpu_names, local_processes
+from extractors.devices import DeviceClaim, gpu_count, local_processes
 
 
 @pytest.fixture
@@ -28,29 +28,22 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("given", "names"),
-    [
-        (None, ["0", "1", "2"]),
-        ("2", ["2"]),
-        ("1, 0", ["1", "0"]),
-        ("GPU-8f1a,GPU-77c0", ["GPU-8f1a", "GPU-77c0"]),
-        ("0,-1,2", ["0"]),
-        ("", []),
-    ],
+    ("given", "count"),
+    [(None, 3), ("2", 1), ("1, 0", 2), ("GPU-8f1a,GPU-77c0", 2), ("0,-1,2", 1), ("", 0)],
 )
 def test_gpus_are_those_that_cuda_shows(
-    machine: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, names: list[str]
+    machine: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, count: int
 ) -> None:
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert gpu_names() == names
+    assert gpu_count() == count
 
 
 def test_a_machine_without_a_driver_has_none(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for node in machine.glob("nvidia*"):
         node.unlink()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert gpu_names() == []
+    assert gpu_count() == 0
     assert local_processes("auto", 16) == local_processes("cuda:0", 16) == 16
 
 
