@@ -1,6 +1,8 @@
 """Made features, no media: videos with planted structure, written by the product's own writers."""
 
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,8 +150,11 @@ def _planted_video(video_id: str, actions: Sequence[int], looks: np.ndarray, sou
 
 
 @pytest.fixture(scope="session")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    """12 training videos of random actions; 4 held-out videos in which each of 16 actions happens once."""
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
+    """12 training videos of random actions; 4 held-out videos in which each of 16 actions happens once.
+
+    Shared by all tests of a worker: a test that adds a manifest asks for `planted_copy`.
+    """
     folder = tmp_path_factory.mktemp("planted")
     generator = np.random.default_rng(5)
     actions = 16
@@ -165,7 +170,16 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     clips = folder / "clips.csv"
     lines = [f"{i},{c.start},{c.end},{c.text}\n" for i, v in videos.items() for c in v.captions]
     clips.write_text("video_id,start,end,text\n" + "".join(lines))
-    return Planted(dataset, manifest_path(dataset, "planted"), clips, videos, vectors, actions)
+    before = sorted(folder.rglob("*"))
+    yield Planted(dataset, manifest_path(dataset, "planted"), clips, videos, vectors, actions)
+    assert sorted(folder.rglob("*")) == before, "a test wrote into the data set that all of them share"
+
+
+@pytest.fixture
+def planted_copy(planted: Planted, tmp_path: Path) -> Planted:
+    """`planted` in a folder of the test's own."""
+    folder = shutil.copytree(planted.folder, tmp_path / "planted")
+    return dataclasses.replace(planted, folder=folder, manifest=manifest_path(folder, planted.manifest.stem))
 
 
 @pytest.fixture(scope="session")

@@ -380,6 +380,16 @@ def test_a_broken_data_set_is_refused(
     assert named in line and not (tmp_path / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def clip_model(planted: Any, tiny_training: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from pipeline.training.settings import TrainSettings
+    from pipeline.training.train import run
+
+    out = tmp_path_factory.mktemp("clip_model")
+    run(TrainSettings.flat(manifest=planted.manifest, out=out, epochs=1, **tiny_training))
+    return out
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -395,23 +405,12 @@ def test_a_broken_data_set_is_refused(
     ids=str,
 )
 def test_bad_clips_are_refused_with_their_line(
-    refused: Refused, tmp_path: Path, planted: Any, text: bytes | None, named: str
+    refused: Refused, tmp_path: Path, clip_model: Path, text: bytes | None, named: str
 ) -> None:
-    from pipeline.training.settings import TrainSettings
-    from pipeline.training.train import run
-
-    model = planted.folder.parent / "for-clips"
-    if not model.exists():
-        run(
-            TrainSettings.flat(
-                manifest=planted.manifest, out=model, device="cpu", batch_videos=4, clips_per_video=4, width=8,
-                clusters=4, queue_rows=16, epochs=1,
-            )
-        )  # fmt: skip
     path = tmp_path / "clips.csv"
     if text is not None:
         path.write_bytes(text)
-    line = refused("evaluate", "retrieval", "--checkpoint", model, "--clips", path, "--out", tmp_path / "out")
+    line = refused("evaluate", "retrieval", "--checkpoint", clip_model, "--clips", path, "--out", tmp_path / "out")
     assert str(path) in line and named in line
 
 

@@ -79,35 +79,35 @@ def test_the_clips_are_those_of_a_split(planted: Any, model: Path, tmp_path: Pat
     assert any("trained on 12 of these videos" in note for note in report.notes) == (split != "heldout")
 
 
-def test_held_out_by_video_and_by_task_count_as_held_out(planted: Any, model: Path, tmp_path: Path) -> None:
+def test_held_out_by_video_and_by_task_count_as_held_out(planted_copy: Any, model: Path, tmp_path: Path) -> None:
     ids = tmp_path / "ids.csv"
-    ids.write_text("video_id,task_id\n" + "".join(f"{i},{i[-1]}\n" for i in planted.videos))
-    freeze(FreezeSettings(planted.folder, "both", ids, heldout_videos=0.3, heldout_tasks=0.3))
-    path = planted.folder / "manifests" / "both.json"
+    ids.write_text("video_id,task_id\n" + "".join(f"{i},{i[-1]}\n" for i in planted_copy.videos))
+    freeze(FreezeSettings(planted_copy.folder, "both", ids, heldout_videos=0.3, heldout_tasks=0.3))
+    path = planted_copy.folder / "manifests" / "both.json"
     splits = json.loads(path.read_text())["splits"]
-    clips = [line.split(",")[0] for line in planted.clips.read_text().splitlines()[1:]]
+    clips = [line.split(",")[0] for line in planted_copy.clips.read_text().splitlines()[1:]]
     wanted = sum(clips.count(i) for name in ("heldout-videos", "heldout-tasks") for i in splits[name])
     assert splits["heldout-videos"] and splits["heldout-tasks"], "the seed gives both kinds"
     found = evaluate.run(
-        RetrievalSettings(checkpoint=model, clips=planted.clips, out=tmp_path, manifest=path, bootstrap=5)
+        RetrievalSettings(checkpoint=model, clips=planted_copy.clips, out=tmp_path, manifest=path, bootstrap=5)
     )
     assert found.done == wanted
 
 
 def test_splits_without_a_video_are_refused(
-    planted: Any, one_epoch: dict[str, Any], model: Path, tmp_path: Path
+    planted_copy: Any, one_epoch: dict[str, Any], model: Path, tmp_path: Path
 ) -> None:
     split = tmp_path / "split.csv"
-    everything = planted.folder / "manifests" / "all.json"
-    asked = RetrievalSettings(checkpoint=model, clips=planted.clips, out=tmp_path / "out", bootstrap=5)
+    everything = planted_copy.folder / "manifests" / "all.json"
+    asked = RetrievalSettings(checkpoint=model, clips=planted_copy.clips, out=tmp_path / "out", bootstrap=5)
     with pytest.raises(InputError, match=r"no video in split heldout of .*all\.json"):
         evaluate.run(dataclasses.replace(asked, manifest=everything))
     with pytest.raises(InputError, match="no split 'test'; it has: "):
         evaluate.run(dataclasses.replace(asked, split="test"))
-    split.write_text("video_id,split\n" + "".join(f"{i},heldout\n" for i in planted.videos))
-    freeze(FreezeSettings(planted.folder, "nothing", split=split))
+    split.write_text("video_id,split\n" + "".join(f"{i},heldout\n" for i in planted_copy.videos))
+    freeze(FreezeSettings(planted_copy.folder, "nothing", split=split))
     with pytest.raises(InputError, match=r"nothing\.json: 0 videos to train on"):
-        nothing = planted.folder / "manifests" / "nothing.json"
+        nothing = planted_copy.folder / "manifests" / "nothing.json"
         run(TrainSettings.flat(manifest=nothing, out=tmp_path / "model", **one_epoch))
     assert not (tmp_path / "model").exists()
 

@@ -279,12 +279,13 @@ def test_going_on_with_other_videos_or_another_data_set_is_refused(
     settings: TrainSettings,
     uninterrupted: dict[str, Any],
     planted: Any,
+    planted_copy: Any,
     tmp_path: Path,
     make_dataset: Callable[..., Path],
     make_vectors: Callable[..., Any],
 ) -> None:
-    freeze(FreezeSettings(planted.folder, "others", heldout_videos=0.3, heldout_tasks=0))
-    others = planted.folder / "manifests" / "others.json"
+    freeze(FreezeSettings(planted_copy.folder, "others", heldout_videos=0.3, heldout_tasks=0))
+    others = planted_copy.folder / "manifests" / "others.json"
     with pytest.raises(
         InputError, match="trained on manifest planted, digest .* asked for others, digest .*another --out"
     ):
@@ -295,12 +296,14 @@ def test_going_on_with_other_videos_or_another_data_set_is_refused(
         run(changed(settings, manifest=other / "manifests" / "all.json"))
 
 
-def test_going_on_with_a_manifest_frozen_anew_under_its_old_name_is_refused(small: TrainSettings, planted: Any) -> None:
-    manifest = planted.folder / "manifests" / "anew.json"
+def test_going_on_with_a_manifest_frozen_anew_under_its_old_name_is_refused(
+    small: TrainSettings, planted_copy: Any
+) -> None:
+    manifest = planted_copy.folder / "manifests" / "anew.json"
 
     def frozen(heldout_videos: float) -> TrainSettings:
         manifest.unlink(missing_ok=True)
-        freeze(FreezeSettings(planted.folder, "anew", heldout_videos=heldout_videos, heldout_tasks=0))
+        freeze(FreezeSettings(planted_copy.folder, "anew", heldout_videos=heldout_videos, heldout_tasks=0))
         return changed(small, manifest=manifest, epochs=1)
 
     run(frozen(0.25))
