@@ -89,6 +89,12 @@ def read_lease(path: Path) -> tuple[Holder, int] | None:
         return None
 
 
+def at_work_here(path: Path) -> bool:
+    """Whether a live process of this boot of this host holds the lease there."""
+    lease, here = read_lease(path), this_process()
+    return lease is not None and (lease[0].host, lease[0].boot) == (here.host, here.boot) and not has_ended(lease[0])
+
+
 class LeaseWatch:
     """Tells which leases are dead, by what this process has seen of them so far."""
 

@@ -106,10 +106,18 @@ class FeatureExtractor(Closeable):
     and ToolError for an error that isn't a file's.
     """
 
-    def __init__(self, settings: ExtractSettings, identity: dict[str, Any], weight_files: dict[str, Path]) -> None:
+    def __init__(
+        self,
+        settings: ExtractSettings,
+        identity: dict[str, Any],
+        weight_files: dict[str, Path],
+        cores: Callable[[], int] = lambda: 1,
+    ) -> None:
+        """`cores`: how many the networks may compute on now, of a processor; asked before each batch."""
         check_log_mel()
-        # With a worker a core, one thread each is fastest.
         self._threads = torch.get_num_threads()
+        # With a worker a core, one thread each is fastest.
+        self._cores = cores
         torch.set_num_threads(1)
         self.settings, self.identity = settings, identity
         self._claim = DeviceClaim(settings.device)
@@ -244,6 +252,8 @@ class FeatureExtractor(Closeable):
 
     @contextmanager
     def _networks_at_work(self) -> Iterator[None]:
+        if self._on_processor and (cores := self._cores()) != torch.get_num_threads():
+            torch.set_num_threads(cores)
         began, computed = time.monotonic_ns(), time.process_time_ns()
         try:
             yield

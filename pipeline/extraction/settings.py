@@ -90,7 +90,8 @@ class ExtractSettings:
     cache_size: float = 16.0
     """GiB that fetched videos may take there, and as many that uploaded shards may; the oldest make room."""
     workers: int = 0
-    """Local worker processes; 0: one a GPU, or on a processor one a core. Ignored by cluster runners."""
+    """Local worker processes; 0: one a GPU, or on a processor one a core. Cores of those with nothing left to do go to
+    the networks of the others. Ignored by cluster runners."""
     decoders: int = 0
     """Decoder processes beside each worker's networks. 0: one on a processor, whose cores the workers share; on a GPU
     as many as keep it busy, up to this machine's cores."""

@@ -17,7 +17,7 @@ from pipeline.core import signals
 from pipeline.core.cache import NoRoomError
 from pipeline.core.errors import InputError
 from pipeline.core.files import AlreadyThereError, Closeable, remove_tree
-from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch
+from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch, at_work_here
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Caption, Outcome, ShardPlan, VideoFeatures
 from pipeline.core.remote import address_of
@@ -33,8 +33,32 @@ from pipeline.extraction.cleanup import delete_processed
 from pipeline.extraction.features import Extracted, FeatureExtractor
 from pipeline.extraction.settings import STAGE, ExtractSettings
 
+LOOK_EVERY_S = 5.0
+"""Seconds between two looks at which workers of this machine have a plan."""
 ONCE_MORE = {"timeout", "crashed", "memory"}
 """Failures that a busy machine may cause: such a video is tried a second time before it is left out."""
+
+
+class CoreShare:
+    """Called, it gives the cores that a worker may compute on: one, and its share of those whose workers have no plan.
+
+    So the last plan of a job, or one that holds a video of hours, is not the work of one core.
+    """
+
+    def __init__(self, leases: Path, workers: int) -> None:
+        """`workers`: how many there are on this machine when all have work."""
+        self._leases, self._workers = leases, workers
+        self._cores = 1
+        self._next_look = time.monotonic() + LOOK_EVERY_S
+
+    def __call__(self) -> int:
+        began = time.monotonic()
+        if self._workers > 1 and began >= self._next_look:
+            busy = sum(at_work_here(path) for path in self._leases.glob("[0-9]*.json"))
+            self._cores = max(1, self._workers // max(1, busy))
+            # On a slow shared folder with many leases, looking stays a hundredth of the time.
+            self._next_look = time.monotonic() + max(LOOK_EVERY_S, 100 * (time.monotonic() - began))
+        return self._cores
 
 
 class ShardWorker(Closeable):
@@ -48,7 +72,8 @@ class ShardWorker(Closeable):
         self._began, self._spent = time.monotonic_ns(), Counter[str]()
         self.settings, self.folder, self._stop = settings, settings.out, stop
         self.identity: dict[str, Any] = read_description(self.folder)["identity"]
-        self.extractor = FeatureExtractor(settings, self.identity, weight_files)
+        cores = CoreShare(self.folder / "leases", settings.local_workers())
+        self.extractor = FeatureExtractor(settings, self.identity, weight_files, cores)
         self.captions = open_captions(self.folder, self.identity["captions"], settings.captions)
         self._odd: dict[str, Counter[str]] = {}
         self.media = _media_finder(settings)

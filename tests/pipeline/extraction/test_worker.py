@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from extractors.errors import MediaError
+from pipeline.core.files import write_json
+from pipeline.core.lease import Lease, LeaseWatch, this_process
 from pipeline.core.ledger import read_ledger
 from pipeline.dataset.folder import settle
 from pipeline.dataset.shard_plans import read_receipt, write_plans
@@ -70,3 +72,36 @@ def test_a_part_counts_only_where_it_is_sound_and_of_these_settings(
     assert extraction.stored() == dict.fromkeys(GOOD, extraction.name)
     assert (GOOD[0] in {line[0] for line in extraction.lines("extract")}) == (part != "sound")
     assert set(extraction.there()) == {f"{BAD}.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("workers", "plans", "cores"), [(2, 1, 2), (2, 2, 1), (8, 3, 2), (8, 1, 8), (1, 1, 1), (1, 3, 1), (4, 0, 4)]
+)
+def test_the_cores_of_workers_without_a_plan_are_shared_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, plans: int, cores: int
+) -> None:
+    """`plans` are held on this machine; others by another machine and by a process that has ended; one lease is no
+    plan's."""
+    clock = Clock(monkeypatch)
+    leases = [Lease(tmp_path / f"{number:06d}.json") for number in range(plans)]
+    assert all(lease.acquire(LeaseWatch()) for lease in [*leases, Lease(tmp_path / "planning.json")])
+    here = this_process().__dict__
+    write_json(tmp_path / "000100.json", here | {"host": "far-away", "beat": 0})
+    write_json(tmp_path / "000101.json", here | {"started": "before", "beat": 0})
+    share = worker.CoreShare(tmp_path, workers)
+    assert share() == 1, "other workers may not have begun"
+    clock.now += worker.LOOK_EVERY_S
+    assert share() == cores
+    for lease in leases[1:]:
+        lease.release()
+    assert share() == cores, "it doesn't look before each batch"
+    clock.now += worker.LOOK_EVERY_S
+    assert share() == workers
+
+
+class Clock:
+    """In place of the steady clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(worker.time, "monotonic", lambda: self.now)
