@@ -55,7 +55,7 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
     if requested != "auto":
         raise ValueError(f"precision {requested!r} is unknown: choose auto, bf16 or fp32")
     if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= _BF16_COMPUTE_CAPABILITY else "fp32"
+        return "bf16" if has_bf16_arithmetic(device) else "fp32"
     if not has_bf16_arithmetic():
         return "fp32"
     gain = _seconds(torch.float32) / _seconds(torch.bfloat16)
@@ -63,8 +63,10 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
     return "bf16" if gain >= _WORTHWHILE_GAIN else "fp32"
 
 
-def has_bf16_arithmetic() -> bool:
-    """Whether this processor multiplies bf16 numbers itself."""
+def has_bf16_arithmetic(device: torch.device | None = None) -> bool:
+    """Whether `device`, by default this processor, multiplies bf16 numbers itself."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= _BF16_COMPUTE_CAPABILITY
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in _BF16_ARITHMETIC)
 

@@ -53,7 +53,7 @@ class FrameNetwork:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         on_cpu = self.device.type == "cpu"
-        self.batch_size = batch_size or _usual_batch(self.clip, on_cpu)
+        self.batch_size = batch_size or usual_batch(self.name, self.device)
         threads = torch.get_num_threads() if on_cpu else 1
         self.frames_at_once = self.batch_size * threads
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -102,7 +102,9 @@ class FrameNetwork:
         return rows
 
 
-def _usual_batch(clip: ClipShape | None, on_cpu: bool) -> int:
+def usual_batch(network: str, device: torch.device) -> int:
+    """Frames, or clips of them, that a video network takes at a time on `device`, unless it is told otherwise."""
+    clip, on_cpu = NETWORKS[network].clip, device.type == "cpu"
     if clip is None:
         return _CPU_BATCH if on_cpu else _CUDA_BATCH
     return 1 if on_cpu else max(1, _CUDA_CLIP_FRAMES // clip.frames)

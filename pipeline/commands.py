@@ -241,7 +241,7 @@ COMMANDS = {
     "doctor": Command(
         "pipeline.tools.doctor.doctor",
         "pipeline.tools.settings.DoctorSettings",
-        "check this machine and, with PATH, a shared folder for all that the stages rely on",
+        "check this machine (--gpu: its GPUs alone) and, with PATH, a shared folder for all that the stages rely on",
         "mcn doctor /tmp",
         written=("path",),
         positional=("path",),

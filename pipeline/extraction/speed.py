@@ -65,7 +65,7 @@ def probe_extraction(settings: ExtractSettings, seconds: float) -> ExtractionRat
             parts["sound"], parts["davenet"] = _sound(clip, Path(folder), davenet, settings, share)
             progress.to(2)
             for network in networks:
-                parts[network.name] = _inputs(network, frames, share) * settings.feature_fps
+                parts[network.name] = input_seconds(network, frames, share) * settings.feature_fps
                 progress.to(progress.count + 1)
     on_gpu = {"davenet", *settings.streams} if device.type == "cuda" else set()
     return ExtractionRates(
@@ -130,8 +130,11 @@ def _sound(
     return logmel_s / samples, network_s / samples
 
 
-def _inputs(network: FrameNetwork, frames: NDArray[np.uint8], seconds: float) -> float:
-    """Seconds a frame, or a clip of them, in batches as full as extraction's."""
+def input_seconds(network: FrameNetwork, frames: NDArray[np.uint8], seconds: float) -> float:
+    """Seconds a frame, or a clip of them, in batches as full as extraction's, measured for about `seconds`.
+
+    `frames` (n, H, W, 3) are repeated to fill a batch. On a GPU they are wall time, on a processor its own time.
+    """
     clip = () if network.clip is None else (network.clip.frames,)
     full = np.resize(frames, (network.frames_at_once, *clip, *frames.shape[1:]))
     network.features(full)

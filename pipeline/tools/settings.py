@@ -12,6 +12,9 @@ class DoctorSettings:
 
     path: Path | None = None
     """A folder for data sets or media, such as a mounted NAS: it is checked too, and left as it was."""
+    gpu: bool = False
+    """Check this machine's GPUs, in place of all else on it: the network's rows and the losses of training against the
+    processor's, and how fast both run; about a minute."""
     out: Path | None = None
     """File to write the findings to as JSON."""
 

@@ -76,12 +76,14 @@ def precision_of(settings: TrainSettings) -> Literal["fp32", "bf16"]:
     return resolve_precision(settings.precision, device)
 
 
-def launch(settings: TrainSettings, precision: str, work: Callable[..., Result]) -> Result:
+def launch(
+    settings: TrainSettings, precision: str, work: Callable[..., Result], patience: timedelta = PATIENCE
+) -> Result:
     """Run `work(fabric, settings=, stop=)` in every process; returns what process 0 gives.
 
     `work` is a function of a module, which a process that is started can find. `stop` is a file that comes to be when
-    the processes started here are asked to stop; None where each hears the signals itself. InputError when the devices
-    aren't there.
+    the processes started here are asked to stop; None where each hears the signals itself. A process that waits for the
+    others for longer than `patience` fails. InputError when the devices aren't there.
     """
     device = resolve_device(settings.device)
     common: dict[str, Any] = {
@@ -97,14 +99,14 @@ def launch(settings: TrainSettings, precision: str, work: Callable[..., Result])
     if device.type == "cuda" and settings.devices > torch.cuda.device_count():
         raise InputError(f"devices: {settings.devices} are asked for, CUDA has {torch.cuda.device_count()} here")
     if started_from_outside():
-        fabric = Fabric(devices=settings.devices, strategy=DDPStrategy(timeout=PATIENCE), **common)
+        fabric = Fabric(devices=settings.devices, strategy=DDPStrategy(timeout=patience), **common)
         fabric.launch()
         return work(fabric, settings=settings, stop=None)
     if settings.nodes > 1:
         raise InputError("nodes: several machines want a process on each: start `mcn train` by torchrun or srun")
     with stop_file(settings.out / ".stop") as stop:
         # Without its own environment Fabric would take a batch job's, in which each process is the only one.
-        strategy = DDPStrategy(start_method="spawn", cluster_environment=LightningEnvironment(), timeout=PATIENCE)
+        strategy = DDPStrategy(start_method="spawn", cluster_environment=LightningEnvironment(), timeout=patience)
         fabric = Fabric(devices=settings.devices, strategy=strategy, **common)
         # As arguments of their own they would be walked through for tensors, which frozen dataclasses refuse.
         result: Result = fabric.launch(partial(work, settings=settings, stop=stop))

@@ -1,4 +1,4 @@
-"""How fast this machine trains: steps of the study's own model on random clips, as many at once as the time allows.
+"""Steps of a study's own model on random clips: how fast this machine takes them, and with which losses.
 
 What a step costs is taken as `a + b * clips` and timed at two sizes. The contrast, whose similarities grow with the
 square of the clips, so counts for too little where the larger step is much smaller than the study's batch.
@@ -9,20 +9,25 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 
 import torch
+from lightning_fabric import Fabric
+from torch import Tensor
 
 from extractors.networks import STREAM_WIDTHS
 from extractors.precision import resolve_device
-from models.batch_step import BatchStep
+from models.batch_step import BatchStep, Communicator, SingleProcess, StepLosses
 from models.clips import ClipInputs
 from models.kmeans import ClusterQueue, cosine_kmeans
 from models.mcn import MCN
 from models.pairing import Scheme
 from models.settings import MEL_BANDS, ModelSettings
 from pipeline.core.reporting import Progress
-from pipeline.training.distributed import precision_of
+from pipeline.training.distributed import communicator_of, launch, precision_of
 from pipeline.training.settings import TrainSettings, find_scheme
 
 _SMALL, _GROWTH = 16, 8
@@ -31,6 +36,9 @@ _KMEANS_SHARE = 0.1
 """Of the time."""
 _ROUNDS = 4
 """Of k-means that are timed."""
+_FIRST_STEPS = 2
+"""Whose losses are compared: the second sees the first one's gradients."""
+_TIMED_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,49 @@ def probe_failure(error: Exception) -> str:
     return f"the probe failed: {(str(error) or type(error).__name__).splitlines()[0][:120]}"
 
 
+def first_losses(shape: TrainingShape, clips: int, communicator: Communicator | None = None) -> list[float]:
+    """The losses of the first two optimiser steps on a made batch of `clips` clips.
+
+    Weights, centroids and clips are drawn on the processor, so that devices and numbers of processes that share the
+    batch differ by rounding alone. Raises as `probe_training`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trial = _Trial(shape, communicator)
+        batch = trial.batch(clips)
+        return [float(trial.take_step(*batch)[1].total) for _ in range(_FIRST_STEPS)]
+
+
+def steps_per_s(shape: TrainingShape, clips: int, communicator: Communicator | None = None) -> float:
+    """Optimiser steps a second on batches of `clips` clips that are there already, without fits of k-means."""
+    with torch.random.fork_rng(devices=[]):
+        trial = _Trial(shape, communicator)
+        batch = trial.batch(clips)
+        trial.take_step(*batch)  # allocates what later ones find
+        return _TIMED_STEPS / sum(trial.take_step(*batch)[0] for _ in range(_TIMED_STEPS))
+
+
+def shared_steps(shape: TrainingShape, clips: int, patience: timedelta) -> tuple[list[float], float]:
+    """`first_losses` in fp32 on `clips` clips, and `steps_per_s` of whole batches, by all the settings' processes.
+
+    They are started as those of `mcn train`. Raises as `pipeline.training.distributed.launch`, and torch's
+    ProcessException where one fails or waits for the others for longer than `patience`.
+    """
+    work = partial(_shared_steps, feature_fps=shape.feature_fps, clips=clips)
+    *losses, rate = launch(shape.settings, "fp32", work, patience)
+    return losses, rate
+
+
+def _shared_steps(
+    fabric: Fabric, settings: TrainSettings, stop: Path | None, feature_fps: int, clips: int
+) -> list[float]:
+    """What each process does. Fabric walks through what is given back, and knows no frozen dataclass."""
+    communicator = communicator_of(fabric)
+    shape = TrainingShape(replace(settings, device=str(fabric.device)), feature_fps)
+    in_fp32 = replace(shape, settings=replace(shape.settings, precision="fp32"))
+    return [*first_losses(in_fp32, clips, communicator), steps_per_s(shape, shape.clips, communicator)]
+
+
 def _rates(shape: TrainingShape, seconds: float) -> TrainingRates:
     trial, settings = _Trial(shape), shape.settings
     step_s, clip_s, timed_clips = extrapolated(trial.step_s, shape.clips, (1 - _KMEANS_SHARE) * seconds)
@@ -141,36 +192,46 @@ def extrapolated(timed: Callable[[int], float], whole: int, seconds: float) -> t
 class _Trial:
     """A model being trained on random clips."""
 
-    def __init__(self, shape: TrainingShape) -> None:
+    def __init__(self, shape: TrainingShape, communicator: Communicator | None = None) -> None:
         self._shape = shape
+        self._communicator = communicator or SingleProcess()
         self.device = resolve_device(shape.settings.device)
         self._model = MCN(shape.model_settings()).to(self.device).train()
         if shape.settings.network.standardise:
-            self._model.fit_standardisation([self._inputs(_SMALL)])
-        self._optimizer = torch.optim.Adam(self._model.parameters(), fused=True)
+            self._model.fit_standardisation([self._inputs(_SMALL).to(self.device)])
+        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=shape.settings.learning_rate, fused=True)
         self._generator = torch.Generator().manual_seed(0)
         # Always fitted, never due and without rows: k-means is timed apart.
         clusters = replace(shape.settings.clustering, queue_rows=0, refit_every=sys.maxsize)
         self._queues: dict[str, ClusterQueue] = {}
         for space in shape.scheme.spaces:
-            queue = ClusterQueue(self._model.settings.width_of(space), clusters).to(self.device)
+            queue = ClusterQueue(self._model.settings.width_of(space), clusters)
             queue.centroids.normal_()
             queue.fitted.fill_(True)
             queue.batches.fill_(1)
-            self._queues[space.name] = queue
+            self._queues[space.name] = queue.to(self.device)
 
     def step_s(self, clips: int) -> float:
         """Wall seconds of an optimiser step without a fit of k-means."""
-        settings = self._shape.settings
+        return self.take_step(*self.batch(clips))[0]
+
+    def batch(self, clips: int) -> tuple[ClipInputs, Tensor]:
+        """This process's share of `clips` random clips, and the video (B,) of each."""
+        share = clips // self._communicator.processes
+        own = slice(self._communicator.rank * share, (self._communicator.rank + 1) * share)
+        video_index = torch.arange(clips) // self._shape.settings.clips_per_video
+        return self._inputs(clips)[own].to(self.device), video_index[own].to(self.device)
+
+    def take_step(self, inputs: ClipInputs, video_index: Tensor) -> tuple[float, StepLosses]:
+        """An optimiser step without a fit of k-means: wall seconds, and the losses before it."""
+        settings, clips = self._shape.settings, len(inputs)
         # Two chunks at least, where the whole batch has several: each clip is then embedded twice.
         chunk = min(settings.chunk, -(-clips // 2)) if settings.chunk < self._shape.clips else 0
-        step = BatchStep(self._model, self._queues, settings.loss, chunk, autocast=self._autocast)
-        inputs = self._inputs(clips)
-        video_index = torch.arange(clips, device=self.device) // settings.clips_per_video
+        step = BatchStep(self._model, self._queues, settings.loss, chunk, self._communicator, self._autocast)
         began = self._now()
-        step.backward(inputs, video_index, self._generator)
+        losses = step.backward(inputs, video_index, self._generator)
         self._optimizer.step()
-        return self._now() - began
+        return self._now() - began, losses
 
     def kmeans_s(self, rows: int) -> float:
         """Wall seconds of `_ROUNDS` rounds of k-means on `rows` joint features of each space."""
@@ -195,7 +256,7 @@ class _Trial:
         shape, settings, model = self._shape, self._shape.settings, self._model.settings
         logmel = settings.network.audio_from == "logmel"
         present = torch.ones(clips, dtype=torch.bool)
-        inputs = ClipInputs(
+        return ClipInputs(
             video=torch.rand(clips, shape.rows, model.video_dim),
             video_rows=torch.ones(clips, shape.rows, dtype=torch.bool),
             audio=torch.rand(clips, *((MEL_BANDS, settings.clips.logmel_frames) if logmel else (model.audio_dim,))),
@@ -204,4 +265,3 @@ class _Trial:
             words=torch.randn(clips, settings.clips.max_words, model.word_dim),
             known_words=torch.ones(clips, settings.clips.max_words, dtype=torch.bool),
         )
-        return inputs.to(self.device)

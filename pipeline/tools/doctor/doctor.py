@@ -1,4 +1,4 @@
-"""`mcn doctor [PATH]`: is this machine, and a shared folder, fit for all stages? One line a check, with its cure."""
+"""`mcn doctor [PATH]`: are this machine, its GPUs and a shared folder fit for all stages? A line a check, with cure."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from pipeline.core.reporting import RunSummary
 from pipeline.tools.doctor.folder import shared_folder_checks, trial_folder
+from pipeline.tools.doctor.gpu import check_gpu, gpu_checks, visible_gpus
 from pipeline.tools.doctor.machine import Finding, examine, machine_checks
-from pipeline.tools.doctor.software import software_checks
 from pipeline.tools.settings import DoctorSettings
 
 
@@ -19,7 +19,7 @@ def run(settings: DoctorSettings) -> RunSummary:
     report = RunSummary("doctor", unit="check")
     findings: dict[str, Finding] = {}
     with ExitStack() as stack:
-        checks = machine_checks() | software_checks()
+        checks = gpu_checks(visible_gpus()) if settings.gpu else machine_checks() | {"gpu": check_gpu}
         if settings.path is not None:
             checks |= shared_folder_checks(stack.enter_context(trial_folder(settings.path)))
         for name, check in checks.items():

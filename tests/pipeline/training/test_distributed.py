@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.lease import Lease, LeaseWatch, read_lease
 from pipeline.core.signals import SIGNALS
+from pipeline.training import distributed
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.distributed import Agreement, communicator_of, started_from_outside
 from pipeline.training.settings import TrainSettings
@@ -169,6 +171,22 @@ def test_what_processes_refuse_is_one_line(small: TrainSettings, tmp_path: Path)
 def test_a_batch_that_can_not_be_shared_is_refused(small: TrainSettings) -> None:
     with pytest.raises(ValueError, match="`batch_videos` 4 can't be shared by 3 processes"):
         dataclasses.replace(small, devices=3)
+
+
+def test_processes_wait_for_one_another_as_long_as_they_are_told(
+    small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[timedelta] = []
+
+    def strategy(timeout: timedelta, **given: object) -> NoReturn:
+        waits.append(timeout)
+        raise StopIteration
+
+    monkeypatch.setattr(distributed, "DDPStrategy", strategy)
+    for given in ({}, {"patience": timedelta(seconds=3)}):
+        with pytest.raises(StopIteration):
+            distributed.launch(dataclasses.replace(small, out=tmp_path, devices=2), "fp32", one_step_each, **given)
+    assert waits == [distributed.PATIENCE, timedelta(seconds=3)]
 
 
 def test_several_machines_want_a_starter(small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,6 @@ from pipeline.cli import main, parse
 from pipeline.core.errors import InputError
 from pipeline.tools.doctor import folder as shared_folder_check
 from pipeline.tools.doctor import machine as machine_check
-from pipeline.tools.doctor import software as software_check
 from pipeline.tools.doctor.doctor import run
 from pipeline.tools.doctor.folder import shared_folder_checks, trial_folder
 from pipeline.tools.doctor.machine import Finding, examine
@@ -213,14 +212,6 @@ def test_a_containers_limits_are_found(version: int, tmp_path: Path, monkeypatch
     assert memory.state == "warning" and "0.5 GiB" in memory.text and "--workers 1" in memory.mend
 
 
-def test_an_absent_gpu_is_no_problem_but_an_unseen_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(machine_check, "NVIDIA_DRIVER", tmp_path / "none")
-    assert machine_check.check_gpu().state == "ok"
-    monkeypatch.setattr(machine_check, "NVIDIA_DRIVER", tmp_path)
-    assert machine_check.check_gpu().state == "warning"
-
-
 def test_a_clock_before_our_own_files_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine_check.check_clock().state == "ok"
     monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
@@ -248,14 +239,14 @@ def test_bf16_is_told_as_extraction_resolves_it(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_our_packages_are_ours() -> None:
-    assert software_check.check_packages().state == "ok"
+    assert machine_check.check_packages().state == "ok"
 
 
 @pytest.mark.parametrize("shadow", ["models.py", "beam_jobs/__init__.py"])
 def test_a_file_in_the_working_directory_that_shadows_ours_is_found(shadow: str, tmp_path: Path) -> None:
     (tmp_path / shadow).parent.mkdir(exist_ok=True)
     (tmp_path / shadow).touch()
-    look_there = "from pipeline.tools.doctor.software import check_packages; print(check_packages().line('packages'))"
+    look_there = "from pipeline.tools.doctor.machine import check_packages; print(check_packages().line('packages'))"
     for options in (["-c"], ["-P", "-c"]):  # shadowed in the process itself; in those alone that it starts
         done = subprocess.run(
             [sys.executable, *options, look_there],
@@ -269,18 +260,18 @@ def test_a_file_in_the_working_directory_that_shadows_ours_is_found(shadow: str,
 
 
 def test_a_broken_ffmpeg_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert software_check.check_ffmpeg().state == "ok"
+    assert machine_check.check_ffmpeg().state == "ok"
     broken = tmp_path / "ffmpeg"
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
     monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(broken))
-    finding = software_check.check_ffmpeg()
+    finding = machine_check.check_ffmpeg()
     assert finding.state == "problem" and "status 3" in finding.text
 
 
 def test_the_decoders_decode_and_a_missing_decord_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert software_check.check_decord().state == "ok"
-    assert software_check.check_pyav().state == "ok"
+    assert machine_check.check_decord().state == "ok"
+    assert machine_check.check_pyav().state == "ok"
     from extractors.decode import DecodeSummary
     from extractors.decoder_process import DecoderProcess
 
@@ -288,19 +279,19 @@ def test_the_decoders_decode_and_a_missing_decord_is_a_warning(monkeypatch: pyte
     monkeypatch.setattr(
         DecoderProcess, "summary", property(lambda self: DecodeSummary(whole(self).mask, "pyav", ("decord broke",)))
     )
-    finding = software_check.check_decord()
+    finding = machine_check.check_decord()
     assert finding.state == "warning" and "decord broke" in finding.text
 
 
 def test_a_deaf_decoder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extractors.audio_track.extract_audio", lambda *given: None)
-    assert software_check.check_pyav().state == "problem"
+    assert machine_check.check_pyav().state == "problem"
 
 
 @pytest.mark.parametrize(("version", "state"), [("2020.01.02", "warning"), ("unknown", "warning")])
 def test_an_old_yt_dlp_is_a_warning(version: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("yt_dlp.version.__version__", version)
-    finding = software_check.check_yt_dlp()
+    finding = machine_check.check_yt_dlp()
     assert finding.state == state and "pip install -U" in finding.mend
 
 
@@ -308,7 +299,7 @@ def test_a_new_yt_dlp_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "yt_dlp.version.__version__", time.strftime("%Y.%m.%d", time.localtime(time.time() - 10 * 86400))
     )
-    finding = software_check.check_yt_dlp()
+    finding = machine_check.check_yt_dlp()
     assert finding.state == "ok" and ("10 days" in finding.text or "11 days" in finding.text)
 
 
@@ -316,17 +307,17 @@ def test_a_missing_javascript_runtime_is_found(monkeypatch: pytest.MonkeyPatch) 
     from yt_dlp.utils import _jsruntime
 
     monkeypatch.setattr(_jsruntime.DenoJsRuntime, "_info", lambda self: None)
-    finding = software_check.check_javascript()
+    finding = machine_check.check_javascript()
     assert finding.state == "problem" and "no deno" in finding.text
     whole = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "yt_dlp_ejs" else whole(name))
-    assert "yt_dlp_ejs" in software_check.check_javascript().text
+    assert "yt_dlp_ejs" in machine_check.check_javascript().text
 
 
 def test_libraries_of_other_versions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["torch==1.0.*", "nowhere-to-be-found>=2", "numpy>=1", "pytest>=999; extra == 'dev'"]
     monkeypatch.setattr(metadata, "requires", lambda name: wanted)
-    finding = software_check.check_libraries()
+    finding = machine_check.check_libraries()
     assert finding.state == "problem"
     assert "torch==1.0.*" in finding.text and "nowhere-to-be-found>=2 (missing)" in finding.text
     assert "numpy" not in finding.text and "pytest" not in finding.text
@@ -336,7 +327,7 @@ def test_libraries_of_other_versions_are_found(monkeypatch: pytest.MonkeyPatch) 
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", not_installed)
-    finding = software_check.check_libraries()
+    finding = machine_check.check_libraries()
     assert finding.state == "ok" and "run from the source" in finding.text
 
 
@@ -344,9 +335,9 @@ def test_pytorch_for_processors_alone_is_what_is_required(monkeypatch: pytest.Mo
     monkeypatch.setattr(metadata, "requires", lambda name: ["torch==2.11.0", "yt-dlp[default,deno]>=2026.8"])
     here = {"torch": "2.11.0+cpu", "yt-dlp": "2026.10.26"}
     monkeypatch.setattr(metadata, "version", here.__getitem__)
-    assert software_check.unmet_requirements() == {}
+    assert machine_check.unmet_requirements() == {}
     here |= {"torch": "2.11.1+cpu", "yt-dlp": "2025.1.1"}
-    unmet = software_check.unmet_requirements()
+    unmet = machine_check.unmet_requirements()
     assert unmet == {"torch==2.11.0": "2.11.1+cpu", "yt-dlp[default,deno]>=2026.8": "2025.1.1"}
 
 
@@ -354,15 +345,15 @@ def test_a_torchaudio_that_does_not_load_is_a_finding(monkeypatch: pytest.Monkey
     def broken(samples: object) -> None:
         raise LibraryError("torchaudio doesn't load beside torch 2.11.0 (undefined symbol)")
 
-    monkeypatch.setattr(software_check, "unmet_requirements", dict)
+    monkeypatch.setattr(machine_check, "unmet_requirements", dict)
     monkeypatch.setattr("extractors.logmel.log_mel", broken)
-    finding = software_check.check_libraries()
+    finding = machine_check.check_libraries()
     assert finding.state == "problem" and "undefined symbol" in finding.text and "pip install" in finding.mend
 
 
 def test_a_library_that_cannot_be_imported_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    finding = examine(software_check.check_ffmpeg)
+    finding = examine(machine_check.check_ffmpeg)
     assert finding.state == "problem" and "pip install" in finding.mend
 
 
@@ -372,7 +363,7 @@ def test_a_library_that_cannot_be_imported_is_a_finding(monkeypatch: pytest.Monk
 def _few(monkeypatch: pytest.MonkeyPatch, **findings: Finding) -> None:
     checks = {name: lambda finding=finding: finding for name, finding in findings.items()}
     monkeypatch.setattr("pipeline.tools.doctor.doctor.machine_checks", lambda: checks)
-    monkeypatch.setattr("pipeline.tools.doctor.doctor.software_checks", dict)
+    monkeypatch.setattr("pipeline.tools.doctor.doctor.check_gpu", lambda: Finding("ok", "none"))
 
 
 def test_a_problem_means_exit_1_and_a_warning_does_not(
@@ -394,7 +385,7 @@ def test_a_problem_means_exit_1_and_a_warning_does_not(
 def test_the_folder_is_checked_with_the_rest_and_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _few(monkeypatch, one=Finding("ok", "fine"))
     report = run(DoctorSettings(tmp_path))
-    assert report.complete and report.done == 1 + len(FOLDER_CHECKS)
+    assert report.complete and report.done == 2 + len(FOLDER_CHECKS)
     assert os.listdir(tmp_path) == []
 
 
