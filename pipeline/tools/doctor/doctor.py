@@ -6,8 +6,7 @@ from dataclasses import asdict
 
 from pipeline.core.reporting import RunSummary
 from pipeline.tools.doctor.folder import shared_folder_checks, trial_folder
-from pipeline.tools.doctor.gpu import check_gpu, gpu_checks, visible_gpus
-from pipeline.tools.doctor.machine import Finding, examine, machine_checks
+from pipeline.tools.doctor.machine import Check, Finding, examine, machine_checks
 from pipeline.tools.settings import DoctorSettings
 
 
@@ -19,7 +18,7 @@ def run(settings: DoctorSettings) -> RunSummary:
     report = RunSummary("doctor", unit="check")
     findings: dict[str, Finding] = {}
     with ExitStack() as stack:
-        checks = gpu_checks(visible_gpus()) if settings.gpu else machine_checks() | {"gpu": check_gpu}
+        checks = _gpu_checks() if settings.gpu else machine_checks() | {"gpu": _check_gpu}
         if settings.path is not None:
             checks |= shared_folder_checks(stack.enter_context(trial_folder(settings.path)))
         for name, check in checks.items():
@@ -37,3 +36,15 @@ def run(settings: DoctorSettings) -> RunSummary:
     report.notes = [f"{warnings} of them with a warning"] if warnings else []
     report.finish().publish(settings.out)
     return report
+
+
+def _gpu_checks() -> dict[str, Check]:
+    from pipeline.tools.doctor import gpu
+
+    return gpu.gpu_checks(gpu.visible_gpus())
+
+
+def _check_gpu() -> Finding:
+    from pipeline.tools.doctor import gpu  # loads PyTorch: where that fails, it is this check's finding
+
+    return gpu.check_gpu()

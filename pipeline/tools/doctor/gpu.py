@@ -1,7 +1,5 @@
 """`mcn doctor --gpu`: whether GPUs give the processor's rows and losses, and how fast they extract and train."""
 
-from __future__ import annotations
-
 import gc
 import math
 import os
@@ -17,18 +15,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from extractors.calibration import pictures, random_state
+from extractors.networks import NETWORKS
+from extractors.precision import Precision, has_bf16_arithmetic, resolve_precision
+from extractors.video import FrameNetwork, usual_batch
+from extractors.weights import Weights
 from pipeline.core.provenance import processor
 from pipeline.extraction.settings import ExtractSettings
+from pipeline.extraction.speed import input_seconds
 from pipeline.tools.doctor.machine import GIB, Check, Finding
 from pipeline.training.settings import TrainSettings
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from extractors.precision import Precision
-    from extractors.video import FrameNetwork
-    from extractors.weights import Weights
+if TYPE_CHECKING:  # its libraries take as long to load as PyTorch: they are loaded by the checks that need them
     from pipeline.training.speed import TrainingShape
 
 LEAST_COSINE: dict[Precision, float] = {"fp32": 0.999999, "bf16": 0.995}
@@ -45,13 +47,12 @@ PATIENCE = timedelta(minutes=2)
 """How long GPUs that train together wait for one another."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _LEAVE_OUT = "don't use it: CUDA_VISIBLE_DEVICES leaves it out"
+_ONE_ALONE = "train with --devices 1; NCCL_DEBUG=INFO shows how the GPUs talk"
 _MAKE_ROOM = "end what else holds the GPU's memory, which nvidia-smi lists"
 
 
 def check_gpu() -> Finding:
     """Which GPUs torch sees, and that each can multiply. None is no problem; a driver without a device is one."""
-    import torch
-
     gpus = visible_gpus()
     if not gpus:
         unseen = explain_no_gpu()
@@ -67,8 +68,6 @@ def check_gpu() -> Finding:
 
 def visible_gpus() -> list[str]:
     """PyTorch's names of the GPUs that it can use: `cuda:0`, ..."""
-    import torch
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a driver that is too old, which `explain_no_gpu` tells
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
@@ -76,8 +75,6 @@ def visible_gpus() -> list[str]:
 
 def explain_no_gpu() -> Finding:
     """Why PyTorch sees no GPU."""
-    import torch
-
     if torch.version.cuda is None:
         names = ("torch", "torchvision", "torchaudio")
         wanted = " ".join(f"{name}=={metadata.version(name).partition('+')[0]}" for name in names)
@@ -120,14 +117,13 @@ def gpu_checks(
         checks[f"gpu {index} rows bf16"] = partial(trial.check_rows, gpu, "bf16")
         checks[f"gpu {index} extraction"] = partial(trial.check_extraction, gpu)
         checks[f"gpu {index} training"] = partial(trial.check_training, gpu)
+    checks = {name: partial(_in_one_line, check, f"{_LEAVE_OUT}; dmesg may say more") for name, check in checks.items()}
     if len(gpus) > 1:
-        checks["gpus together"] = trial.check_together
-    return {name: partial(_in_one_line, check) for name, check in checks.items()}
+        checks["gpus together"] = partial(_in_one_line, trial.check_together, _ONE_ALONE)
+    return checks
 
 
 def _describe(gpu: str) -> Finding:
-    import torch
-
     # PyTorch states the driver's version only where it is too old.
     driver = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", NVIDIA_DRIVER.read_text()) if NVIDIA_DRIVER.exists() else None
     versions = f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
@@ -135,21 +131,18 @@ def _describe(gpu: str) -> Finding:
 
 
 def _name_and_memory(gpu: str) -> str:
-    import torch
-
     if gpu == "cpu":
         return f"{processor()}, a processor in a GPU's place"
     free, total = torch.cuda.mem_get_info(gpu)
     return f"{torch.cuda.get_device_name(gpu)} ({free / GIB:.0f} of {total / GIB:.0f} GiB free)"
 
 
-def _in_one_line(check: Check) -> Finding:
-    """What `check` finds; what fails on the GPU is a problem told in one line."""
+def _in_one_line(check: Check, mend: str) -> Finding:
+    """What `check` finds; what fails on the GPU is a problem in one line, with `mend` where no other is known."""
     try:
         return check()
     except Exception as error:  # any fault of driver, libraries and device is what is being looked for
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        mend = f"{_LEAVE_OUT}; what the kernel says of it (dmesg, Xid) may tell more"
         if _is_out_of_memory(error):
             mend = _MAKE_ROOM
         elif "no kernel image" in str(error):
@@ -165,16 +158,18 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _halved_once(measure: Callable[[int], float], size: int) -> tuple[float, int]:
     """What `measure` gives for `size`, or for half of it where memory runs out; and for which of them."""
-    import torch
-
     try:
         return measure(size), size
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-    gc.collect()  # frames of the error hold tensors
-    torch.cuda.empty_cache()
+    _free_memory()
     return measure(size // 2), size // 2
+
+
+def _free_memory() -> None:
+    gc.collect()  # an error's frames hold tensors
+    torch.cuda.empty_cache()
 
 
 class _Trial:
@@ -186,16 +181,10 @@ class _Trial:
 
     @cached_property
     def _weights(self) -> Weights:
-        from extractors.calibration import random_state
-        from extractors.networks import NETWORKS
-        from extractors.weights import Weights
-
         return Weights(self._name, random_state(NETWORKS[self._name], 0), "")
 
     @cached_property
     def _frames(self) -> NDArray[np.uint8]:
-        from extractors.calibration import pictures
-
         return pictures(1)[:FRAMES]  # others than those by which the weights are calibrated
 
     @cached_property
@@ -208,11 +197,6 @@ class _Trial:
 
     def check_rows(self, gpu: str, precision: Precision) -> Finding:
         """Rows of made frames against the processor's in fp32."""
-        import numpy as np
-        import torch
-
-        from extractors.precision import has_bf16_arithmetic
-
         if precision == "bf16" and not has_bf16_arithmetic(torch.device(gpu)):
             return Finding("ok", "not tried: the device has no bf16 arithmetic, and precision auto is fp32 there")
         # Less the same mean, so that a factor or a shift of all rows turns them, too.
@@ -228,13 +212,6 @@ class _Trial:
 
     def check_extraction(self, gpu: str) -> Finding:
         """Frames a second of the network: pixels to the device, rows back."""
-        import numpy as np
-        import torch
-
-        from extractors.precision import resolve_precision
-        from extractors.video import usual_batch
-        from pipeline.extraction.speed import input_seconds
-
         precision, usual = resolve_precision("auto", torch.device(gpu)), usual_batch(self._name, torch.device(gpu))
         frames = np.random.default_rng(0).integers(0, 256, (FRAMES, 256, 454, 3), np.uint8)
 
@@ -273,20 +250,18 @@ class _Trial:
 
         count, device = len(self._gpus), self._gpus[0].partition(":")[0]
         videos = max(1, self._training.batch_videos // count) * count
+        _free_memory()
         with tempfile.TemporaryDirectory(prefix="mcn-doctor-") as folder:
             shape = self._shape(device, devices=count, batch_videos=videos, out=Path(folder))
             losses, rate = shared_steps(shape, self._clips, PATIENCE)
         found = _agreement(losses, self._losses_on(self._gpus[0], "fp32"), "fp32", "gpu 0")
         text = f"{found.text}; {rate:.2f} steps a second of {shape.clips} clips by {count} processes"
-        mend = "train with --devices 1; NCCL_DEBUG=INFO shows how they talk" if found.state == "problem" else ""
-        return Finding(found.state, text, mend)
+        return Finding(found.state, text, _ONE_ALONE if found.state == "problem" else "")
 
     def _network(self, device: str, precision: Precision, batch: int | None = None) -> FrameNetwork:
-        from extractors.video import FrameNetwork
-
         return FrameNetwork(self._weights, "full", precision, device, batch)
 
-    def _shape(self, device: str, **other: Any) -> TrainingShape:
+    def _shape(self, device: str, **other: Any) -> "TrainingShape":
         from pipeline.training.speed import TrainingShape
 
         return TrainingShape(replace(self._training, device=device, **other), ExtractSettings.feature_fps)

@@ -363,7 +363,7 @@ def test_a_library_that_cannot_be_imported_is_a_finding(monkeypatch: pytest.Monk
 def _few(monkeypatch: pytest.MonkeyPatch, **findings: Finding) -> None:
     checks = {name: lambda finding=finding: finding for name, finding in findings.items()}
     monkeypatch.setattr("pipeline.tools.doctor.doctor.machine_checks", lambda: checks)
-    monkeypatch.setattr("pipeline.tools.doctor.doctor.check_gpu", lambda: Finding("ok", "none"))
+    monkeypatch.setattr("pipeline.tools.doctor.gpu.check_gpu", lambda: Finding("ok", "none"))
 
 
 def test_a_problem_means_exit_1_and_a_warning_does_not(

@@ -44,11 +44,11 @@ def _small() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration, "PICTURES", 4)
         patch.setattr(calibration, "PICTURE_SIDE", 64)
-        patch.setattr(calibration, "random_state", cache(calibration.random_state))
-        patch.setattr(calibration, "pictures", cache(calibration.pictures))
+        patch.setattr(gpu_check, "random_state", cache(calibration.random_state))
+        patch.setattr(gpu_check, "pictures", cache(calibration.pictures))
         patch.setattr(gpu_check, "FRAMES", FRAMES)
         patch.setattr(gpu_check, "RATE_S", 0.0)
-        patch.setattr("extractors.precision.has_bf16_arithmetic", lambda device=None: True)
+        patch.setattr(gpu_check, "has_bf16_arithmetic", lambda device=None: True)
         yield
 
 
@@ -88,8 +88,8 @@ def test_every_gpu_has_its_checks_and_several_have_one_together() -> None:
 def test_rows_are_compared_by_their_least_centred_cosine(precision: str, checks: dict[str, Check]) -> None:
     finding = examine(checks[f"gpu 1 rows {precision}"])
     assert finding.state == "ok" and not finding.mend
-    weights = Weights(NETWORK, calibration.random_state(NETWORKS[NETWORK], 0), "")
-    frames = calibration.pictures(1)[:FRAMES]
+    weights = Weights(NETWORK, gpu_check.random_state(NETWORKS[NETWORK], 0), "")
+    frames = gpu_check.pictures(1)[:FRAMES]
     rows = FrameNetwork(weights, "full", "fp32", "cpu").features(frames).astype(np.float64)
     others = FrameNetwork(weights, "full", precision, "cpu").features(frames).astype(np.float64)
     mean = rows.mean(axis=0)
@@ -107,7 +107,7 @@ def test_frames_a_second_are_those_of_batches_as_extractions(
         seen.append((network.batch_size, *frames.shape[1:]))
         return 0.004
 
-    monkeypatch.setattr("pipeline.extraction.speed.input_seconds", seconds)
+    monkeypatch.setattr(gpu_check, "input_seconds", seconds)
     finding = examine(checks["gpu 0 extraction"])
     assert finding.state == "ok" and numbers(r"([\d.]+) frames a second, (\d+) at once", finding) == [250, 4]
     assert seen == [(4, 256, 454, 3)]
@@ -191,7 +191,7 @@ def test_rows_of_another_kind_are_a_problem(
 
 
 def test_bf16_is_not_tried_where_there_is_none(checks: dict[str, Check], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extractors.precision.has_bf16_arithmetic", lambda device=None: False)
+    monkeypatch.setattr(gpu_check, "has_bf16_arithmetic", lambda device=None: False)
     plant_rows(monkeypatch, lambda rows: rows * np.nan)
     finding = examine(checks["gpu 0 rows bf16"])
     assert finding.state == "ok" and "not tried" in finding.text
@@ -257,7 +257,7 @@ def test_half_the_frames_are_taken_where_memory_runs_out(
 ) -> None:
     sizes: list[int] = []
     measure = out_of_memory_above(2, lambda network, *given: network.batch_size, 0.01, sizes)
-    monkeypatch.setattr("pipeline.extraction.speed.input_seconds", measure)
+    monkeypatch.setattr(gpu_check, "input_seconds", measure)
     finding = examine(checks["gpu 0 extraction"])
     assert sizes == [4, 2] and finding.state == "problem"
     assert "100.0 frames a second, 2 at once: 4, as mcn extract has them, don't fit" in finding.text
@@ -314,6 +314,7 @@ def test_an_error_of_the_device_is_one_line(
     for function in ("first_losses", "steps_per_s", "shared_steps"):
         monkeypatch.setattr(speed, function, fail)
     finding = examine(checks[name])
+    mend = "--devices 1" if mend == "dmesg" and name == "gpus together" else mend
     assert finding.state == "problem" and text in finding.text and mend in finding.mend
     assert "\n" not in finding.text and "Traceback" not in finding.text
 
@@ -461,9 +462,9 @@ def test_without_a_gpu_the_command_prints_one_line_and_ends_with_1(
 def test_the_command_tries_what_pytorch_sees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.tools.doctor.doctor.visible_gpus", lambda: ["cpu"])
+    monkeypatch.setattr("pipeline.tools.doctor.gpu.visible_gpus", lambda: ["cpu"])
     monkeypatch.setattr(
-        "pipeline.tools.doctor.doctor.gpu_checks", partial(gpu_checks, network=NETWORK, training=small())
+        "pipeline.tools.doctor.gpu.gpu_checks", partial(gpu_checks, network=NETWORK, training=small())
     )
     assert main(["doctor", "--gpu", "--out", str(tmp_path / "doctor.json")]) == 0
     findings = json.loads((tmp_path / "doctor.json").read_text())["detail"]["findings"]
