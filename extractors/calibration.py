@@ -3,7 +3,7 @@
 An uncalibrated random ResNet152 reaches 1e8 and gives every frame the same row; a calibrated one is chaotic: noise of
 1/255 moves a row as far as the next second does. With the last batch-norm scale of each residual block at 0.1 the
 network is nearly linear over its depth, and neither happens. Networks without a batch norm (transformers, ConvNeXt,
-VGG) keep the initial values that torchvision draws for them, which need no measuring.
+VGG) keep the initial values that their library draws for them, which need no measuring.
 Such weights prove plumbing; they know nothing.
 """
 
@@ -55,9 +55,8 @@ def _batch(entry: Network, seed: int) -> Tensor:
     batch = (pixels - mean) / torch.tensor(entry.pixel_deviation).view(3, 1, 1)
     if entry.clip is not None:
         return _moving(batch[:CLIPS], entry.clip)
-    if entry.side:
-        batch = interpolate(batch, size=entry.side, mode="bilinear")
-    return batch
+    size = entry.picture.cut if entry.picture is not None else entry.side
+    return interpolate(batch, size=size, mode="bilinear") if size else batch
 
 
 def _moving(batch: Tensor, clip: ClipShape) -> Tensor:

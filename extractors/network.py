@@ -36,6 +36,32 @@ class ClipShape:
 
 
 @dataclass(frozen=True)
+class PictureShape:
+    """What a network of pictures sees of a frame, where its publisher states that for each network by itself.
+
+    The frame is resized by antialiased `interpolation` (`bilinear` or `bicubic`) to `resize` (height, width): by mode
+    `center` so that it covers them, `border` so that it fits into them, `squash` to just these. Its middle `cut`
+    (height, width) is shown; what lacks of it has the network's mean colour.
+    """
+
+    resize: tuple[int, int]
+    cut: tuple[int, int]
+    interpolation: str
+    mode: str
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a frame after the resize."""
+        if self.mode == "squash":
+            return self.resize
+        ratios = height / self.resize[0], width / self.resize[1]
+        if self.mode == "center" and self.resize[0] == self.resize[1]:
+            short = min(height, width)
+            return self.resize[0] * height // short, self.resize[0] * width // short
+        ratio = max(ratios) if self.mode == "border" else min(ratios)
+        return round(height / ratio), round(width / ratio)
+
+
+@dataclass(frozen=True)
 class Source:
     """Where published weights come from, and on which terms."""
 
@@ -61,8 +87,9 @@ class Network:
     divided by `pixel_deviation`. `last_norm` is the attribute under which each residual block keeps the batch norm that
     ends its branch. Tensors of a weights file whose name starts with one of `unused` don't enter the features, and what
     matches a pattern of `renamed` is read under the name beside it. `fetch` gives the file of the weights that one of
-    the names in `published` stands for, in a folder or (None) where its publisher's package keeps it; `source` where
+    the names in `published` stands for, in a folder or (None) where such files are kept; `source` where
     they come from. `build` and `fetch` raise WeightsError when a package is missing or the file can't be downloaded.
+    `remarks` are its publisher's on these weights, a line each.
     """
 
     name: str
@@ -82,6 +109,9 @@ class Network:
     """The only height and width of pictures that it takes; 0 where any will do."""
     clip: ClipShape | None = None
     """What a video network sees of a row; None for a network of pictures or sound."""
+    picture: PictureShape | None = None
+    """What a network of pictures sees of a frame; None where the view says it."""
+    remarks: tuple[str, ...] = ()
 
 
 def in_bytes(values: tuple[float, ...]) -> tuple[float, ...]:

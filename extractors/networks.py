@@ -1,22 +1,25 @@
 """The table of networks: how each is built, what it is fed, and which published weights there are of it.
 
 No PyTorch is imported before a network is built or its weights are fetched: settings read names and widths from here.
+What timm's networks are, which stand in no table, only `find_network` and `described` say, which load it.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import shutil
 from collections import OrderedDict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extractors.errors import WeightsError
-from extractors.network import IMAGENET_DEVIATION, IMAGENET_MEAN, Network, Source, in_bytes
+from extractors.network import IMAGENET_DEVIATION, IMAGENET_MEAN, ClipShape, Network, Source, in_bytes
 from extractors.timeline import View
+from extractors.timm_networks import PREFIX, PRETRAINED, is_timm, timm_network
 from extractors.torchvision_networks import TORCHVISION, download, torchvision_source
 from models.settings import AUDIO_WIDTH
 
@@ -131,23 +134,87 @@ NETWORKS = {
 }
 
 VIDEO_NETWORKS = tuple(name for name, network in NETWORKS.items() if network.pixel_mean)
-"""Those that take pictures or clips of them: each makes a video stream of its name."""
+"""Those that take pictures or clips of them, timm's apart: each makes a video stream of its name."""
 
 STREAM_WIDTHS = {name: NETWORKS[name].width for name in VIDEO_NETWORKS} | {"resnext101": 2048}
 """Video stream -> width of a row. `resnext101`, the published 3-D stream, isn't extracted here, only imported."""
 
+CLIP_VIEW, OWN_VIEW = "clip", "own"
+"""Views that aren't for settings to choose: clips, and frames, as the network's own transform shows them."""
+
+
+def is_video_network(name: str) -> bool:
+    """Whether a video stream may have this name: one of the table, or by its form one of timm's."""
+    return name in VIDEO_NETWORKS or is_timm(name)
+
+
+def find_network(name: str) -> Network:
+    """The row of a network. WeightsError where there is none, or timm, which it belongs to, isn't installed."""
+    if is_timm(name):
+        return timm_network(name)
+    if name not in NETWORKS:
+        raise WeightsError(f"network {name!r} is unknown; {near_names(name)}")
+    return NETWORKS[name]
+
+
+def published_weights(name: str) -> tuple[str, ...]:
+    """Names of a network's published weights."""
+    return (PRETRAINED,) if is_timm(name) else NETWORKS[name].published
+
+
+def default_weights(name: str) -> str:
+    """Those of a network that are taken unless others are named."""
+    return PRETRAINED if is_timm(name) else NETWORKS[name].default_weights
+
+
+def clip_shape(name: str) -> ClipShape | None:
+    """What a network of clips sees of a row; None for another."""
+    return None if is_timm(name) else NETWORKS[name].clip
+
+
+def own_view(name: str) -> str:
+    """The view of a network that the settings' `view` isn't for; empty where it is."""
+    return OWN_VIEW if is_timm(name) else CLIP_VIEW if clip_shape(name) is not None else ""
+
+
+def described(name: str) -> dict[str, Any]:
+    """What an Identity says of a video network by itself: the width of its rows, and what it sees if that is its own.
+
+    WeightsError as `find_network`.
+    """
+    network = find_network(name)
+    description: dict[str, Any] = {"width": network.width}
+    if network.clip is not None:
+        description |= {"clip_frames": network.clip.frames, "clip_fps": network.clip.fps}
+    if (picture := network.picture) is not None:
+        description |= {
+            "resize": list(picture.resize),
+            "cut": list(picture.cut),
+            "interpolation": picture.interpolation,
+            "crop": picture.mode,
+            "pixel_mean": list(network.pixel_mean),
+            "pixel_deviation": list(network.pixel_deviation),
+        }
+    return description
+
 
 def check_view(name: str, view: View) -> None:
     """ValueError where video network `name` takes one size of pictures alone and `view` has others."""
+    if own_view(name):
+        return
     side = NETWORKS[name].side
     if side and view != "center":
         raise ValueError(f"{name} takes pictures of {side}x{side} alone, which view {view} hasn't: choose view center")
 
 
 _NEAR = 3
+_TIMM_ELSEWHERE = re.compile(r"(?:hf[-_]hub:)?timm[/:](\w+(?:\.\w+)?)", re.ASCII)
+"""How timm and its hub write what is `timm.NAME` here, where a slash would part the names of data sets in a shard."""
 
 
 def near_names(name: str) -> str:
     """A phrase that names the video networks nearest to an unknown `name`, or where all stand."""
+    if slashed := _TIMM_ELSEWHERE.fullmatch(name):
+        return f"timm's are written with a point: {PREFIX}{slashed[1]}"
     near = difflib.get_close_matches(name.lower(), VIDEO_NETWORKS, n=_NEAR, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else "`mcn weights list` names all"

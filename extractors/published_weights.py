@@ -7,7 +7,7 @@ from pathlib import Path
 
 from extractors.errors import WeightsError
 from extractors.network import Source
-from extractors.networks import NETWORKS
+from extractors.networks import find_network
 from extractors.weights import load_weights
 
 
@@ -22,6 +22,8 @@ class PublishedWeights:
     digest: str
     """Of the tensors that features depend on, by which data sets know weights."""
     source: Source
+    remarks: tuple[str, ...]
+    """Their publisher's, a line each."""
 
 
 def fetch(network: str, weights: str, folder: Path | None) -> PublishedWeights:
@@ -29,7 +31,7 @@ def fetch(network: str, weights: str, folder: Path | None) -> PublishedWeights:
 
     Raises WeightsError where it can't be had, isn't what its name says, or isn't weights of the network.
     """
-    entry = NETWORKS[network]
+    entry = find_network(network)
     path = entry.fetch(weights, folder).resolve()
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -38,4 +40,4 @@ def fetch(network: str, weights: str, folder: Path | None) -> PublishedWeights:
     if stated and not sha256.startswith(stated[1]):
         raise WeightsError(f"{path}: damaged: its sha256 begins with {sha256[:8]}; remove it and fetch it again")
     digest = load_weights(network, path).digest
-    return PublishedWeights(path, path.stat().st_size, sha256, digest, entry.source(weights))
+    return PublishedWeights(path, path.stat().st_size, sha256, digest, entry.source(weights), entry.remarks)

@@ -2,15 +2,19 @@
 
 PyTorch writes three forms: a zip archive (since 1.6), a row of pickles (before, under Python 2 as well), and a tar
 archive (before 0.1.12, in early 2017). The first two are read here, by PyTorch's own unpickler, which knows the names
-of tensor types, of plain containers and of nothing else.
+of tensor types, of plain containers and of nothing else. Files of safetensors, which hold nothing but tensors, are read
+by their own package.
 """
 
+import os
 import pickle
 import pickletools
 import re
 import tarfile
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,6 +59,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors" and path.is_file():
+        return _safetensors(path)
     try:
         if path.is_file() and tarfile.is_tarfile(path):
             raise WeightsError(
@@ -79,6 +85,18 @@ def _content(path: Path) -> Any:
             f"{path}: not a PyTorch file of tensors alone ({_reason(path, error)[:120]}); "
             "fetch it again, or save a state dict with torch.save"
         ) from None
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise WeightsError(f"{path}: such files need the package safetensors: pip install 'mcn[timm]'") from None
+    try:
+        return load_file(path)
+    except Exception as error:  # Its own, or one of the system's.
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise WeightsError(f"{path}: not a file of safetensors, or damaged ({reason}); fetch it again") from None
 
 
 _ZIP, _PICKLE = b"PK", b"\x80"
@@ -145,3 +163,23 @@ def _names_in(file: BinaryIO) -> Iterator[str]:
 
 def _is_plain(value: object) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized and not value.is_meta
+
+
+def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write aside, then link into place: whole or absent, and of two writers the first wins. Raises WeightsError."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.aside")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "xb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(aside, path)
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be written: {error.strerror}; choose another output folder") from None
+    except RuntimeError as error:  # how PyTorch's writer tells of a full disk
+        raise WeightsError(f"{path}: can't be written ({str(error)[:60]}): make room on the disk") from None
+    finally:
+        with suppress(OSError):
+            aside.unlink()

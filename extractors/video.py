@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
-from extractors.network import ClipShape
-from extractors.networks import NETWORKS, VIDEO_NETWORKS, check_view
+from extractors.network import ClipShape, PictureShape
+from extractors.networks import VIDEO_NETWORKS, check_view, find_network, is_video_network, own_view
 from extractors.precision import resolve_device, resolve_precision
 from extractors.timeline import VIEW_SIDE, View, view_size
 from extractors.weights import Weights
@@ -24,11 +24,12 @@ class FrameNetwork:
     """A video network: of pictures the average of the last feature map or what the classifier is fed, as it comes.
 
     The view is `full`, the whole frame with short side 224 (454x256 gives 397x224), or `center`, the middle 224x224 of
-    that; a network with a `clip` sees clips of frames as its own transform shows them, whatever the view. A row depends
-    on its frame or clip alone: every batch has `batch_size` of them, padded with black ones, since bf16 rows
-    change with the batch's size; and on a CPU each batch goes through on one thread, as many batches at once as torch
-    has threads, since rows change with the number of threads that share a batch. `frames_at_once` frames or clips keep
-    all threads busy. The average over positions is taken in fp32. ValueError for a view that the network can't take.
+    that; a network with a `clip` sees clips of frames, and one with a `picture` frames, as its own transform shows
+    them, whatever the view. A row depends on its frame or clip alone: every batch has `batch_size` of them, padded with
+    black ones, since bf16 rows change with the batch's size; and on a CPU each batch goes through on one thread, as
+    many batches at once as torch has threads, since rows change with the number of threads that share a batch.
+    `frames_at_once` frames or clips keep all threads busy. The average over positions is taken in fp32. ValueError for
+    a view that the network can't take.
     """
 
     def __init__(
@@ -39,11 +40,11 @@ class FrameNetwork:
         device: str = "auto",
         batch_size: int | None = None,
     ) -> None:
-        if weights.network not in VIDEO_NETWORKS:
+        if not is_video_network(weights.network):
             raise ValueError(f"{weights.network} takes no frames: choose a video network, such as {VIDEO_NETWORKS[0]}")
-        self._entry = NETWORKS[weights.network]
+        self._entry = find_network(weights.network)
         self.clip = self._entry.clip
-        if self.clip is None:
+        if not own_view(weights.network):
             view_size((VIEW_SIDE, VIEW_SIDE), view)
             check_view(weights.network, view)
         self.name = weights.network
@@ -93,13 +94,20 @@ class FrameNetwork:
         # TF32 would halve the digits of what is called fp32, and a search for the fastest kernel may end differently.
         with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
             pixels = torch.from_numpy(batch).to(self.device)
-            seen = view_of(pixels, self.view) if self.clip is None else clip_view_of(pixels, self.clip)
+            seen = self._seen(pixels)
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
             pictures = ((seen - self._mean) / self._deviation).to(dtype, memory_format=self._format)
             mapped = self._entry.feature_map(self._network, pictures).float()
             pooled = mapped.mean(dim=(2, 3)) if mapped.ndim == 4 else mapped
             rows: NDArray[np.float32] = pooled[: len(frames)].cpu().numpy()
         return rows
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        if self.clip is not None:
+            return clip_view_of(pixels, self.clip)
+        if self._entry.picture is not None:
+            return picture_view_of(pixels, self._entry.picture, self._mean.round())
+        return view_of(pixels, self.view)
 
 
 def usual_batch(network: str, device: torch.device) -> int:
@@ -155,3 +163,21 @@ def clip_view_of(clips: Tensor, shape: ClipShape) -> Tensor:
     top, left = (round((whole - shape.side) / 2) for whole in size)
     cut = pictures[:, :, top : top + shape.side, left : left + shape.side]
     return cut.unflatten(0, clips.shape[:2]).transpose(1, 2)
+
+
+def picture_view_of(frames: Tensor, shape: PictureShape, border: Tensor) -> Tensor:
+    """What a network of such pictures sees: frames (B, H, W, 3) as bytes to (B, 3, h, w), float32 in 0..255.
+
+    As its publisher's transform, but never rounded back to bytes. `border`: colour (3, 1, 1) of what a frame lacks.
+    """
+    pictures = frames.permute(0, 3, 1, 2).float()
+    size = shape.resized(*frames.shape[1:3])
+    if pictures.shape[2:] != size:
+        # Bicubic interpolation goes beyond black and white; pictures of bytes, as it was trained on, don't.
+        pictures = interpolate(pictures, size=size, mode=shape.interpolation, antialias=True).clamp(0, 255)
+    lacking = [max(0, cut - side) for cut, side in zip(shape.cut, size, strict=True)]
+    if any(lacking):
+        edges = [edge for missing in reversed(lacking) for edge in (missing // 2, missing - missing // 2)]
+        pictures = pad(pictures - border, edges) + border
+    top, left = (round((side - cut) / 2) for side, cut in zip(pictures.shape[2:], shape.cut, strict=True))
+    return pictures[:, :, top : top + shape.cut[0], left : left + shape.cut[1]]

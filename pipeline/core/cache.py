@@ -12,21 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from extractors.cache_folder import FOLDER
 from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE, Closeable
 from pipeline.core.formatting import size as size_text
 
-FOLDER = "MCN_CACHE"
-"""Variable of the environment that names the folder of all copies."""
 GIB = 2**30
 _LOCK = ".lock"
-
-
-def cache_folder() -> Path:
-    """Where copies go that no setting gives a folder: $MCN_CACHE, or `mcn` in the user's folder of caches."""
-    if given := os.environ.get(FOLDER):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcn"
 
 
 class NoRoomError(Exception):

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from extractors.cache_folder import FOLDER, cache_folder
 from extractors.weight_specs import mapped_weights, weight_items
-from pipeline.core.cache import FOLDER, cache_folder
 from pipeline.core.config import flag_of, settings_in
 from pipeline.core.errors import InputError
 from pipeline.core.files import write_aside

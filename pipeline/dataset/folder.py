@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from extractors.networks import VIDEO_NETWORKS
+from extractors.networks import is_video_network
 from pipeline.core.errors import InputError, suggest_below
 from pipeline.core.files import AlreadyThereError, read_json, write_json
 from pipeline.core.provenance import recorded_path
@@ -58,7 +58,7 @@ def stream_of(folder: Path, identity: dict[str, Any], stream: str) -> dict[str, 
     """What a data set's Identity says of a video stream; InputError names the streams there are."""
     streams: dict[str, dict[str, Any]] = identity.get("streams", {})
     if stream not in streams:
-        made = "" if stream in VIDEO_NETWORKS else "; `mcn extract` makes none of that name"
+        made = "" if is_video_network(stream) else "; `mcn extract` makes none of that name"
         raise InputError(f"{folder}: no video stream {stream!r}; it has: {', '.join(streams)}{made}")
     return streams[stream]
 

@@ -8,7 +8,7 @@ it ends the work.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ from extractors.devices import DeviceClaim
 from extractors.errors import LibraryError, MediaError, UnstorableError, WeightsError
 from extractors.frame_batcher import FrameBatcher
 from extractors.logmel import log_mel, mel_filters
+from extractors.networks import described
 from extractors.text import words
+from extractors.timm_networks import is_timm, timm_version
 from extractors.video import FrameNetwork
 from extractors.weights import Weights, load_weights
 from models.davenet import output_steps
@@ -99,6 +101,25 @@ def check_log_mel() -> None:
         raise InputError(str(error)) from None
 
 
+def check_described(stream: str, recorded: Mapping[str, Any]) -> None:
+    """InputError where a network isn't here what the data set's Identity says of it: timm's may change with timm."""
+    if not is_timm(stream):
+        return
+    try:
+        here = described(stream)
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    differing = [
+        f"{name} is {value}, the data set has {recorded.get(name)}"
+        for name, value in here.items()
+        if recorded.get(name) != value
+    ]
+    if differing:
+        raise InputError(
+            f"{stream}: by timm {timm_version()} its {'; '.join(differing)}; install the timm it was extracted with"
+        )
+
+
 class FeatureExtractor(Closeable):
     """Owns the networks and the decoders of one process. Use as a context manager.
 
@@ -122,6 +143,8 @@ class FeatureExtractor(Closeable):
         self.settings, self.identity = settings, identity
         self._claim = DeviceClaim(settings.device)
         device = str(self._claim.device)
+        for name, stream in identity["streams"].items():
+            check_described(name, stream)
         self.networks = {
             name: FrameNetwork(
                 verified_weights(name, weight_files[name], stream["weights"]),

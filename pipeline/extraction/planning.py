@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from extractors.errors import WeightsError
+from extractors.networks import STREAM_WIDTHS
+from extractors.timm_networks import check_timm, is_timm
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import latest_states, read_ledger
 from pipeline.core.lists import left_out_note
 from pipeline.core.remote import address_of
 from pipeline.core.video_ids import REPEATED, each_video_id
 from pipeline.dataset import shard_plans
-from pipeline.dataset.folder import forgotten, is_forgotten
+from pipeline.dataset.folder import forgotten, is_forgotten, read_description
 from pipeline.download.downloader import settled
 from pipeline.download.media import find_media
 from pipeline.download.remote_media import downloads_ledger, stated_durations
@@ -72,7 +75,12 @@ def planned_ids(dataset: Path, ask_again: Collection[str] = ()) -> IdSet:
 
 
 def check_inputs(settings: ExtractSettings) -> None:
-    """InputError when list or media can't be used."""
+    """InputError when list or media can't be used, or a library of networks isn't installed."""
+    if any(map(is_timm, settings.streams)):
+        try:
+            check_timm()
+        except WeightsError as error:
+            raise InputError(str(error)) from None
     if not address_of(settings.media) and not settings.media.exists():
         raise InputError(f"{settings.media}: no such folder; --media expects the folder of downloaded videos")
     if settings.ids is not None:
@@ -145,10 +153,18 @@ def plan_videos(
     With `full_only` only as many as fill shards are planned: the others wait until more are there. `first`: the stock's
     `first_plan`; InputError where another process has planned since.
     """
-    shard_seconds = settings.shard_size * 2**20 / settings.bytes_per_second()
+    shard_seconds = settings.shard_size * 2**20 / settings.bytes_per_second(_widths(settings))
     if full_only:
         new = _filling(new, shard_seconds)
     return shard_plans.write_plans(settings.out / "plans", shard_plans.cut_into_shards(new, shard_seconds), first)
+
+
+def _widths(settings: ExtractSettings) -> Mapping[str, int]:
+    """Stream -> width of its rows: of networks that stand in no table, the data set says it."""
+    if STREAM_WIDTHS.keys() >= set(settings.streams):
+        return STREAM_WIDTHS
+    streams = read_description(settings.out)["identity"]["streams"]
+    return {stream: streams[stream]["width"] for stream in settings.streams}
 
 
 def _filling(new: Mapping[str, float], shard_seconds: float) -> dict[str, float]:

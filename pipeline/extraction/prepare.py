@@ -4,13 +4,28 @@ PyTorch with ResNet152's weights takes most of a GiB. `prepare_networks` looks a
 the one that plans for a million ids, and waits for workers, is spared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from extractors.errors import WeightsError
-from extractors.networks import NETWORKS, STREAM_WIDTHS, VIDEO_NETWORKS, near_names
+from extractors.network import Network
+from extractors.networks import (
+    CLIP_VIEW,
+    OWN_VIEW,
+    VIDEO_NETWORKS,
+    default_weights,
+    described,
+    find_network,
+    is_video_network,
+    near_names,
+    own_view,
+    published_weights,
+)
+from extractors.timeline import SHORT_SIDE, parse_frame_size
+from extractors.timm_networks import INSTALL, PREFIX, is_timm, timm_names
 from extractors.weight_specs import stream_weights, weight_items
 from pipeline.core.child import Child, ChildError
 from pipeline.core.config import as_plain, flag_of, typed
@@ -22,7 +37,6 @@ from pipeline.dataset.captions import caption_identity
 from pipeline.dataset.folder import read_description, settle
 from pipeline.dataset.word_vectors import check_given, freeze_words
 from pipeline.extraction.settings import (
-    CLIP_VIEW,
     ExtractSettings,
     FetchWeightsSettings,
     ListWeightsSettings,
@@ -40,6 +54,16 @@ class Networks:
     """Network -> sha256 of its weights."""
     precision: str
     """`bf16` or `fp32`."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A network that only its library knows."""
+
+    identity: dict[str, Any]
+    """As `extractors.networks.described`."""
+    remarks: tuple[str, ...]
+    """Its publisher's on its weights."""
 
 
 def prepare_weights(settings: ExtractSettings) -> dict[str, Path]:
@@ -83,6 +107,29 @@ def read_networks(specs: Mapping[str, str], folder: Path, precision: str, device
         raise InputError(str(error)) from None
 
 
+def describe_networks(streams: Sequence[str]) -> dict[str, Described]:
+    """What networks that stand in no table are, told by the library that has them, in another process.
+
+    InputError where it isn't installed or has no such network.
+    """
+    if not streams:
+        return {}
+    with Child("pipeline.extraction.prepare:read_descriptions") as child:
+        try:
+            descriptions: dict[str, Described] = child.call(tuple(streams))
+        except ChildError as error:
+            raise InputError(f"{', '.join(streams)}: the process that looked at them {error}") from None
+    return descriptions
+
+
+def read_descriptions(streams: Sequence[str]) -> dict[str, Described]:
+    """As `describe_networks`, in this process."""
+    try:
+        return {stream: Described(described(stream), find_network(stream).remarks) for stream in streams}
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+
+
 def weight_specs(settings: ExtractSettings) -> dict[str, str]:
     """Network -> which weights."""
     return stream_weights(settings.weights, settings.streams) | {"davenet": settings.davenet_weights}
@@ -118,15 +165,25 @@ def prepare(settings: ExtractSettings) -> Prepared:
         _refuse_other_settings(settings, stored)
     captions = caption_identity(settings.captions, settings.drop_overlaps)
     frozen = stored.get("identity", {"captions": captions})
+    is_same = _same_networks(settings, stored.get("settings", {}))
+    of_libraries = [stream for stream in settings.streams if is_timm(stream)]
+    if is_same:
+        descriptions = {stream: _described_in(frozen["streams"][stream]) for stream in of_libraries}
+    else:
+        answers = describe_networks(of_libraries)
+        descriptions = {stream: answer.identity for stream, answer in answers.items()}
+        notes += _remarks(settings, answers)
     # The inputs are read before weights are fetched; of other captions than the data set's, nothing is stored.
     store = _captions(settings, captions, notes) if frozen.get("captions") == captions else None
     precision = _precision(settings, frozen.get("streams", {}))
-    if _same_networks(settings, stored.get("settings", {})):
+    if is_same:
         digests = {stream: frozen["streams"][stream]["weights"] for stream in settings.streams}
         networks = Networks({}, digests | {"davenet": frozen["audio"]["weights"]}, precision)
     else:
         networks = prepare_networks(settings, precision)
-    description: dict[str, Any] = {"identity": identity(settings, networks.digests, networks.precision, captions)}
+    description: dict[str, Any] = {
+        "identity": identity(settings, networks.digests, networks.precision, captions, descriptions)
+    }
     if not exists:
         digest, announcement = freeze_words(settings.out / "words.kv", store, settings.word_vectors, settings.split)
         notes += [announcement] if announcement else []
@@ -137,6 +194,22 @@ def prepare(settings: ExtractSettings) -> Prepared:
     return Prepared(networks.files, description, notes)
 
 
+def _described_in(stream: Mapping[str, Any]) -> dict[str, Any]:
+    """What `extractors.networks.described` said of a stream of an Identity."""
+    return {name: value for name, value in stream.items() if name not in ("network", "weights", "view", "precision")}
+
+
+def _remarks(settings: ExtractSettings, networks: Mapping[str, Described]) -> Iterator[str]:
+    """What is to be announced of networks that only their libraries know."""
+    size, specs = parse_frame_size(settings.frame_size), stream_weights(settings.weights, settings.streams)
+    short_side = min(size) if size else SHORT_SIDE
+    for stream, network in networks.items():
+        if specs[stream] in published_weights(stream):
+            yield from (f"{stream}: {remark}" for remark in network.remarks)
+        if (wanted := min(network.identity["resize"])) > short_side:
+            yield f"{stream} sees frames of short side {short_side} enlarged to {wanted}: see --frame-size"
+
+
 def _refuse_other_settings(settings: ExtractSettings, stored: dict[str, Any]) -> None:
     """InputError names the settings that differ from the data set's, before captions or weights are looked at.
 
@@ -144,7 +217,7 @@ def _refuse_other_settings(settings: ExtractSettings, stored: dict[str, Any]) ->
     """
     identity, before = stored["identity"], stored.get("settings", {})
     streams, audio, captions = (identity.get(name, {}) for name in ("streams", "audio", "captions"))
-    views = {view for stream in streams.values() if (view := stream.get("view")) != CLIP_VIEW}
+    views = {view for stream in streams.values() if (view := stream.get("view")) not in (CLIP_VIEW, OWN_VIEW)}
     first: dict[str, Any] = next(iter(streams.values()), {})
     made: dict[str, Any] = {
         "feature_fps": identity.get("feature_fps"),
@@ -160,7 +233,7 @@ def _refuse_other_settings(settings: ExtractSettings, stored: dict[str, Any]) ->
     asked = as_plain(settings) | {"streams": ",".join(sorted(settings.streams))}
     left_out = {name for name, value in made.items() if value is None}
     left_out |= {"precision"} if settings.precision == "auto" else set()
-    left_out |= {"view"} if all(NETWORKS[stream].clip for stream in settings.streams) else set()
+    left_out |= {"view"} if all(map(own_view, settings.streams)) else set()
     both = made["davenet_weights"] or "", settings.davenet_weights
     left_out |= {"davenet_weights"} if not all(_is_named("davenet", spec) for spec in both) else set()
     # Which weights a file holds, and what is asked of a stream that isn't there, isn't told by their names.
@@ -177,7 +250,7 @@ def _refuse_other_settings(settings: ExtractSettings, stored: dict[str, Any]) ->
 
 def _is_named(network: str, spec: str) -> bool:
     """Whether a name or a seed says which weights, and not a file's content."""
-    return spec.startswith("random:") or spec in NETWORKS[network].published
+    return spec.startswith("random:") or spec in published_weights(network)
 
 
 def _recorded_weights(recorded: Mapping[str, Any]) -> dict[str, str]:
@@ -236,14 +309,46 @@ def announcements(settings: ExtractSettings) -> list[str]:
 
 
 def list_weights(settings: ListWeightsSettings) -> RunSummary:
-    """Print each video network: what it takes, the width of its rows, its published weights, the default first."""
-    width = max(map(len, VIDEO_NETWORKS))
-    for name in VIDEO_NETWORKS:
-        network = NETWORKS[name]
-        takes = f"{network.side}x{network.side} pictures" if network.side else "pictures"
-        takes = takes if network.clip is None else f"{network.clip.frames} frames at {network.clip.fps:g}/s"
-        print(f"{name:<{width}}  {STREAM_WIDTHS[name]:>4}  {takes:<18}  {' '.join(network.published)}")
-    return RunSummary("weights list", unit="network", done=len(VIDEO_NETWORKS)).finish()
+    """Print each video network: what it takes, the width of its rows, its published weights, the default first.
+
+    InputError where no name matches the pattern, or it asks for timm's and timm isn't installed.
+    """
+    try:
+        if settings.names.startswith(PREFIX):
+            names = timm_names(settings.names)
+        else:
+            names = [name for name in VIDEO_NETWORKS if not settings.names or fnmatchcase(name, settings.names)]
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    if not names:
+        raise InputError(f"mcn weights list: no network has a name like {settings.names}; without it all are listed")
+    report = RunSummary("weights list", unit="network")
+    width = max(map(len, names))
+    for name in names:
+        try:
+            network = find_network(name)
+        except WeightsError as error:
+            report.failed[str(error).removeprefix(f"{name}: ")] += 1
+            continue
+        report.done += 1
+        print(f"{name:<{width}}  {network.width:>4}  {_takes(network):<18}  {_published(network)}", flush=True)
+    if not settings.names:
+        report.notes.append(f"with timm ({INSTALL}) its networks too: mcn weights list '{PREFIX}*clip*'")
+    return report.finish()
+
+
+def _takes(network: Network) -> str:
+    if network.clip is not None:
+        return f"{network.clip.frames} frames at {network.clip.fps:g}/s"
+    if network.picture is not None:
+        height, width = network.picture.cut
+        return f"{width}x{height} pictures"
+    return f"{network.side}x{network.side} pictures" if network.side else "pictures"
+
+
+def _published(network: Network) -> str:
+    names = " ".join(network.published)
+    return f"{names} ({network.source(names).terms})" if is_timm(network.name) else names
 
 
 def fetch_weights(settings: FetchWeightsSettings) -> RunSummary:
@@ -252,13 +357,15 @@ def fetch_weights(settings: FetchWeightsSettings) -> RunSummary:
     What was fetched before is looked at again.
     """
     name, _, weights = settings.name.partition(":")
-    if name not in VIDEO_NETWORKS:
+    if not is_video_network(name):
         raise InputError(f"mcn weights fetch: {name or 'a name of no letters'} is no video network; {near_names(name)}")
-    weights = weights or NETWORKS[name].default_weights
-    if weights not in NETWORKS[name].published:
-        raise InputError(
-            f"mcn weights fetch: {name} has no weights {weights!r}; {suggest(weights, NETWORKS[name].published)}"
-        )
+    weights = weights or default_weights(name)
+    if weights not in (known := published_weights(name)):
+        raise InputError(f"mcn weights fetch: {name} has no weights {weights!r}; {suggest(weights, known)}")
+    try:
+        find_network(name)
+    except WeightsError as error:
+        raise InputError(str(error)) from None
     from extractors.published_weights import fetch
 
     try:
@@ -271,5 +378,7 @@ def fetch_weights(settings: FetchWeightsSettings) -> RunSummary:
     print(f"tensors  {fetched.digest}  (as in dataset.json)")
     print(f"source   {fetched.source.address}")
     print(f"terms    {fetched.source.terms}")
+    for remark in fetched.remarks:
+        print(f"remark   {remark}")
     print(f"use it   mcn extract --streams {name} --weights {name}={fetched.path} ...")
     return RunSummary("weights fetch", unit="file", done=1).finish()

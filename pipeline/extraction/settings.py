@@ -1,18 +1,28 @@
 """Settings of `mcn extract` and `mcn weights`, and the Identity that follows from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 from typing import Any, Literal
 
+from extractors.cache_folder import cache_folder
 from extractors.decode import DecodeSettings
 from extractors.devices import local_processes
 from extractors.feature_format import AUDIO_FPS, LOGMEL_BYTES_PER_S, SAMPLE_RATE
-from extractors.networks import NETWORKS, STREAM_WIDTHS, VIDEO_NETWORKS, check_view, near_names
+from extractors.networks import (
+    NETWORKS,
+    STREAM_WIDTHS,
+    check_view,
+    clip_shape,
+    described,
+    is_video_network,
+    near_names,
+    own_view,
+)
 from extractors.timeline import GRID_FPS, check_feature_fps
 from extractors.weight_specs import mapped_weights, stream_weights
 from models.settings import AUDIO_WIDTH
-from pipeline.core.cache import cache_folder
 from pipeline.core.config import from_mapping
 from pipeline.core.provenance import recorded_path, usable_cores
 from pipeline.core.remote import address_of
@@ -20,8 +30,6 @@ from pipeline.dataset.folder import made_from, read_description
 from pipeline.dataset.schema import SCHEMA
 
 STAGE = "extract"
-CLIP_VIEW = "clip"
-"""View of a stream whose network sees clips: as its own transform shows them."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,9 @@ class ExtractSettings:
     ids: Path | None = None
     """csv with a column video_id: only these videos are taken. Default: all there are in --media."""
     streams: tuple[str, ...] = ("resnet152",)
-    """Video networks, separated by commas: resnet152, efficientnet-lite0, or torchvision's, of pictures (resnet18,
-    convnext_tiny, vit_b_16, ...) or of clips (r3d_18, s3d, swin3d_t, ...); `mcn weights list` names all."""
+    """Video networks, separated by commas: resnet152, efficientnet-lite0, torchvision's, of pictures (resnet18,
+    convnext_tiny, vit_b_16, ...) or of clips (r3d_18, s3d, swin3d_t, ...), or timm's, CLIP's image towers among them
+    (timm.NAME, such as timm.vit_base_patch16_clip_quickgelu_224.openai; extra timm); `mcn weights list` names all."""
     weights: str = ""
     """Of the video networks: NAME=WEIGHTS,...; one without a name is resnet152's, or the only stream's, save
     efficientnet-lite0's. WEIGHTS: a published name (IMAGENET1K_V2; needs the internet once, see `mcn weights fetch`), a
@@ -51,7 +60,8 @@ class ExtractSettings:
     davenet_weights: str = NETWORKS["davenet"].default_weights
     """DaveNet's weights: a file (AVLnet, MCN or DAVEnet state dict) or random:SEED, which proves plumbing alone."""
     view: Literal["full", "center"] = "full"
-    """What a network sees of a frame: all of it with short side 224, or the middle 224x224."""
+    """What a network sees of a frame: all of it with short side 224, or the middle 224x224; timm's networks see what
+    their own transform shows."""
     feature_fps: int = 1
     """Rows a second; a divisor of 30."""
     frame_size: str = "short-256"
@@ -100,7 +110,7 @@ class ExtractSettings:
 
     def __post_init__(self) -> None:
         for stream in self.streams:
-            if stream not in VIDEO_NETWORKS:
+            if not is_video_network(stream):
                 raise ValueError(f"`streams`: {stream or 'a name of no letters'} is unknown; {near_names(stream)}")
             try:
                 check_view(stream, self.view)
@@ -134,7 +144,7 @@ class ExtractSettings:
         """The settings of the decoder: rows, and between them the frames that clips show."""
         check_feature_fps(self.feature_fps)
         row_step = GRID_FPS // self.feature_fps
-        clips = [clip for stream in self.streams if (clip := NETWORKS[stream].clip) is not None]
+        clips = [clip for stream in self.streams if (clip := clip_shape(stream)) is not None]
         return DecodeSettings(
             feature_fps=self.feature_fps,
             # The fewest that have the rows' own times and those of all clips' frames.
@@ -153,21 +163,31 @@ class ExtractSettings:
         """How many processes work side by side on this machine."""
         return self.workers or local_processes(self.device, usable_cores())
 
-    def bytes_per_second(self) -> float:
-        """Size of one second of video in a shard, captions aside."""
-        video = 2 * sum(STREAM_WIDTHS[stream] for stream in self.streams) * self.feature_fps
+    def bytes_per_second(self, widths: Mapping[str, int] = STREAM_WIDTHS) -> float:
+        """Size of one second of video in a shard, captions aside.
+
+        `widths`: stream -> width of a row; timm, loaded for that, says what they lack, or WeightsError.
+        """
+        values = sum(widths.get(stream) or int(described(stream)["width"]) for stream in self.streams)
+        video = 2 * values * self.feature_fps
         davenet = 2 * AUDIO_WIDTH * (self.feature_fps if self.audio_rate == "rows" else AUDIO_FPS)
         logmel = LOGMEL_BYTES_PER_S
         return video + {"both": davenet + logmel, "davenet": davenet, "logmel": logmel}[self.audio_store]
 
 
 def identity(
-    settings: ExtractSettings, digests: dict[str, str], precision: str, captions: dict[str, str]
+    settings: ExtractSettings,
+    digests: dict[str, str],
+    precision: str,
+    captions: dict[str, str],
+    descriptions: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The Identity of docs/data-format.md.
 
-    `digests`: network -> sha256 of its weights; `precision`: bf16 or fp32; `captions`: of `caption_identity`.
+    `digests`: network -> sha256 of its weights; `precision`: bf16 or fp32; `captions`: of `caption_identity`;
+    `descriptions`: stream -> what `extractors.networks.described` says, where asking for it here would load PyTorch.
     """
+    descriptions = descriptions or {}
     return {
         "schema": SCHEMA,
         "feature_fps": settings.feature_fps,
@@ -176,10 +196,9 @@ def identity(
             stream: {
                 "network": stream,
                 "weights": digests[stream],
-                "view": settings.view if NETWORKS[stream].clip is None else CLIP_VIEW,
+                "view": own_view(stream) or settings.view,
                 "precision": precision,
-                "width": STREAM_WIDTHS[stream],
-                **_clip_of(stream),
+                **(descriptions.get(stream) or described(stream)),
             }
             for stream in settings.streams
         },
@@ -192,11 +211,6 @@ def identity(
         },
         "captions": captions,
     }
-
-
-def _clip_of(stream: str) -> dict[str, Any]:
-    clip = NETWORKS[stream].clip
-    return {} if clip is None else {"clip_frames": clip.frames, "clip_fps": clip.fps}
 
 
 def settings_of(dataset: Path, media: Path | None) -> ExtractSettings:
@@ -221,7 +235,10 @@ def _file_now(spec: str, home_then: str, home_now: Path) -> str:
 
 @dataclass(frozen=True)
 class ListWeightsSettings:
-    """Settings of `mcn weights list`: none."""
+    """Settings of `mcn weights list`."""
+
+    names: str = ""
+    """Only those whose names match this pattern with * and ?; timm's stand in the list where it begins with timm."""
 
 
 @dataclass(frozen=True)
@@ -231,4 +248,5 @@ class FetchWeightsSettings:
     name: str
     """NETWORK or NETWORK:WEIGHTS, as mcn weights list prints them; without WEIGHTS the network's default."""
     to: Path | None = None
-    """Folder to keep the file in, e.g. one that nodes without internet share; default: torch's own cache."""
+    """Folder to keep the file in, e.g. one that nodes without internet share; default: torch's own cache, for timm's
+    weights/ of $MCN_CACHE, or of mcn in the user's folder of caches."""

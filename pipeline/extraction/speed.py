@@ -16,7 +16,7 @@ from extractors.audio_track import extract_audio
 from extractors.decoder_process import DecoderProcess
 from extractors.logmel import log_mel
 from extractors.made_clip import write_made_clip
-from extractors.networks import NETWORKS
+from extractors.networks import find_network
 from extractors.precision import one_thread, resolve_device
 from extractors.video import FrameNetwork
 from extractors.weights import Weights
@@ -81,7 +81,7 @@ def _weights(network: str) -> Weights:
     """Initial values as torch draws them: they cost what any weights cost, and need no file."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Weights(network, NETWORKS[network].build().state_dict(), "")
+        return Weights(network, find_network(network).build().state_dict(), "")
 
 
 def _own_seconds() -> float:

@@ -20,8 +20,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from extractors.cache_folder import cache_folder
 from pipeline.core import signals
-from pipeline.core.cache import GIB, cache_folder
+from pipeline.core.cache import GIB
 from pipeline.core.errors import InputError, ToolError
 from pipeline.core.files import ASIDE, write_aside
 from pipeline.core.formatting import size as size_text

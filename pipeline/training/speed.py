@@ -18,7 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from extractors.networks import STREAM_WIDTHS
+from extractors.networks import STREAM_WIDTHS, described
 from extractors.precision import resolve_device
 from models.batch_step import BatchStep, Communicator, SingleProcess, StepLosses
 from models.clips import ClipInputs
@@ -65,7 +65,8 @@ class TrainingShape:
 
     def model_settings(self) -> ModelSettings:
         """The model's."""
-        widths = tuple(STREAM_WIDTHS[stream] for stream in self.settings.clips.streams)
+        streams = self.settings.clips.streams
+        widths = tuple(STREAM_WIDTHS.get(stream) or described(stream)["width"] for stream in streams)
         return self.settings.model_settings(self.scheme, widths, ModelSettings.word_dim)
 
     def parameters(self) -> int:

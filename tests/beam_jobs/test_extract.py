@@ -22,11 +22,14 @@ import torchvision
 from PIL import Image
 
 from beam_jobs.extract import ExtractSettings, run
+from extractors.decoder_process import DecoderProcess
 from extractors.errors import LibraryError
+from extractors.made_clip import write_made_clip
 from pipeline.core.errors import InputError
 from pipeline.core.lease import LeaseWatch
 from pipeline.core.ledger import latest_states
 from pipeline.dataset.shard_check import verify
+from pipeline.dataset.shard_reader import FeatureFile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ONE_OR_TWO = [1, pytest.param(2, marks=pytest.mark.slow)]
@@ -58,6 +61,44 @@ def test_good_videos_are_stored_and_bad_ones_cost_a_line_each(local: Path) -> No
     summary = json.loads((local / "extract.json").read_text())
     assert summary["done"] == 5 and sum(summary["failed"].values()) == 2
     assert not list((local / "parts").glob("*"))
+
+
+@pytest.mark.parametrize("name", ["timm.test_resnet.r160_in1k"])
+def test_a_network_of_timms_makes_a_stream_beside_another(name: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm isn't installed: pip install 'mcn[timm]'")
+    (tmp_path / "media").mkdir()
+    for video_id, seconds in (("made-video-1", 3.0), ("made-video-2", 2.0)):
+        write_made_clip(tmp_path / "media" / f"{video_id}.mp4", seconds, 96, 54)
+    settings = ExtractSettings(
+        media=tmp_path / "media",
+        out=tmp_path / "dataset",
+        streams=("squeezenet1_1", name),
+        weights=f"squeezenet1_1=random:0,{name}=random:3",
+        precision="fp32",
+        workers=1,
+    )
+    report = run(settings)
+    assert report.done == 2 and f"{name} has random weights (random:3): its rows prove plumbing alone" in report.notes
+    identity = json.loads((settings.out / "dataset.json").read_text())["identity"]["streams"]
+    assert (identity[name]["view"], identity[name]["width"], identity[name]["cut"]) == ("own", 96, [160, 160])
+    assert (identity["squeezenet1_1"]["view"], identity["squeezenet1_1"]["width"]) == ("full", 512)
+    network = timm.create_model(name.removeprefix("timm."), num_classes=0).eval()
+    network.load_state_dict(torch.load(settings.out / "weights" / f"{name}-random-3.pt"))
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
+    for path in sorted((settings.out / "shards").glob("*.h5")):
+        assert verify(path) == []
+    with DecoderProcess(settings.decoding()) as decoder:
+        for video in (video for path in (settings.out / "shards").glob("*.h5") for video in FeatureFile(path).videos()):
+            decoder.open(tmp_path / "media" / f"{video.video_id}.mp4")
+            frames = np.concatenate([batch.frames for batch in decoder.batches()])
+            with torch.inference_mode():
+                expected = network(torch.stack([transform(Image.fromarray(frame)) for frame in frames])).numpy()
+            rows = video.video[name].astype(np.float64)
+            assert rows.shape == (len(frames), 96) and video.video["squeezenet1_1"].shape == (len(frames), 512)
+            # Timm's transform rounds the resized frame to bytes, float16 the row.
+            np.testing.assert_allclose(rows, expected, atol=0.01 * np.abs(expected).max())
+            assert np.abs(rows[0] - rows[1]).max() > 0.05 * np.abs(rows).max()
+    assert run(settings).skipped == 2
 
 
 def test_a_second_run_computes_nothing(local: Path, settings: Callable[..., ExtractSettings]) -> None:

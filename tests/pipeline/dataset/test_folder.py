@@ -158,6 +158,16 @@ def test_a_stream_of_clips_says_so(tmp_path: Path) -> None:
     assert (streams["mvit_v1_b"]["clip_frames"], streams["mvit_v1_b"]["clip_fps"]) == (16, 7.5)
 
 
+def test_a_stream_of_timms_says_what_timm_says_of_it(tmp_path: Path) -> None:
+    settings = ExtractSettings(Path("media"), tmp_path, streams=("timm.any.tag", "resnet18"), view="center")
+    described = {"timm.any.tag": {"width": 7, "resize": [248, 248], "interpolation": "bicubic"}}
+    digests = {"timm.any.tag": "aa", "resnet18": "bb", "davenet": "cc"}
+    streams = identity(settings, digests, "bf16", {}, described)["streams"]
+    common = {"network": "timm.any.tag", "weights": "aa", "view": "own", "precision": "bf16"}
+    assert streams["timm.any.tag"] == common | described["timm.any.tag"]
+    assert (streams["resnet18"]["view"], streams["resnet18"]["width"]) == ("center", 512)
+
+
 @pytest.mark.parametrize(
     ("streams", "feature_fps", "frame_fps"),
     [

@@ -12,9 +12,10 @@ import torch
 from extractors import decoder_pool
 from extractors.audio_track import AudioTrack
 from extractors.errors import MediaError
+from pipeline.core.errors import InputError
 from pipeline.core.records import Caption, VideoFeatures
 from pipeline.extraction import features
-from pipeline.extraction.features import Extracted, FeatureExtractor
+from pipeline.extraction.features import Extracted, FeatureExtractor, check_described
 
 from .conftest import BAD, GOOD, Extraction, TinyClips, TinyFrames
 
@@ -96,6 +97,17 @@ def test_a_track_without_a_sample_is_no_sound(extraction: Extraction, monkeypatc
     video = extracted(replace(extraction), monkeypatch)
     assert not video.audio_mask.any() and video.logmel is not None and len(video.logmel) == 0
     assert video.logmel_start == 0.0 and video.audio is not None and not video.audio.any()
+
+
+def test_a_network_that_is_another_here_is_refused_and_its_differences_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"width": 7, "resize": [248, 248], "interpolation": "bicubic"}
+    monkeypatch.setattr(features, "described", lambda name: here)
+    monkeypatch.setattr(features, "timm_version", lambda: "9.9")
+    stream = {"network": "timm.any", "weights": "aa", "view": "own"}
+    check_described("timm.any", stream | here)
+    with pytest.raises(InputError, match=r"timm.any: by timm 9.9 its width is 7, the data set has 8; resize is \[248,"):
+        check_described("timm.any", stream | here | {"width": 8, "resize": [224, 224]})
+    check_described("resnet18", {"width": 8})
 
 
 def test_streams_of_clips_and_of_frames_share_one_decoding(

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extractors import timm_networks
 from pipeline.core.errors import InputError
+from pipeline.core.files import write_json
 from pipeline.core.ledger import LedgerWriter
 from pipeline.core.records import Outcome
 from pipeline.dataset.folder import add_tombstones
@@ -155,6 +157,27 @@ def test_only_full_shards_are_planned_when_more_is_to_come(settings: ExtractSett
     lengths = [len(read_plan(small.out / "plans", plan).video_ids) for plan in names]
     assert sum(lengths) == 9, "three and three and three fill a shard, one waits"
     assert plan_videos(small, {IDS[10]: shard_seconds * 0.4}, full_only=True) == []
+
+
+def test_shards_are_cut_by_the_widths_that_the_data_set_states(settings: ExtractSettings) -> None:
+    streams = ("timm.any.tag", "resnet18")
+    both = ExtractSettings(settings.media, settings.out, ids=settings.ids, shard_size=1.0, streams=streams)
+    identity = {"streams": {"timm.any.tag": {"width": 1536}, "resnet18": {"width": 512}}}
+    write_json(settings.out / "dataset.json", {"identity": identity})
+    # As wide as ResNet152.
+    seconds = 2**20 / ExtractSettings(settings.media, settings.out).bytes_per_second()
+    plans = plan_videos(both, dict.fromkeys(IDS[:4], seconds * 0.4), full_only=True)
+    assert sum(len(read_plan(both.out / "plans", plan).video_ids) for plan in plans) == 3, "they fill a shard"
+
+
+def test_a_library_of_networks_that_is_missing_is_told_before_anything_is_read(
+    settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm_networks, "find_spec", lambda name: None)
+    asked = ExtractSettings(settings.media, settings.out, ids=settings.ids, streams=("resnet18", "timm.any.tag"))
+    with pytest.raises(InputError, match=r"^timm's networks need the package timm: pip install 'mcn\[timm\]'$"):
+        check_inputs(asked)
+    check_inputs(settings)
 
 
 def test_odd_files_are_told_of(settings: ExtractSettings) -> None:

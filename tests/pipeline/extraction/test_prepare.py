@@ -10,13 +10,17 @@ import pytest
 from extractors import torchvision_networks
 from extractors.network import Source
 from extractors.networks import STREAM_WIDTHS
+from extractors.timm_networks import timm_network
 from extractors.weights import load_weights
 from pipeline.core.child import environment
 from pipeline.core.errors import InputError, ToolError
 from pipeline.extraction import prepare as prepare_module
 from pipeline.extraction.prepare import (
+    Described,
     Networks,
+    Prepared,
     announcements,
+    describe_networks,
     fetch_weights,
     list_weights,
     prepare,
@@ -81,7 +85,11 @@ def test_weights_are_looked_at_once_unless_others_may_be_meant(tmp_path: Path, m
 
 
 def test_who_drives_an_extraction_loads_no_networks() -> None:
-    program = "import sys, beam_jobs.extract; print([name for name in ('torch', 'gensim') if name in sys.modules])"
+    program = (
+        "import sys, beam_jobs.extract; from pathlib import Path\n"
+        "beam_jobs.extract.ExtractSettings(Path(), Path(), streams=('resnet18', 'timm.any.tag')).decoding()\n"
+        "print([name for name in ('torch', 'timm', 'gensim') if name in sys.modules])"
+    )
     command = [sys.executable, "-c", program]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment()).stdout
     assert found == "[]\n"
@@ -128,6 +136,84 @@ def test_weights_for_no_stream_are_told_of(tmp_path: Path) -> None:
     (note, _) = announcements(settings(tmp_path, weights="random:0"))
     assert note.startswith("--weights random:0 is resnet152's, which isn't among the streams: nothing was done with it")
     assert len(announcements(settings(tmp_path))) == 1
+
+
+def test_what_only_a_library_knows_of_a_network_is_asked_once_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = {"resnet18": "aa", "timm.any.tag": "bb", "davenet": "cc"}
+    monkeypatch.setattr(prepare_module, "prepare_networks", lambda settings, precision: Networks({}, digests, "fp32"))
+    asked: list[tuple[str, ...]] = []
+    known = {"width": 7, "resize": [384, 384], "interpolation": "bicubic"}
+
+    def describe(streams: list[str]) -> dict[str, Described]:
+        asked.append(tuple(streams))
+        return {stream: Described(known, ("made of another",)) for stream in streams}
+
+    monkeypatch.setattr(prepare_module, "describe_networks", describe)
+    file = tmp_path / "mine.pt"
+    file.touch()
+
+    def made(**changes: Any) -> Prepared:
+        return prepare(settings(tmp_path, **{"streams": ("resnet18", "timm.any.tag"), "view": "center"} | changes))
+
+    def told(prepared: Prepared) -> list[str]:
+        return [note for note in prepared.notes if note.startswith("timm.any.tag")]
+
+    first = made()
+    assert first.description["identity"]["streams"]["timm.any.tag"] == {
+        "network": "timm.any.tag", "weights": "bb", "view": "own", "precision": "fp32", **known,
+    }  # fmt: skip
+    enlarged = "timm.any.tag sees frames of short side 256 enlarged to 384: see --frame-size"
+    assert told(first) == ["timm.any.tag: made of another", enlarged]
+    assert made().description == first.description and asked == [("timm.any.tag",)]
+    # Of a file's weights nothing is known.
+    assert told(made(weights=f"timm.any.tag={file}")) == [enlarged]
+    known["resize"] = [224, 224]
+    with pytest.raises(InputError, match=r"streams.timm.any.tag.resize was \[384, 384\], now \[224, 224\]; give those"):
+        made(weights=f"timm.any.tag={file}")
+    with pytest.raises(InputError, match="--view was center, now full"):
+        made(view="full")
+
+
+def test_a_library_that_is_missing_is_one_line_of_the_process_that_asks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "timm.py").write_text("raise ImportError('away', name='timm')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match=r"^timm's networks need the package timm: pip install 'mcn\[timm\]'$"):
+        describe_networks(["timm.any.tag"])
+    assert describe_networks([]) == {}
+
+
+def test_lists_of_a_librarys_networks_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    timm_network.cache_clear()
+    for attempt in (
+        lambda: list_weights(ListWeightsSettings("timm.*clip*")),
+        lambda: fetch_weights(FetchWeightsSettings("timm.resnet50.a1_in1k")),
+    ):
+        with pytest.raises(InputError, match=r"^timm's networks need the package timm: pip install 'mcn\[timm\]'$"):
+            attempt()
+    with pytest.raises(InputError, match="no video network; timm's are written with a point: timm.resnet50$"):
+        fetch_weights(FetchWeightsSettings("timm/resnet50"))
+    with pytest.raises(InputError, match="timm.any has no weights 'a1_in1k'"):
+        fetch_weights(FetchWeightsSettings("timm.any:a1_in1k"))
+
+
+def test_a_pattern_shortens_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list_weights(ListWeightsSettings("r?d_18")).done == 1
+    assert capsys.readouterr().out.startswith("r3d_18  ")
+    with pytest.raises(InputError, match="no network has a name like r4d"):
+        list_weights(ListWeightsSettings("r4d*"))
+
+
+def test_timms_networks_are_listed_with_their_terms(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("timm", reason="timm isn't installed: pip install 'mcn[timm]'")
+    assert list_weights(ListWeightsSettings("timm.vit_xsmall*tinyclip*")).done == 1
+    name, *words = capsys.readouterr().out.split()
+    assert name == "timm.vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
+    assert words[:6] == ["512", "224x224", "pictures", "pretrained", "(mit,", "as"]
 
 
 def test_all_networks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
