@@ -84,7 +84,7 @@ def explain_no_gpu() -> Finding:
         torch.cuda.init()
         reason = "nothing"
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition(" Please")[0].strip()
+        reason = str(error).partition(" Please")[0].strip().rstrip(".")
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     if shown is not None and (shown.strip()[:1] in ("", "-") or "No CUDA GPUs" in reason):
         text = f"no GPU: CUDA_VISIBLE_DEVICES is {shown!r}, which hides every GPU from PyTorch"
