@@ -67,8 +67,8 @@ _LIBRARIES = libraries(
     *(f"pipeline/{name}.py" for name in ("extraction/worker", "extraction/features", "dataset/shard_*")),
     "pipeline/download/media.py",
 )
-# Only its own networks need torchvision.
-OF_THE_WORKER = [library for library in _LIBRARIES if library != "torchvision"]
+# Only its own networks need torchvision, and only files of its form safetensors.
+OF_THE_WORKER = [library for library in _LIBRARIES if library not in ("torchvision", "safetensors")]
 WEIGHTS = {"efficientnet-lite0": "IMAGENET1K", "davenet": "random:0"}
 
 
