@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from extractors.network import ClipShape, PictureShape
-from extractors.networks import VIDEO_NETWORKS, check_view, find_network, is_video_network, own_view
+from extractors.networks import VIDEO_NETWORKS, check_view, clip_shape, find_network, is_video_network, own_view
 from extractors.precision import resolve_device, resolve_precision
 from extractors.timeline import VIEW_SIDE, View, view_size
 from extractors.weights import Weights
@@ -112,7 +112,7 @@ class FrameNetwork:
 
 def usual_batch(network: str, device: torch.device) -> int:
     """Frames, or clips of them, that a video network takes at a time on `device`, unless it is told otherwise."""
-    clip, on_cpu = NETWORKS[network].clip, device.type == "cpu"
+    clip, on_cpu = clip_shape(network), device.type == "cpu"
     if clip is None:
         return _CPU_BATCH if on_cpu else _CUDA_BATCH
     return 1 if on_cpu else max(1, _CUDA_CLIP_FRAMES // clip.frames)
