@@ -174,8 +174,7 @@ def _first_line(error: Exception) -> str:
 
 def _ask_hub() -> None:
     """Raises what keeps the hub away, which its own client would try again for a minute, with a line each time."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S)
 

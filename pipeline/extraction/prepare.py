@@ -4,6 +4,7 @@ PyTorch with ResNet152's weights takes most of a GiB. `prepare_networks` looks a
 the one that plans for a million ids, and waits for workers, is spared.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -309,7 +310,7 @@ def announcements(settings: ExtractSettings) -> list[str]:
 
 
 def list_weights(settings: ListWeightsSettings) -> RunSummary:
-    """Print each video network: what it takes, the width of its rows, its published weights, the default first.
+    """Print each video network: the width of its rows, what it takes, its published weights, the default first.
 
     InputError where no name matches the pattern, or it asks for timm's and timm isn't installed.
     """
@@ -328,12 +329,13 @@ def list_weights(settings: ListWeightsSettings) -> RunSummary:
         try:
             network = find_network(name)
         except WeightsError as error:
-            report.failed[str(error).removeprefix(f"{name}: ")] += 1
+            print(error, file=sys.stderr, flush=True)
+            report.failed["unusable"] += 1
             continue
         report.done += 1
         print(f"{name:<{width}}  {network.width:>4}  {_takes(network):<18}  {_published(network)}", flush=True)
     if not settings.names:
-        report.notes.append(f"with timm ({INSTALL}) its networks too: mcn weights list '{PREFIX}*clip*'")
+        print(f"with timm ({INSTALL}) its networks too: mcn weights list '{PREFIX}*clip*'", file=sys.stderr)
     return report.finish()
 
 

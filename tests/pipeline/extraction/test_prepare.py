@@ -218,7 +218,9 @@ def test_timms_networks_are_listed_with_their_terms(capsys: pytest.CaptureFixtur
 
 def test_all_networks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert list_weights(ListWeightsSettings()).done == len(STREAM_WIDTHS) - 1
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    told = capsys.readouterr()
+    assert told.err == "with timm (pip install 'mcn[timm]') its networks too: mcn weights list 'timm.*clip*'\n"
+    lines = {line.split()[0]: line for line in told.out.splitlines()}
     assert lines.keys() == STREAM_WIDTHS.keys() - {"resnext101"}
     assert lines["r3d_18"].split() == ["r3d_18", "512", "16", "frames", "at", "15/s", "KINETICS400_V1"]
     assert lines["vit_b_16"].split()[1:4] == ["768", "224x224", "pictures"]
