@@ -13,6 +13,8 @@ from typing import Any
 from pipeline.core.secrets import masked_words
 
 LIBRARIES = "torch torchvision torchaudio decord av h5py numpy gensim apache-beam imageio-ffmpeg".split()
+OF_ROWS = "torch torchvision torchaudio decord av numpy".split()
+"""Those that rows of features are computed with."""
 
 
 @cache
@@ -53,6 +55,26 @@ def provenance(device: str) -> dict[str, Any]:
         "command": " ".join(masked_words([os.path.basename(sys.argv[0]), *sys.argv[1:]])),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def rounding_changes(recorded: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What of a recorded provenance may have rounded rows otherwise than `here`, with its value then; none: nothing.
+
+    The host is part of it: to a virtual machine processors that round differently bear one name. The number of threads
+    is not: a batch goes through on one. Of several GPUs of a host any is as good.
+    """
+    if not recorded:
+        return ["where is not recorded"]
+    then, now = _rounding(recorded), _rounding(here)
+    return [f"{name} {then[name]}" for name in now if then[name] != now[name]]
+
+
+def _rounding(stated: dict[str, Any]) -> dict[str, str]:
+    versions = stated.get("libraries")
+    values = {name: stated.get(name) for name in ("host", "processor", "device")}
+    values |= {name: versions.get(name) if isinstance(versions, dict) else None for name in OF_ROWS}
+    shown = {name: "unknown" if value is None else str(value)[:80] for name, value in values.items()}
+    return shown | {"device": shown["device"].split(":")[0]}
 
 
 def recorded_places(recorded: str, home_then: str, home_now: Path) -> list[Path]:

@@ -121,7 +121,8 @@ class VerifySettings:
     ids: Path | None = None
     """csv of the ids asked for: how many are stored, and why the others aren't, is told."""
     sample: int = 0
-    """Compute this many videos anew from --media and compare row by row."""
+    """Compute this many videos anew from --media and compare row by row: to the bit where host, processor, device and
+    libraries are those that made them, else within a tolerance for the precision of the network."""
     media: Path | None = None
     """Media folder, for --sample and --repair; default: the one that the data set was made from."""
     repair: bool = False

@@ -1,17 +1,21 @@
-"""What is wrong with a data set: every file against its own checksums, its plan, its receipt and the manifests."""
+"""What is wrong with a data set: files against checksums, plans, receipts and manifests, rows against new ones."""
 
+import math
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from extractors.text import vectors_digest
 from pipeline.core.errors import InputError
 from pipeline.core.ledger import read_ledger
 from pipeline.core.provenance import usable_cores
-from pipeline.core.records import ShardPlan
+from pipeline.core.records import ShardPlan, VideoFeatures
 from pipeline.core.reporting import Progress
 from pipeline.dataset import shard_plans
 from pipeline.dataset.caption_store import FILE as CAPTIONS
@@ -20,7 +24,7 @@ from pipeline.dataset.folder import read_description
 from pipeline.dataset.freeze import provenances_of
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_check import ShardChecker
-from pipeline.dataset.shard_reader import FeatureFile
+from pipeline.dataset.shard_reader import Array, FeatureFile, columns
 from pipeline.dataset.word_vectors import read_vectors
 
 SHOWN = 3
@@ -197,3 +201,108 @@ def _manifests(dataset: Path, findings: Findings) -> None:
                 findings.problems.append(("manifest", f"{path}: its shard {name} is gone"))
             elif name in contents and contents[name] != frozen["content"]:
                 findings.problems.append(("manifest", f"{path}: shard {name} isn't the one that was frozen"))
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a stored row may lie from the same row computed on another machine: it agrees by either figure."""
+
+    cosine: float
+    """Least centred cosine: of the two rows, less the mean of the video's stored rows, which all its rows share."""
+    difference: float
+    """Largest difference of a value, as a share of the largest in the two rows. In a still scene rows lie so near to
+    the mean that rounding alone decides their centred cosine."""
+
+    def __str__(self) -> str:
+        return f"centred cosine at least {self.cosine:g}, or every value within {self.difference:.2g} of the largest"
+
+
+TOLERANCES = {"fp32": Tolerance(0.99999, 2**-9), "bf16": Tolerance(0.998, 2**-5)}
+"""Precision of a network -> tolerance of its rows; the log-mel, computed in fp64, is held to that of fp32.
+
+Measured by `benchmarks/rounding.py` on three clips of the made sample, by an Intel Xeon with AVX-512 and AMX beside the
+same one without them, on 1, 2 and 4 threads and in batches of 1 and 4 (docs/data-format.md has the figures). fp32 rows
+came within 1 - 4e-8 and 0.0007: single values that float16 rounds to its next number. The tolerance is that of all
+values doing so, two steps of 2^-10 and the cosine that one leaves of a row at 0.22 of its length from the mean. bf16
+rows came within 1 - 3.0e-4 and 0.009, and the next second's within 1 - 7.6e-3 and 0.062 at the nearest: the tolerance
+is between, 2.5 times the rounding's angle and 3.5 times its difference.
+"""
+
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A stored video beside the same one computed anew."""
+
+    equal: bool
+    """To the bit; the decoder's name is no matter."""
+    differences: list[str]
+    """What differs and may not, ready to be printed."""
+    difference: float
+    """The largest of a value, as in `Tolerance`."""
+    cosine: float
+    """The least centred cosine of a row whose values are off by more than the tolerance has it; 1.0 for none."""
+
+
+def compare_video(stored: VideoFeatures, anew: VideoFeatures, precisions: Mapping[str, str], exact: bool) -> Comparison:
+    """`precisions`: name of rows (streams, `davenet`, `logmel`) -> that of their network. `exact`: all bits must agree.
+
+    Whatever holds no such rows (masks, times, texts, numbers of rows) must be equal in any case.
+    """
+    differing, of_rows = [], []
+    difference, cosine, equal = 0.0, 1.0, True
+    again = columns(anew)
+    for name, values in columns(stored).items():
+        other = again[name]
+        if name == "decoder" or (values.shape == other.shape and values.tobytes() == other.tobytes()):
+            continue
+        equal = False
+        if name not in precisions or values.shape != other.shape:
+            differing.append(name)
+            continue
+        tolerance = TOLERANCES[precisions[name]]
+        off, cosines = deviations(values, other, centre_of(values))
+        large = off > tolerance.difference
+        difference = max(difference, float(off.max()))
+        cosine = min(cosine, float(cosines[large].min(initial=1.0)))
+        changed = (values.view(np.uint16) != other.view(np.uint16)).any(axis=1)
+        unlike = np.flatnonzero(changed if exact else large & (cosines < tolerance.cosine))
+        if len(unlike):
+            row = int(unlike[cosines[unlike].argmin()])
+            more = f" and {len(unlike) - 1} more of its rows" if len(unlike) > 1 else ""
+            expected = "equal bits" if exact else str(tolerance)
+            of_rows.append(
+                f"row {row} of {name}{more}: centred cosine {cosine_text(cosines[row])}, a value off by {off[row]:.2g} "
+                f"of the largest; expected: {expected}"
+            )
+    return Comparison(equal, [*([", ".join(differing)] if differing else []), *of_rows], difference, cosine)
+
+
+def cosine_text(cosine: float) -> str:
+    """A cosine with as many digits as tell it from 1."""
+    from_one = max(1 - cosine, 1e-15)
+    return f"{cosine:.{max(4, 1 - math.floor(math.log10(from_one)))}f}"
+
+
+def centre_of(rows: Array) -> NDArray[np.float64]:
+    """The mean (D,) of a video's rows (R, D), those of nothing but zeros aside: they are masked."""
+    shown = rows.any(axis=1)
+    return rows[shown].mean(axis=0, dtype=np.float64) if shown.any() else np.zeros(rows.shape[1])
+
+
+def deviations(rows: Array, others: Array, centre: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest difference and centred cosine of each of (R, D) and its twin, (R,) both; see `Tolerance`.
+
+    A row that is the centre itself has cosine 0.
+    """
+    off, cosines = np.zeros(len(rows)), np.zeros(len(rows))
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        block = slice(first, first + _ROWS_AT_ONCE)
+        a, b = rows[block].astype(np.float64), others[block].astype(np.float64)
+        largest = np.maximum(np.abs(a).max(axis=1), np.abs(b).max(axis=1))
+        off[block] = np.abs(a - b).max(axis=1) / np.where(largest == 0, 1.0, largest)
+        a, b = a - centre, b - centre
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        cosines[block] = (a * b).sum(axis=1) / np.where(lengths == 0, 1.0, lengths)
+    return off, cosines

@@ -2,30 +2,35 @@
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from pipeline.core.child import Child, ChildError
 from pipeline.core.errors import InputError
 from pipeline.core.files import check_fences, remove, write_text
 from pipeline.core.lease import locked
-from pipeline.core.records import VideoFeatures
+from pipeline.core.provenance import rounding_changes
 from pipeline.dataset import shard_plans
 from pipeline.dataset.caption_store import open_captions
 from pipeline.dataset.folder import half_forgotten, is_forgotten, kept_out, read_description
 from pipeline.dataset.freeze import reasons_of
 from pipeline.dataset.shard_plans import shard_path
-from pipeline.dataset.shard_reader import Array, FeatureFile, columns, digests_of
+from pipeline.dataset.shard_reader import FeatureFile, digests_of
 from pipeline.dataset.shard_writer import Origin, write_part
 from pipeline.download.media import MediaFinder
 from pipeline.extraction.features import Extracted, FeatureExtractor
 from pipeline.extraction.prepare import prepare_weights
 from pipeline.extraction.settings import ExtractSettings, settings_of
 from pipeline.extraction.worker import ShardWorker
-from pipeline.tools.verify.findings import Findings, check_shards
+from pipeline.tools.verify.findings import (
+    TOLERANCES,
+    Comparison,
+    Findings,
+    check_shards,
+    compare_video,
+    cosine_text,
+)
 
 WITHOUT_MEDIA = "repair-ids.csv"
 
@@ -216,10 +221,6 @@ def sound_videos(dataset: Path, name: str, save: bool) -> list[str]:
     return sound
 
 
-LEAST_COSINE = 0.999
-"""Rows of one video agree so well across processor types; less is a fault."""
-
-
 def compare(dataset: Path, chosen: Sequence[tuple[str, str]], media: Path | None) -> tuple[list[str], list[str]]:
     """Compute the `chosen` (shard, video id) anew; returns problems and notes, a line each."""
     settings = settings_of(dataset, media)
@@ -230,8 +231,10 @@ def compare(dataset: Path, chosen: Sequence[tuple[str, str]], media: Path | None
     if not videos:
         raise InputError(f"{settings.media}: holds none of the {len(chosen)} videos to compare; give --media")
     shard_of = {video_id: name for name, video_id in chosen}
+    precisions = {name: stream["precision"] for name, stream in identity["streams"].items()}
+    precisions |= {"davenet": identity["audio"]["precision"], "logmel": "fp32"}
     problems: list[str] = []
-    equal, least = 0, 1.0
+    by_changes: dict[str, list[Comparison]] = {}
     with FeatureExtractor(settings, identity, prepare_weights(settings)) as extractor:
         for video_id, result in extractor.extract(videos, captions.of if captions else lambda _: ()):
             if not isinstance(result, Extracted):
@@ -239,40 +242,25 @@ def compare(dataset: Path, chosen: Sequence[tuple[str, str]], media: Path | None
                 continue
             with FeatureFile(shard_path(dataset, shard_of[video_id])) as file:
                 stored = file.video(file.video_ids.index(video_id))
-            differing, cosine = _differences(stored, result.features)
-            equal += not differing and cosine == 1.0
-            least = min(least, cosine)
-            if differing or cosine < LEAST_COSINE:
-                what = ", ".join([*differing, *([f"rows (cosine {cosine:.4f})"] if cosine < LEAST_COSINE else [])])
-                problems.append(f"video {video_id}: computed anew it differs in {what}")
-    notes = [
-        f"{len(videos)} videos were computed anew: {equal} are equal to the bit, least cosine of a row {least:.5f}"
-    ]
+                changes = rounding_changes(file.provenance, extractor.provenance)
+            comparison = compare_video(stored, result.features, precisions, exact=not changes)
+            problems += [f"video {video_id}: computed anew it differs in {what}" for what in comparison.differences]
+            by_changes.setdefault(", ".join(changes), []).append(comparison)
+    notes = [_note(changes, compared, precisions) for changes, compared in by_changes.items()]
     if len(videos) < len(chosen):
         notes.append(f"{len(chosen) - len(videos)} videos chosen for comparison have no media")
     return problems, notes
 
 
-def _differences(stored: VideoFeatures, anew: VideoFeatures) -> tuple[list[str], float]:
-    """Columns that differ where they may not, and the least cosine of a row with its twin; 1 if all bits are equal."""
-    differing, least = [], 1.0
-    rows = {*stored.video, "davenet", "logmel"}
-    again = columns(anew)
-    for name, values in columns(stored).items():
-        other = again[name]
-        if name == "decoder" or (values.shape == other.shape and values.tobytes() == other.tobytes()):
-            continue
-        if name not in rows or values.shape != other.shape:
-            differing.append(name)
-        else:
-            # Equal to the bit alone counts as 1.
-            least = min([least, np.nextafter(1.0, 0.0), *_cosines(values, other)])
-    return differing, float(least)
-
-
-def _cosines(a: Array, b: Array) -> Iterable[float]:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    cosines: Array = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(lengths == 0, 1.0, lengths))
-    return cosines.tolist()
+def _note(changes: str, compared: Sequence[Comparison], precisions: Mapping[str, str]) -> str:
+    """How near the videos came that differ in `changes` from what would be made here, and by which rule."""
+    equal = sum(each.equal for each in compared)
+    note = f"{len(compared)} videos were computed anew: {equal} are equal to the bit"
+    if equal < len(compared):
+        note += f", values are off by up to {max(each.difference for each in compared):.2g} of their row's largest"
+        cosine = min(each.cosine for each in compared)
+        note += f", least centred cosine of rows beyond rounding {cosine_text(cosine)}" if cosine < 1 else ""
+    if not changes:
+        return f"{note}; same host, processor, device and libraries: compared exactly"
+    rules = (f"{name}: {TOLERANCES[name]}" for name in sorted(set(precisions.values())))
+    return f"{note}; made elsewhere ({changes}): {'; '.join(rules)}"

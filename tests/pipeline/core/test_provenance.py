@@ -1,10 +1,12 @@
-"""Where a recorded path is after a move."""
+"""Where a recorded path is after a move, and what recorded versions and machines say of rounding."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.core.provenance import recorded_path, recorded_places
+from pipeline.core.provenance import provenance, recorded_path, recorded_places, rounding_changes
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,39 @@ def test_what_is_there_is_taken_the_old_place_of_an_absolute_path_first(tmp_path
     assert recorded_path(*recorded) == new / "m.json"
     (new / "m.json").unlink()
     assert recorded_path(*recorded) == old / "m.json"
+
+
+HERE: dict[str, Any] = {
+    "libraries": {"python": "3.11.7", "torch": "2.11.0", "av": "18.1.0", "numpy": "2.4.6", "h5py": "3.16.0"},
+    "processor": "Xeon",
+    "device": "cuda:0",
+    "host": "node1",
+    "command": "mcn extract",
+    "time": "2026-01-01T00:00:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("then", "changes"),
+    [
+        ({"host": "node2"}, ["host node2"]),
+        ({"processor": "EPYC", "host": "node2"}, ["host node2", "processor EPYC"]),
+        ({"device": "cpu"}, ["device cpu"]),
+        ({"libraries": HERE["libraries"] | {"torch": "2.9.1", "av": "17.0.0"}}, ["torch 2.9.1", "av 17.0.0"]),
+        ({"libraries": {"torch": "2.11.0", "numpy": "2.4.6"}}, ["av unknown"]),
+        ({"libraries": 7, "host": None}, ["host unknown", "torch unknown", "av unknown", "numpy unknown"]),
+    ],
+)
+def test_what_may_have_rounded_rows_otherwise_is_named_as_it_was(then: dict[str, Any], changes: list[str]) -> None:
+    assert rounding_changes(HERE | then, HERE) == changes
+
+
+def test_what_touches_no_row_is_no_change() -> None:
+    then = {"device": "cuda:3", "command": "mcn run", "time": "2025-01-01T00:00:00Z"}
+    then_libraries = HERE["libraries"] | {"h5py": "3.1.0", "python": "3.12.0"}
+    assert rounding_changes(HERE | then | {"libraries": then_libraries}, HERE) == []
+    assert rounding_changes({}, HERE) == ["where is not recorded"]
+
+
+def test_a_process_s_own_provenance_is_no_change() -> None:
+    assert rounding_changes(json.loads(json.dumps(provenance("cpu"))), provenance("cpu")) == []
