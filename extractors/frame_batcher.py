@@ -50,7 +50,7 @@ class FrameBatcher(Generic[Key]):
         done: list[Features[Key]] = []
         for row, frame in zip(rows, frames, strict=True):
             waiting.append(_Waiting(key, int(row), frame.copy()))
-            if len(waiting) == self._network.frames_at_once:
+            if len(waiting) >= self._network.frames_at_once:
                 batch = waiting.copy()
                 waiting.clear()
                 done += self._run(batch)

@@ -55,9 +55,8 @@ class FrameNetwork:
         self.precision = resolve_precision(precision, self.device)
         on_cpu = self.device.type == "cpu"
         self.batch_size = batch_size or usual_batch(self.name, self.device)
-        threads = torch.get_num_threads() if on_cpu else 1
-        self.frames_at_once = self.batch_size * threads
-        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self._pool: ThreadPoolExecutor | None = None
+        self.compute_on(torch.get_num_threads() if on_cpu else 1)
         self._format = torch.channels_last if self.clip is None else torch.contiguous_format
         network = weights.module().to(self.device, memory_format=self._format)  # type: ignore[call-overload]
         if self.precision == "bf16":
@@ -66,6 +65,13 @@ class FrameNetwork:
         channels = (3, 1, 1) if self.clip is None else (3, 1, 1, 1)
         self._mean = torch.tensor(self._entry.pixel_mean, device=self.device).view(channels)
         self._deviation = torch.tensor(self._entry.pixel_deviation, device=self.device).view(channels)
+
+    def compute_on(self, threads: int) -> None:
+        """Take so many batches at once from now on; of a processor, a core for each. Rows stay the same to the bit."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self.frames_at_once = self.batch_size * threads
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB frames (n, H, W, 3), any n, or clips (n, T, H, W, 3) of the network's T, to rows (n, `width`).
@@ -80,6 +86,7 @@ class FrameNetwork:
             raise ValueError(f"{self.name} takes uint8 frames ({expected}), not {frames.dtype} of shape {frames.shape}")
         starts = range(0, len(frames), self.batch_size)
         threads = torch.get_num_threads()
+        assert self._pool is not None
         try:
             batches = self._pool.map(self._batch, (frames[start : start + self.batch_size] for start in starts))
             rows = np.concatenate([np.empty((0, self.width), dtype=np.float32), *batches])

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ settings.register_profile(
     "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("suite")
+
+def pytest_runtest_setup() -> None:
+    """urllib keeps the proxies of its first use, which may have been another test's."""
+    urllib.request.install_opener(None)  # type: ignore[arg-type]
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -134,11 +134,11 @@ class FeatureExtractor(Closeable):
         weight_files: dict[str, Path],
         cores: Callable[[], int] = lambda: 1,
     ) -> None:
-        """`cores`: how many the networks may compute on now, of a processor; asked before each batch."""
+        """`cores`: how many the networks may compute on now, of a processor; asked at each batch of frames."""
         check_log_mel()
         self._threads = torch.get_num_threads()
         # With a worker a core, one thread each is fastest.
-        self._cores = cores
+        self._cores, self._computes_on = cores, 1
         torch.set_num_threads(1)
         self.settings, self.identity = settings, identity
         self._claim = DeviceClaim(settings.device)
@@ -275,8 +275,10 @@ class FeatureExtractor(Closeable):
 
     @contextmanager
     def _networks_at_work(self) -> Iterator[None]:
-        if self._on_processor and (cores := self._cores()) != torch.get_num_threads():
-            torch.set_num_threads(cores)
+        if self._on_processor and (cores := self._cores()) != self._computes_on:
+            for network in self.networks.values():
+                network.compute_on(cores)
+            self._computes_on = cores
         began, computed = time.monotonic_ns(), time.process_time_ns()
         try:
             yield

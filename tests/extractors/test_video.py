@@ -163,6 +163,9 @@ def test_the_number_of_threads_changes_nothing(lite0, precision):
             assert network.frames_at_once == 2 * count
             results.append(network.features(frames))
             assert torch.get_num_threads() == count
+            network.compute_on(4 - count)
+            assert network.frames_at_once == 2 * (4 - count)
+            np.testing.assert_array_equal(network.features(frames), results[0])
     finally:
         torch.set_num_threads(threads)
     np.testing.assert_array_equal(results[1], results[0])
