@@ -18,6 +18,7 @@ settings.register_profile(
 )
 settings.load_profile("suite")
 
+
 def pytest_runtest_setup() -> None:
     """urllib keeps the proxies of its first use, which may have been another test's."""
     urllib.request.install_opener(None)  # type: ignore[arg-type]
