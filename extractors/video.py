@@ -27,7 +27,7 @@ class FrameNetwork:
     that; a network with a `clip` sees clips of frames, and one with a `picture` frames, as its own transform shows
     them, whatever the view. A row depends on its frame or clip alone: every batch has `batch_size` of them, padded with
     black ones, since bf16 rows change with the batch's size; and on a CPU each batch goes through on one thread, as
-    many batches at once as torch has threads, since rows change with the number of threads that share a batch.
+    many batches at once as torch has threads or `compute_on` says, since rows change with the threads that share one.
     `frames_at_once` frames or clips keep all threads busy. The average over positions is taken in fp32. ValueError for
     a view that the network can't take.
     """
@@ -55,7 +55,7 @@ class FrameNetwork:
         self.precision = resolve_precision(precision, self.device)
         on_cpu = self.device.type == "cpu"
         self.batch_size = batch_size or usual_batch(self.name, self.device)
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor()
         self.compute_on(torch.get_num_threads() if on_cpu else 1)
         self._format = torch.channels_last if self.clip is None else torch.contiguous_format
         network = weights.module().to(self.device, memory_format=self._format)  # type: ignore[call-overload]
@@ -68,8 +68,7 @@ class FrameNetwork:
 
     def compute_on(self, threads: int) -> None:
         """Take so many batches at once from now on; of a processor, a core for each. Rows stay the same to the bit."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._pool.shutdown()
         self.frames_at_once = self.batch_size * threads
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
@@ -86,7 +85,6 @@ class FrameNetwork:
             raise ValueError(f"{self.name} takes uint8 frames ({expected}), not {frames.dtype} of shape {frames.shape}")
         starts = range(0, len(frames), self.batch_size)
         threads = torch.get_num_threads()
-        assert self._pool is not None
         try:
             batches = self._pool.map(self._batch, (frames[start : start + self.batch_size] for start in starts))
             rows = np.concatenate([np.empty((0, self.width), dtype=np.float32), *batches])
