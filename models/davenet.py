@@ -68,7 +68,8 @@ class ResDavenet(nn.Module):
             self.add_module(f"layer{stage}", blocks)
             width = stage_width
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # To fill a tensor without values (device "meta"), PyTorch would load its compiler: a second of each start.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 height, length = module.kernel_size
                 nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / (height * length * module.out_channels)))
 

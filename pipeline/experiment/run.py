@@ -18,7 +18,6 @@ from pipeline.core.files import AlreadyThereError, write_json, write_text
 from pipeline.core.reporting import RunSummary
 from pipeline.core.secrets import masked_setting
 from pipeline.core.signals import asked_to_stop
-from pipeline.experiment.page import write_page
 from pipeline.experiment.settings import ConfigCopySettings, ConfigListSettings
 from pipeline.experiment.stages import EVALUATIONS, RunSettings, shipped_configs
 
@@ -80,6 +79,9 @@ def run(settings: RunSettings, beam_arguments: Sequence[str] = ()) -> RunSummary
     write_json(settings.out / "results.json", results)
     page = settings.out / "index.html"
     if report.complete and evaluated:
+        # Loads PyTorch and gensim, which the stages before training don't need.
+        from pipeline.experiment.page import write_page
+
         write_page(page, results, settings.out / "media")
         report.detail["page"] = str(page)
     report.finish().publish(settings.out / "run.json")

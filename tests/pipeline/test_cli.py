@@ -125,6 +125,8 @@ for name, command in COMMANDS.items():
         main([*name.split(), "--help"])
     except SystemExit:
         pass
+# The module of `mcn run`, which waits for hours beside the workers of its stages.
+assert main(["config", "list"]) == 0
 assert main(["extract", "--media", ".", "--out", "o", "--feature-fp", "1"]) == 2
 assert main(["download", "--ids", "i", "--out", "o", "--runer=DirectRunner"]) == 2
 assert main(["train", "--manifest", "missing.json", "--out", "o"]) == 2
