@@ -83,8 +83,14 @@ def test_command_parses(document: str, line: str, monkeypatch: pytest.MonkeyPatc
     assert type(settings) is COMMANDS[stage].settings_class()
 
 
-def test_readme_names_every_stage() -> None:
-    shown = {stage_of(line)[0] for line in code_lines("README.md") if line.startswith("mcn ")}
+def test_readme_has_every_stage_in_its_table() -> None:
+    rows = [line for line in text_of("README.md").splitlines() if line.startswith("| ")]
+    named = [stage for row in rows for stage in re.findall(r"`mcn ([a-z ]+)`", row.split("|")[2])]
+    assert sorted(named) == sorted(COMMANDS)
+
+
+def test_every_stage_is_shown() -> None:
+    shown = {stage_of(line)[0] for _, line in command_lines()}
     assert shown == set(COMMANDS)
 
 
@@ -116,7 +122,7 @@ def test_make_targets_exist(document: str) -> None:
 
 
 def test_layout_is_the_repository() -> None:
-    tree = re.search(r"^## Layout\n+```\n(.*?)^```$", text_of("README.md"), re.MULTILINE | re.DOTALL)
+    tree = re.search(r"^## Layout\n+```\n(.*?)^```$", text_of("CONTRIBUTING.md"), re.MULTILINE | re.DOTALL)
     assert tree
     lines = tree[1].splitlines()
     # What is indented stands in pipeline/.

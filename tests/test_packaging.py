@@ -60,8 +60,8 @@ def test_torch_and_what_is_compiled_against_it_are_pinned_together(stated: dict[
     assert not pins["torchaudio"].contains("2.11.1")
 
 
-def test_the_readme_installs_the_same_releases_for_processors_alone() -> None:
-    commands = re.findall(r"^pip install (.*) --index-url \S+/cpu$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_page_installs_the_same_releases_for_processors_alone() -> None:
+    commands = re.findall(r"^pip install (.*) --index-url \S+/cpu$", (ROOT / "docs/install.md").read_text(), re.MULTILINE)
     assert [dict(pin.split("==") for pin in command.split()) for command in commands] == [MADE_FOR_EACH_OTHER]
 
 
