@@ -61,7 +61,8 @@ def test_torch_and_what_is_compiled_against_it_are_pinned_together(stated: dict[
 
 
 def test_the_page_installs_the_same_releases_for_processors_alone() -> None:
-    commands = re.findall(r"^pip install (.*) --index-url \S+/cpu$", (ROOT / "docs/install.md").read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "install.md").read_text()
+    commands = re.findall(r"^pip install (.*) --index-url \S+/cpu$", page, re.MULTILINE)
     assert [dict(pin.split("==") for pin in command.split()) for command in commands] == [MADE_FOR_EACH_OTHER]
 
 
