@@ -78,6 +78,8 @@ class TinyFrames:
 
     def __init__(self, *given: object) -> None: ...
 
+    def compute_on(self, threads: int) -> None: ...
+
     def features(self, frames: np.ndarray) -> np.ndarray:
         return np.repeat(frames.mean((1, 2, 3))[:, None], WIDTH, 1).astype(np.float32)
 
@@ -86,6 +88,8 @@ class TinyClips:
     """In place of a network of clips: each frame of a clip's first half, as a number."""
 
     width, frames_at_once, clip = WIDTH, 2, ClipShape(WIDTH, 2, (8,), 8)
+
+    def compute_on(self, threads: int) -> None: ...
 
     def features(self, clips: np.ndarray) -> np.ndarray:
         return clips[:, :, 0, 0, 0].astype(np.float32)
