@@ -291,6 +291,15 @@ def test_a_failed_video_leaves_the_others():
     assert [(result.key, result.features.tolist()) for result in batcher.flush()] == [("good", [[1.0]])]
 
 
+def test_frames_that_waited_for_a_larger_batch_go_with_the_next():
+    network = MeanNetwork(6)
+    batcher: FrameBatcher[str] = FrameBatcher(network)
+    assert batcher.push("a", np.arange(4), plain(1, 4)) == []
+    network.frames_at_once = 2
+    (result,) = batcher.push("a", np.array([4]), plain(2))
+    assert (result.rows.tolist(), batcher.pending("a")) == ([0, 1, 2, 3, 4], 0)
+
+
 def test_rows_and_frames_must_agree():
     with pytest.raises(ValueError, match="2 rows for 1 frames of a"):
         FrameBatcher(MeanNetwork(2)).push("a", np.array([0, 1]), plain(1))

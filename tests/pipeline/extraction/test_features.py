@@ -138,7 +138,7 @@ def test_streams_of_clips_and_of_frames_share_one_decoding(
 def test_the_networks_compute_on_as_many_cores_as_they_may(
     extraction: Extraction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told when it changes alone; frames that wait for a larger batch than there is now are not left behind."""
+    """Told when it changes alone; no frame that waits for a larger batch than there is now is lost."""
     threads: list[int] = []
 
     class Counting(TinyFrames):
