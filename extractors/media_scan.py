@@ -112,7 +112,7 @@ def scan_media(file: MediaFile) -> MediaScan:
     frame = _first_frame(file)
     if in_order and frame.dts is not None:
         # FFmpeg's player shows a frame when the decoder gives it, some packets after its own.
-        times = times.later_by(frame.dts - int(times.pts[0]))
+        times = times.after_packets(int(np.searchsorted(times.pts, frame.dts)), _interval(times.pts, time_base, rate))
     ends, last = _ends(times, time_base, rate)
     end = last * time_base - zero
     duration = float(end)
@@ -151,8 +151,11 @@ class _Times:
     pts: NDArray[np.int64]
     durations: NDArray[np.int64]
 
-    def later_by(self, ticks: int) -> "_Times":
-        return _Times(self.pts + ticks, self.durations)
+    def after_packets(self, count: int, interval: Fraction) -> "_Times":
+        """Each at the time of the packet `count` later; the last ones follow on at the interval."""
+        following = [int(self.pts[-1]) + round(number * interval) for number in range(1, count + 1)]
+        pts = [*self.pts[count:], *following]
+        return _Times(np.array(pts, np.int64), np.array([*self.durations[count:], *[0] * count], np.int64))
 
 
 @dataclass
@@ -218,13 +221,16 @@ def _read(
     return sound_end
 
 
+def _interval(pts: NDArray[np.int64], time_base: Fraction, rate: Fraction | None) -> Fraction:
+    """The usual one between two frames, in ticks."""
+    if pts.size > 1:
+        return Fraction(float(np.median(np.diff(pts))))
+    return 1 / ((rate or Fraction(GRID_FPS)) * time_base)
+
+
 def _ends(times: _Times, time_base: Fraction, rate: Fraction | None) -> tuple[NDArray[np.int64], Fraction]:
     """When each frame leaves the screen, in ticks; and the end of the last one, to a fraction of a tick."""
-    pts, durations = times.pts, times.durations
-    if pts.size > 1:
-        usual = Fraction(float(np.median(np.diff(pts))))
-    else:
-        usual = 1 / ((rate or Fraction(GRID_FPS)) * time_base)
+    pts, durations, usual = times.pts, times.durations, _interval(times.pts, time_base, rate)
     following = np.append(pts[1:], pts[-1])
     own = pts + np.where(durations > 0, durations, round(usual))
     # A slide may stay for long, and its container says so; what no packet vouches for is a gap, and nothing is shown.

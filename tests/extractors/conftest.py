@@ -22,6 +22,8 @@ def picture(size: str = "320x180", rate: str = "30", seconds: float = 2) -> list
 
 # A grey level that tells the frame's number: 16 + 3 N.
 COUNTED = ["-f", "lavfi", "-i", "color=s=64x48:r=30:d=2,geq=lum='16+3*N':cb=128:cr=128"]
+# As a camera that can't keep up leaves them out.
+DROPPED = ["-vf", r"select='not(eq(n\,1)+between(n\,31\,32))'", "-fps_mode", "passthrough"]
 # Silence but for a click of 2 ms, one second after the start.
 CLICK = ["-f", "lavfi", "-i", r"aevalsrc=0.9*sin(2*PI*1000*t)*between(t\,1\,1.002):s=48000:d=2"]
 CLICK_LATE = [*CLICK[:3], CLICK[3].replace(r"between(t\,1\,1.002)", r"between(t\,1.6\,1.602)")]
@@ -100,6 +102,8 @@ RECIPES: dict[str, list[str]] = {
     "b-frames-mpeg2.ts": [*COUNTED, "-c:v", "mpeg2video", "-g", "15", "-bf", "2", "-q:v", "1"],
     "b-frames-mpeg4.avi": [*COUNTED, "-c:v", "mpeg4", "-g", "15", "-bf", "2", "-q:v", "1"],
     "b-frames-h264.avi": [*COUNTED, *B_FRAMES, "-qp", "4"],
+    "dropped-mpeg4.avi": [*COUNTED, *DROPPED, "-c:v", "mpeg4", "-g", "15", "-bf", "2", "-q:v", "1"],
+    "dropped-h264.avi": [*COUNTED, *DROPPED, *B_FRAMES, "-qp", "4"],
     "black-first.mp4": [*picture(), "-vf", "drawbox=t=fill:c=black:enable='lt(n,20)'", *H264],
     "black-then-mirrored.mp4": ["-display_hflip", "-i", "{black-first.mp4}", "-c", "copy"],
     "black-then-upside-down.mp4": [

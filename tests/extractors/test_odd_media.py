@@ -82,6 +82,19 @@ def test_pictures_shown_before_the_key_frame_they_follow(
     assert summary.decoder == "pyav" and summary.notes[0].startswith("PyAV decoded it: ")
 
 
+@pytest.mark.parametrize("name", ["dropped-mpeg4.avi", "dropped-h264.avi"])
+def test_frames_dropped_from_an_avi_move_no_other(media: Media, decoder: DecoderProcess, name: str) -> None:
+    """Each frame has the time that FFmpeg's program gives it."""
+    lines = ffmpeg("-copyts", "-i", str(media(name)), "-fps_mode", "passthrough", "-f", "framecrc", "-").decode()
+    times = [int(line.split(",")[2]) for line in lines.splitlines() if not line.startswith("#")]
+    numbers = [number for number in range(60) if number not in (1, 31, 32)]
+    info, frames, summary = decode(decoder, media(name))
+    shown = {row: [n for n, time in zip(numbers, times, strict=True) if time <= 3 * row] for row in range(info.rows)}
+    expected = {row: earlier[-1] for row, earlier in shown.items() if earlier}
+    assert list(frames) == list(expected) and counted(frames) == list(expected.values())
+    assert info.duration == pytest.approx((times[-1] + 1) / 30) and "out of order" not in " ".join(summary.notes)
+
+
 @pytest.mark.parametrize("name", ["black-then-mirrored.mp4", "black-then-upside-down.mp4", "two-videos.mkv"])
 def test_a_black_first_picture_hides_nothing(
     media: Media, ffmpeg_frames: FfmpegFrames, decoder: DecoderProcess, name: str

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -347,3 +348,12 @@ def test_the_digest_is_of_the_tensors_not_the_container():
         {"a": state["a"]},
     ]
     assert len({base, *(state_digest(other) for other in others)}) == 6
+
+
+def test_davenet_is_built_without_pytorchs_compiler(tmp_path):
+    """Which takes a second to load, in every process that starts."""
+    path = materialise("davenet", "random:0", tmp_path)
+    program = "import sys; from extractors.weights import load_weights; from pathlib import Path\n"
+    program += "load_weights('davenet', Path(sys.argv[1])).module(); print('torch._dynamo' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
