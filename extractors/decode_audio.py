@@ -196,11 +196,12 @@ def _stated_end(container: InputContainer, stream: AudioStream) -> Fraction | No
 
 
 def _surplus(frame: AudioFrame, stated_end: Fraction | None) -> int:
-    """16 kHz samples of the last frame that lie past the stated end."""
+    """16 kHz samples of the last frame that lie past the stated end; none where that isn't within the frame."""
     if stated_end is None or frame.pts is None or frame.time_base is None:
         return 0
-    end = frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate)
-    return round(max(end - stated_end, Fraction(0)) * SAMPLE_RATE)
+    begin = frame.pts * frame.time_base
+    end = begin + Fraction(frame.samples, frame.sample_rate)
+    return round((end - stated_end) * SAMPLE_RATE) if begin < stated_end < end else 0
 
 
 def _without_last(pieces: Iterable[tuple[int, Samples]], count: int) -> Iterator[tuple[int, Samples]]:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -52,6 +53,22 @@ def test_a_sound_is_heard_at_its_time(media: Media, tmp_path: Path, name: str) -
 def test_what_an_encoder_filled_its_last_frame_with_is_not_heard(media: Media, tmp_path: Path, name: str) -> None:
     # 96,000 samples at 48 kHz are no whole number of AAC frames; the index says where they end.
     assert len(heard(extract_audio(media(name), tmp_path)).samples) == 2 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("ticks", [0, 5000], ids=["at its begin", "long before"])
+def test_an_index_that_ends_before_the_last_frame_cuts_nothing(media: Media, tmp_path: Path, ticks: int) -> None:
+    with av.open(str(media("sound.m4a"))) as container:
+        last = max(packet.pts for packet in container.demux() if packet.pts is not None)
+        rate = container.streams.audio[0].rate
+    data = bytearray(media("sound.m4a").read_bytes())
+    # Version and flags, two dates, the time scale, the duration: 4 bytes each.
+    place = data.index(b"mdhd") + 20
+    data[place : place + 4] = (last - ticks).to_bytes(4, "big")
+    stated = tmp_path / "stated.m4a"
+    stated.write_bytes(data)
+    track = heard(extract_audio(stated, tmp_path))
+    # An AAC frame has 1024 samples.
+    assert len(track.samples) == pytest.approx((last + 1024) * SAMPLE_RATE / rate, abs=1)
 
 
 def test_a_late_start_is_an_offset_not_silence(media: Media, tmp_path: Path) -> None:
