@@ -101,7 +101,7 @@ def launch(
     if started_from_outside():
         fabric = Fabric(devices=settings.devices, strategy=DDPStrategy(timeout=patience), **common)
         fabric.launch()
-        return work(fabric, settings=settings, stop=None)
+        return _run_and_leave(fabric, work, settings=settings, stop=None)
     if settings.nodes > 1:
         raise InputError("nodes: several machines want a process on each: start `mcn train` by torchrun or srun")
     with stop_file(settings.out / ".stop") as stop:
@@ -109,8 +109,16 @@ def launch(
         strategy = DDPStrategy(start_method="spawn", cluster_environment=LightningEnvironment(), timeout=patience)
         fabric = Fabric(devices=settings.devices, strategy=strategy, **common)
         # As arguments of their own they would be walked through for tensors, which frozen dataclasses refuse.
-        result: Result = fabric.launch(partial(work, settings=settings, stop=stop))
+        result: Result = fabric.launch(partial(_run_and_leave, work=work, settings=settings, stop=stop))
         return result
+
+
+def _run_and_leave(fabric: Fabric, work: Callable[..., Result], **arguments: Any) -> Result:
+    """What `work` gives; this process then leaves the group of those that shared it."""
+    result = work(fabric, **arguments)
+    # While Python ends, a thread of gloo that still holds a tensor would abort it: pytorch/pytorch#179291.
+    torch.distributed.destroy_process_group()
+    return result
 
 
 class Agreement:

@@ -1,5 +1,6 @@
 """Training by two processes that talk through gloo, against one on the same batches."""
 
+import atexit
 import dataclasses
 import os
 import signal
@@ -109,12 +110,18 @@ def one_step(fabric: Fabric, dtype: torch.dtype, folder: Path) -> None:
     )
 
 
+def one_step_each_and_leave(fabric: Fabric, folder: Path) -> None:
+    """`one_step_each` by one of several."""
+    one_step_each(fabric, folder)
+    torch.distributed.destroy_process_group()
+
+
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process and what two processes found."""
     folder = tmp_path_factory.mktemp("steps")
     one_step_each(Fabric(accelerator="cpu", devices=1), folder)
-    Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn").launch(one_step_each, folder)
+    Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn").launch(one_step_each_and_leave, folder)
     return folder
 
 
@@ -187,6 +194,21 @@ def test_processes_wait_for_one_another_as_long_as_they_are_told(
         with pytest.raises(StopIteration):
             distributed.launch(dataclasses.replace(small, out=tmp_path, devices=2), "fp32", one_step_each, **given)
     assert waits == [distributed.PATIENCE, timedelta(seconds=3)]
+
+
+def note_group_at_exit(fabric: Fabric, settings: TrainSettings, stop: Path | None) -> str:
+    """Whether the process still shares a group once Python ends, written then."""
+    note = settings.out / f"{fabric.global_rank}.txt"
+    atexit.register(lambda: note.write_text(str(torch.distributed.is_initialized())))
+    fabric.all_reduce(torch.ones(1))
+    return f"of {fabric.global_rank}"
+
+
+def test_processes_leave_their_group_before_python_ends(small: TrainSettings, tmp_path: Path) -> None:
+    """A thread of gloo with a tensor in hand aborts the process then, however well the work went."""
+    settings = dataclasses.replace(small, out=tmp_path, devices=2)
+    assert distributed.launch(settings, "fp32", note_group_at_exit) == "of 0"
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["False", "False"]
 
 
 def test_several_machines_want_a_starter(small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
