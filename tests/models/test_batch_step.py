@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models import davenet, mcn, settings
 from models.batch_step import BatchStep, StepLosses
 from models.clips import ClipInputs, Embeddings, concatenate
 from models.kmeans import ClusterQueue, Clusters
@@ -18,6 +19,17 @@ from models.settings import ClusterSettings, LossSettings, ModelSettings
 CLIPS, WIDTH = 22, 10
 SETTINGS = ModelSettings(width=WIDTH, video_streams=(6, 4), audio_dim=7, word_dim=5, reconstruction_hidden=8)
 CLUSTERS = ClusterSettings(clusters=4, queue_rows=16, refit_every=2)
+
+
+STAGE_WIDTHS = (8, 12, 16, 20)
+"""Of a narrow DaveNet: at full width the processes' copies of it, in double precision, take 7 GB."""
+
+
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(davenet, "_STAGE_WIDTHS", STAGE_WIDTHS)
+    for module in (mcn, settings):
+        monkeypatch.setattr(module, "AUDIO_WIDTH", STAGE_WIDTHS[-1])
 
 
 def frozen_rows(clips: int = CLIPS, dtype: torch.dtype = torch.float64) -> ClipInputs:
@@ -120,7 +132,7 @@ def test_gradients_in_chunks_are_those_of_the_whole_batch(
 
 def davenet_model(dtype: torch.dtype = torch.float64, **options: object) -> MCN:
     torch.manual_seed(1)
-    settings = replace(SETTINGS, audio_from="logmel", audio_dim=1024, **options)  # type: ignore[arg-type]
+    settings = replace(SETTINGS, audio_from="logmel", audio_dim=STAGE_WIDTHS[-1], **options)  # type: ignore[arg-type]
     return MCN(settings).to(dtype).train()
 
 
