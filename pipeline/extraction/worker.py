@@ -33,7 +33,7 @@ from pipeline.extraction.cleanup import delete_processed
 from pipeline.extraction.features import Extracted, FeatureExtractor
 from pipeline.extraction.settings import STAGE, ExtractSettings
 
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = 1.0
 """Seconds between two looks at which workers of this machine have a plan."""
 ONCE_MORE = {"timeout", "crashed", "memory"}
 """Failures that a busy machine may cause: such a video is tried a second time before it is left out."""
