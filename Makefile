@@ -1,7 +1,8 @@
 # Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first. `make test-slow` runs the
 # tests that take longest; `make endurance` disturbs a run in every way and runs the study's controls, for more than an hour.
 # `make test-cluster` runs the sample on Flink and Dask clusters of its own; it wants Java 17 and Maven, which fetches Flink's jars.
-# `make test-slurm` runs job arrays under a SLURM of its own, for minutes, or says that SLURM is missing. `make endurance` does too.
+# `make test-slurm` runs job arrays under a SLURM of its own, for minutes, or says that SLURM is missing. `make test-nfs` has
+# two NFS clients with kernels of their own make one data set, kills one, or says what is missing. `make endurance` runs both too.
 # `make mutants` puts small faults into a copy of the code, one at a time, and says which the tests don't notice.
 # `make wheel-check` installs the wheel without the lock file on each supported Python of this machine, and uses it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -14,7 +15,7 @@ COVERAGE ?=
 # Why $(PYTHON) can't be used; empty where it can.
 REFUSAL = $(if $(PYTHON),$(shell $(PYTHON) .ci/supported_python.py 2>&1 || true),no Python on PATH; give one with PYTHON=PATH)
 
-.PHONY: demo test test-slow test-cluster test-slurm endurance mutants lint wheel-check lock clean
+.PHONY: demo test test-slow test-cluster test-slurm test-nfs endurance mutants lint wheel-check lock clean
 
 demo: $(VENV)/installed
 	$(MCN) run configs/sample.yaml --set extract.weights=$(WEIGHTS)
@@ -34,6 +35,9 @@ test-cluster: $(VENV)/installed
 
 test-slurm: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m endurance --durations=10 tests/cluster/test_slurm.py
+
+test-nfs: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m endurance --durations=10 tests/cluster/test_nfs.py
 
 mutants: $(VENV)/installed
 	$(VENV)/bin/python tests/mutants.py
