@@ -98,9 +98,6 @@ class SparkCluster:
             "spark.executor.memory": "512m",
             "spark.executor.extraJavaOptions": f"-Djava.io.tmpdir={temporary}",
             "spark.ui.enabled": "false",
-            # A job begins with both executors, whichever comes first.
-            "spark.cores.max": "2",
-            "spark.scheduler.minRegisteredResourcesRatio": "1.0",
         }
         host, _, port = self.job_endpoint.partition(":")
         addresses = [f"--job-host={host}", f"--job-port={port}", f"--artifact-port={self._artifact_port}"]
