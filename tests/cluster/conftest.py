@@ -132,11 +132,21 @@ def contents(dataset: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """What the cluster's results are compared with is there."""
-    work = Work(tmp_path_factory.mktemp("work"))
+    return done_alone(Work(tmp_path_factory.mktemp("work")))
+
+
+@pytest.fixture(scope="session")
+def larger_work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """Work enough for several kills."""
+    return done_alone(Work(tmp_path_factory.mktemp("larger-work"), videos=6))
+
+
+def done_alone(work: Work) -> Work:
+    """The same, once this machine alone has downloaded and extracted the sample."""
     work.make_sample()
     assert ended(work.download(work.media)) == (0, [])
     assert ended(work.extract(work.dataset)) == (0, [])
-    assert len(list((work.dataset / "shards").glob("*.h5"))) == 4
+    assert len(list((work.dataset / "shards").glob("*.h5"))) == work.videos
     return work
 
 
@@ -157,20 +167,25 @@ def worker_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--environment_type=PROCESS", f"--environment_option=process_command={worker}"]
 
 
+@contextlib.contextmanager
+def running_flink(
+    jars: Path, worker_flags: list[str], folder: Path, settings: dict[str, Any]
+) -> Iterator[tuple[FlinkCluster, list[str]]]:
+    """A cluster of two task managers, with these settings beside its own, and flags for it.
+
+    Nothing is left in the end, no process and no temporary file.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder / "flink" / "tmp")
+        cluster = stack.enter_context(FlinkCluster(jars, folder / "flink", settings))
+        flags = [f"--flink_master={cluster.address}", f"--flink_job_server_jar={jars / 'flink-job-server.jar'}"]
+        yield cluster, ["--runner=flink", "--parallelism=2", *flags, *worker_flags]
+
+
 @pytest.fixture
 def flink(
     jars: Path, worker_flags: list[str], tmp_path: Path
 ) -> Iterator[Callable[..., tuple[FlinkCluster, list[str]]]]:
-    """`flink(settings)`: a cluster of two task managers with these settings beside its own, and flags for it.
-
-    Workers are what `mcn-beam-worker` starts. Nothing is left in the end, no process and no temporary file.
-    """
+    """`flink(settings)`: see `running_flink`."""
     with contextlib.ExitStack() as stack:
-
-        def start(settings: dict[str, Any]) -> tuple[FlinkCluster, list[str]]:
-            stack.callback(shutil.rmtree, tmp_path / "flink" / "tmp")
-            cluster = stack.enter_context(FlinkCluster(jars, tmp_path / "flink", settings))
-            flags = [f"--flink_master={cluster.address}", f"--flink_job_server_jar={jars / 'flink-job-server.jar'}"]
-            return cluster, ["--runner=flink", "--parallelism=2", *flags, *worker_flags]
-
-        yield start
+        yield lambda settings: stack.enter_context(running_flink(jars, worker_flags, tmp_path, settings))
