@@ -24,12 +24,17 @@ Mcn = subprocess.Popen[str]
 
 @contextmanager
 def at_work(process: Mcn) -> Iterator[Mcn]:
-    """`mcn`, which does not outlive the block."""
+    """`mcn`, which does not outlive the block, as in a test that fails, nor does its job server."""
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        if process.poll() is None:
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+            for child in children:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
 
 
 def goes_on(process: Mcn, seconds: float) -> bool:
