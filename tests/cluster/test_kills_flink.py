@@ -74,7 +74,7 @@ class Session:
 
 @pytest.fixture(scope="module")
 def session(
-    larger_work: Work, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    larger_work: Work, worker_flags: list[str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Session]:
     if lacking := [name for name in ("java", "mvn") if shutil.which(name) is None]:
         pytest.skip(f"not on PATH: {', '.join(lacking)}; Flink wants Java 17, and Maven fetches its jars")
