@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import (
     JobServerOptions,
     PipelineOptions,
     PortableOptions,
+    PrismRunnerOptions,
     SetupOptions,
     SparkRunnerOptions,
     WorkerOptions,
@@ -38,6 +39,13 @@ def check_cluster(runner: str, options: PipelineOptions) -> None:
         address = options.get_all_options()["address"]
         if address and urlsplit(address).scheme in ("tcp", "tls"):
             _check_answers("--dask_client_address", address)
+    if runner == "PrismRunner":
+        location = options.view_as(PrismRunnerOptions).prism_location
+        if location and not urlsplit(location).scheme and not Path(location).is_file():
+            raise InputError(
+                f"--prism_location={location}: no such file; give the path of Prism's program, or leave the flag out "
+                "for Beam to download it"
+            )
     if runner not in ("FlinkRunner", "SparkRunner", "PortableRunner"):
         return
     portable = options.view_as(PortableOptions)

@@ -132,6 +132,16 @@ def _link(aside: Path, path: Path) -> None:
             raise AlreadyThereError(str(path)) from None
 
 
+def refresh_listing(folder: Path) -> None:
+    """Let this host see what others have made in `folder` by now.
+
+    An NFS client that was told that a name isn't there goes by that for up to a minute, and asks again once the folder
+    was opened.
+    """
+    with suppress(OSError):
+        os.close(os.open(folder, os.O_RDONLY))
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames and new names in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

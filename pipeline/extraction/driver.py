@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.core import signals
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.files import ASIDE, remove
+from pipeline.core.files import ASIDE, remove, remove_tree
 from pipeline.core.lease import Lease, LeaseWatch, locked, read_lease
 from pipeline.core.ledger import latest_states
 from pipeline.core.remote import address_of
@@ -176,6 +176,7 @@ class ExtractionRounds:
 
     def _remove_leftovers(self) -> None:
         """Files that dead processes were writing, a day old; media whose deletion was interrupted."""
+        self._end_leases()
         now = time.time()
         for folder in ("shards", "parts", "plans", "leases", "manifests"):
             # Unlike rglob, os.walk takes no harm from a folder that another process removes meanwhile.
@@ -188,6 +189,16 @@ class ExtractionRounds:
         if self.settings.delete_media:
             self._kept |= delete_leftovers(self.settings.media, self.folder, receipts(self.folder, self._reasons))
 
+    def _end_leases(self) -> None:
+        """Leases and parts that a kill has left between a shard's closing and its lease's end: nobody takes up what
+        is done."""
+        for path in sorted((self.folder / "leases").glob("[0-9]*.json")):
+            lease = Lease(path)
+            closed = shard_path(self.folder, path.stem).exists()
+            if closed and self._watch.is_dead(path) and lease.acquire(self._watch):
+                with lease.held():
+                    remove_tree(self.folder / "parts" / path.stem)
+
     def _reasons(self) -> dict[str, str]:
         return reasons_of(self.folder / "ledger", STAGE)
 
@@ -198,6 +209,7 @@ class ExtractionRounds:
 
     def report(self) -> RunSummary:
         """What became of all of it: closed shards by their receipts, this run's and earlier ones'."""
+        self._end_leases()
         report, left_out = self._report, Counter[str]()
         tried = stored = 0
         new: list[Receipt] = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.errors import WeightsError
+from extractors.known_weights import known_digest, remember_digest
 from extractors.network import Network
 from extractors.networks import (
     CLIP_VIEW,
@@ -27,7 +28,7 @@ from extractors.networks import (
 )
 from extractors.timeline import SHORT_SIDE, parse_frame_size
 from extractors.timm_networks import INSTALL, PREFIX, is_timm, timm_names
-from extractors.weight_specs import stream_weights, weight_items
+from extractors.weight_specs import file_at_hand, stream_weights, weight_items
 from pipeline.core.child import Child, ChildError
 from pipeline.core.config import as_plain, flag_of, typed
 from pipeline.core.errors import InputError, ToolError, suggest
@@ -78,8 +79,10 @@ def prepare_weights(settings: ExtractSettings) -> dict[str, Path]:
 def prepare_networks(settings: ExtractSettings, precision: str) -> Networks:
     """Weights and their digests, and what `precision` (bf16, fp32 or auto) is here; all of it by another process.
 
-    InputError says what can't be provided.
+    None is needed for files that were read before. InputError says what can't be provided.
     """
+    if (known := _known_networks(settings, precision)) is not None:
+        return known
     # What holds a weights file goes back to the system with it; glibc would keep 100 MB to 200 MB for the next.
     variables = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
     with Child("pipeline.extraction.prepare:read_networks", variables=variables) as child:
@@ -95,6 +98,19 @@ def prepare_networks(settings: ExtractSettings, precision: str) -> Networks:
     return networks
 
 
+def _known_networks(settings: ExtractSettings, precision: str) -> Networks | None:
+    """As `prepare_networks`, where nothing has to be fetched, made, read or timed."""
+    if precision == "auto" or settings.device not in ("auto", "cpu"):
+        return None
+    files, digests = dict[str, Path](), dict[str, str]()
+    for network, spec in weight_specs(settings).items():
+        path = file_at_hand(network, spec, settings.out / "weights")
+        if path is None or (digest := known_digest(network, path)) is None:
+            return None
+        files[network], digests[network] = path.resolve(), digest
+    return Networks(files, digests, precision)
+
+
 def read_networks(specs: Mapping[str, str], folder: Path, precision: str, device: str) -> Networks:
     """As `prepare_networks`, in this process."""
     from extractors.precision import resolve_device, resolve_precision
@@ -103,6 +119,8 @@ def read_networks(specs: Mapping[str, str], folder: Path, precision: str, device
     try:
         files = _weight_files(specs, folder)
         digests = {network: load_weights(network, path).digest for network, path in files.items()}
+        for network, path in files.items():
+            remember_digest(network, path, digests[network])
         return Networks(files, digests, resolve_precision(precision, resolve_device(device)))
     except (WeightsError, ValueError) as error:
         raise InputError(str(error)) from None

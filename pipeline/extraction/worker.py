@@ -16,7 +16,7 @@ from extractors.errors import MediaError
 from pipeline.core import signals
 from pipeline.core.cache import NoRoomError
 from pipeline.core.errors import InputError
-from pipeline.core.files import AlreadyThereError, Closeable, remove_tree
+from pipeline.core.files import AlreadyThereError, Closeable, refresh_listing, remove_tree
 from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch, at_work_here
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Caption, Outcome, ShardPlan, VideoFeatures
@@ -33,7 +33,7 @@ from pipeline.extraction.cleanup import delete_processed
 from pipeline.extraction.features import Extracted, FeatureExtractor
 from pipeline.extraction.settings import STAGE, ExtractSettings
 
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = 1.0
 """Seconds between two looks at which workers of this machine have a plan."""
 ONCE_MORE = {"timeout", "crashed", "memory"}
 """Failures that a busy machine may cause: such a video is tried a second time before it is left out."""
@@ -105,6 +105,8 @@ class ShardWorker(Closeable):
             return Counter(elsewhere=len(plan.video_ids))
         try:
             with lease.held():
+                # Another host may have closed it since the look above.
+                refresh_listing(shard.parent)
                 if shard.exists():
                     return Counter(skipped=len(plan.video_ids))
                 receipt = read_receipt(self.folder, name)
@@ -198,7 +200,10 @@ class ShardWorker(Closeable):
             self._spent["writing"] += time.monotonic_ns() - began
 
     def _asked_to_stop(self) -> bool:
-        return signals.asked_to_stop() or (self._stop is not None and self._stop.exists())
+        if signals.asked_to_stop() or self._stop is None:
+            return signals.asked_to_stop()
+        refresh_listing(self._stop.parent)
+        return self._stop.exists()
 
     def _captions_of(self, video_id: str) -> tuple[Caption, ...]:
         if self.captions is None:
