@@ -278,7 +278,7 @@ class ExtractionRounds:
             f"{count} videos have no {name}: masked, not invented" for name, count in lacks.items() if count
         ]
         odd = sum((Counter(latest.detail.get("captions left out", {})) for latest in details), Counter[str]())
-        report.notes += [f"captions left out, {reason}: {number}" for reason, number in sorted(odd.items())]
+        report.notes += [f"odd captions, {reason}: {number}" for reason, number in sorted(odd.items())]
         if noted:
             report.notes.append(f"{noted} videos have a remark of the decoder: see {self.folder / 'ledger'}")
         if not address_of(self.settings.media) and not self.settings.media.exists():

@@ -303,7 +303,7 @@ def _captions(settings: ExtractSettings, identity: dict[str, str], notes: list[s
     if settings.captions.is_dir():
         return CaptionFolder(settings.captions, settings.drop_overlaps)
     store = build_caption_store(settings.captions, settings.out / CAPTIONS, settings.drop_overlaps, identity)
-    notes += [f"captions left out, {reason}: {number}" for reason, number in sorted(store.left_out.items())]
+    notes += [f"odd captions, {reason}: {number}" for reason, number in sorted(store.left_out.items())]
     return store
 
 

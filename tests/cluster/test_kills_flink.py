@@ -1,4 +1,4 @@
-"""SIGKILL of the job manager, and of `mcn`, at random moments of an extraction on Flink."""
+"""SIGKILL of every kind of process that takes part in an extraction on Flink, at random moments."""
 
 import random
 import shutil
@@ -13,18 +13,22 @@ import pytest
 from .conftest import Work, ended, holder, running_flink
 from .flink_cluster import FlinkCluster
 from .kills import (
+    KILLS,
     Mcn,
     at_a_moment,
     at_work,
     check_whole,
     comes,
     computed_twice,
+    goes_on,
     wait_for_end_of_processes,
 )
 from .slurm_cluster import wait_for
 
 pytestmark = pytest.mark.endurance
 
+JOBS = 2 * KILLS
+"""No more are needed for ten kills that hit: fewer than half of the moments may come too late."""
 COMMAND_WITHIN_S = 600.0
 """Of its job manager's death a command knows in this time."""
 SETTINGS = {
@@ -44,6 +48,8 @@ class Session:
     work: Work
     cluster: FlinkCluster
     flags: list[str]
+    managers: int = 2
+    """Started so far."""
     command_s: float = 0.0
     """From the start of `mcn` to its end."""
     workers_s: float = 0.0
@@ -62,6 +68,28 @@ class Session:
             assert ended(process) == (0, [])
         self.command_s, self.workers_s = time.monotonic() - began, time.monotonic() - workers_began
         self.check(out)
+
+    def strike(self, kind: str, generator: random.Random, process: Mcn) -> bool:
+        """Kill a "worker" or a "manager"; whether it hit the job: Flink tells that something of it failed.
+
+        A kill that comes when the work is done, or while another failure is mended, disturbs nothing.
+        """
+        before = self.cluster.failures()
+        {"worker": self._kill_worker, "manager": self._kill_manager}[kind](generator)
+        return comes(lambda: self.cluster.failures() > before, process)
+
+    def _kill_worker(self, generator: random.Random) -> None:
+        workers = [worker for found in self.cluster.workers().values() for worker in found]
+        if workers:
+            generator.choice(workers).kill()
+
+    def _kill_manager(self, generator: random.Random) -> None:
+        """One that has a Python worker; another one is started in its place."""
+        names = sorted(self.cluster.workers())
+        if names:
+            self.cluster.kill(generator.choice(names))
+            self.cluster.start_manager(self.managers)
+            self.managers += 1
 
     def check(self, out: Path) -> None:
         """The data set is whole, no job runs, no process is left but the cluster's own."""
@@ -83,6 +111,26 @@ def session(
         session = Session(larger_work, cluster, flags)
         session.measure(folder / "undisturbed")
         yield session
+
+
+@pytest.mark.parametrize("kind", ["worker", "manager"])
+def test_killed_at_ten_moments_jobs_end_right_by_themselves(session: Session, tmp_path: Path, kind: str) -> None:
+    generator = random.Random(f"Flink {kind}")
+    cluster = session.cluster
+    hits = tried = jobs = 0
+    while hits < KILLS:
+        jobs += 1
+        assert jobs <= JOBS, f"{hits} of {tried} kills hit a job"
+        out = tmp_path / f"dataset-{jobs}"
+        with at_work(session.extract(out)) as process:
+            while hits < KILLS and comes(lambda: bool(cluster.workers()), process, COMMAND_WITHIN_S):
+                if not goes_on(process, generator.uniform(0, session.workers_s / 2)):
+                    break
+                tried += 1
+                hits += session.strike(kind, generator, process)
+            assert ended(process) == (0, [])
+        session.check(out)
+    print(f"Flink, {kind}: {hits} of {tried} kills hit {jobs} jobs")
 
 
 @pytest.mark.parametrize("seed", range(3))
