@@ -46,7 +46,7 @@ def check_cluster(runner: str, options: PipelineOptions) -> None:
                 f"--prism_location={location}: no such file; give the path of Prism's program, or leave the flag out "
                 "for Beam to download it"
             )
-    if runner not in ("FlinkRunner", "SparkRunner", "PortableRunner"):
+    if not has_job_server(runner):
         return
     portable = options.view_as(PortableOptions)
     managers = None
@@ -66,6 +66,11 @@ def check_cluster(runner: str, options: PipelineOptions) -> None:
     _set_worker(options)
     if runner == "FlinkRunner":
         _check_loopback(options, managers)
+
+
+def has_job_server(runner: str) -> bool:
+    """Whether that runner, by its name or its whole name, hands jobs to a job server of Beam's, a program in Java."""
+    return runner.rpartition(".")[2] in ("FlinkRunner", "SparkRunner", "PortableRunner")
 
 
 def _check_flink(options: PipelineOptions) -> int | None:

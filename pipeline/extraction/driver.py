@@ -17,7 +17,7 @@ from pipeline.core import signals
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
 from pipeline.core.files import ASIDE, remove, remove_tree
-from pipeline.core.lease import Lease, LeaseWatch, locked, read_lease
+from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch, locked, read_lease
 from pipeline.core.ledger import latest_states
 from pipeline.core.remote import address_of
 from pipeline.core.reporting import RunSummary
@@ -38,7 +38,7 @@ from pipeline.download.budget import DownloadWatch, freeing, remark_aside, weigh
 from pipeline.download.media import find_media
 from pipeline.extraction.cleanup import delete_leftovers, move_undecodable
 from pipeline.extraction.planning import Stock, check_inputs, plan_videos, take_stock
-from pipeline.extraction.prepare import prepare, prepare_networks
+from pipeline.extraction.prepare import frozen_precision, prepare, prepare_networks
 from pipeline.extraction.settings import STAGE, ExtractSettings
 
 _OTHERS_EVERY_S = 2.0
@@ -82,7 +82,9 @@ class ExtractionRounds:
 
         Looked at once there is something to extract: that takes another process, PyTorch and seconds.
         """
-        return self._prepared.weight_files or prepare_networks(self.settings, self.settings.precision).files
+        streams = self._prepared.description["identity"].get("streams", {})
+        precision = frozen_precision(self.settings, streams)
+        return self._prepared.weight_files or prepare_networks(self.settings, precision).files
 
     def stop_file(self) -> AbstractContextManager[Path]:
         """The file by which workers on any machine learn that this process was asked to stop."""
@@ -189,15 +191,21 @@ class ExtractionRounds:
         if self.settings.delete_media:
             self._kept |= delete_leftovers(self.settings.media, self.folder, receipts(self.folder, self._reasons))
 
+    def _left_leases(self) -> list[Path]:
+        """Leases of closed shards whose processes have ended, as far as can be told by now: nobody takes those up."""
+        leases = sorted((self.folder / "leases").glob("[0-9]*.json"))
+        closed = [path for path in leases if shard_path(self.folder, path.stem).exists()]
+        return [path for path in closed if self._watch.is_dead(path)]
+
     def _end_leases(self) -> None:
-        """Leases and parts that a kill has left between a shard's closing and its lease's end: nobody takes up what
-        is done."""
-        for path in sorted((self.folder / "leases").glob("[0-9]*.json")):
+        """Remove what a kill has left between a shard's closing and its lease's end; the planning lock is held, so that
+        no repair takes such a shard apart."""
+        for path in self._left_leases():
             lease = Lease(path)
-            closed = shard_path(self.folder, path.stem).exists()
-            if closed and self._watch.is_dead(path) and lease.acquire(self._watch):
-                with lease.held():
-                    remove_tree(self.folder / "parts" / path.stem)
+            with suppress(LeaseLostError):
+                if lease.acquire(self._watch):
+                    with lease.held():
+                        remove_tree(self.folder / "parts" / path.stem)
 
     def _reasons(self) -> dict[str, str]:
         return reasons_of(self.folder / "ledger", STAGE)
@@ -209,7 +217,10 @@ class ExtractionRounds:
 
     def report(self) -> RunSummary:
         """What became of all of it: closed shards by their receipts, this run's and earlier ones'."""
-        self._end_leases()
+        # Of another host's processes, and those before a restart, only time tells that they have ended.
+        if self._left_leases():
+            with suppress(InputError, signals.StoppedError, LeaseLostError, OSError), locked(self._lock, "tidying up"):
+                self._end_leases()
         report, left_out = self._report, Counter[str]()
         tried = stored = 0
         new: list[Receipt] = []

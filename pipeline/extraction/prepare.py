@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.errors import WeightsError
-from extractors.known_weights import known_digest, remember_digest
+from extractors.known_weights import file_state, known_digest, remember_digest
 from extractors.network import Network
 from extractors.networks import (
     CLIP_VIEW,
@@ -118,9 +118,11 @@ def read_networks(specs: Mapping[str, str], folder: Path, precision: str, device
 
     try:
         files = _weight_files(specs, folder)
-        digests = {network: load_weights(network, path).digest for network, path in files.items()}
+        digests = {}
         for network, path in files.items():
-            remember_digest(network, path, digests[network])
+            before = file_state(path)
+            digests[network] = load_weights(network, path).digest
+            remember_digest(network, path, digests[network], before)
         return Networks(files, digests, resolve_precision(precision, resolve_device(device)))
     except (WeightsError, ValueError) as error:
         raise InputError(str(error)) from None
@@ -194,7 +196,7 @@ def prepare(settings: ExtractSettings) -> Prepared:
         notes += _remarks(settings, answers)
     # The inputs are read before weights are fetched; of other captions than the data set's, nothing is stored.
     store = _captions(settings, captions, notes) if frozen.get("captions") == captions else None
-    precision = _precision(settings, frozen.get("streams", {}))
+    precision = frozen_precision(settings, frozen.get("streams", {}))
     if is_same:
         digests = {stream: frozen["streams"][stream]["weights"] for stream in settings.streams}
         networks = Networks({}, digests | {"davenet": frozen["audio"]["weights"]}, precision)
@@ -291,7 +293,7 @@ def _same_networks(settings: ExtractSettings, recorded: dict[str, Any]) -> bool:
     return same and not any(Path(spec).exists() for spec in specs.values())
 
 
-def _precision(settings: ExtractSettings, streams: dict[str, Any]) -> str:
+def frozen_precision(settings: ExtractSettings, streams: dict[str, Any]) -> str:
     # `auto` is measured, and resolved once: a busy minute later must not turn away the same command.
     frozen: str = next((stream["precision"] for stream in streams.values()), "")
     return frozen if frozen and settings.precision == "auto" else settings.precision

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,13 @@ class ShardWorker(Closeable):
         self.settings, self.folder, self._stop = settings, settings.out, stop
         self.identity: dict[str, Any] = read_description(self.folder)["identity"]
         cores = CoreShare(self.folder / "leases", settings.local_workers())
-        self.extractor = FeatureExtractor(settings, self.identity, weight_files, cores)
-        self.captions = open_captions(self.folder, self.identity["captions"], settings.captions)
         self._odd: dict[str, Counter[str]] = {}
-        self.media = _media_finder(settings)
-        self.ledger = LedgerWriter(self.folder / "ledger", STAGE)
+        with ExitStack() as started:
+            self.extractor = started.enter_context(FeatureExtractor(settings, self.identity, weight_files, cores))
+            self.captions = open_captions(self.folder, self.identity["captions"], settings.captions)
+            self.media = started.enter_context(_media_finder(settings))
+            self.ledger = LedgerWriter(self.folder / "ledger", STAGE)
+            started.pop_all()
 
     def close(self) -> None:
         """End the decoder, close the ledger."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import time
@@ -38,12 +39,14 @@ MEMORY = {
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody uses."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports of this machine that nobody uses, below those that the kernel gives to connections."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            ports.add(port)
+    return list(ports)
 
 
 class FlinkCluster:
@@ -70,10 +73,13 @@ class FlinkCluster:
         (folder / "config.yaml").write_text(yaml.safe_dump(settings | further))
 
     def __enter__(self) -> "FlinkCluster":
-        self.start_job_manager()
-        for number in range(2):
-            self.start_manager(number)
-        self.wait_for_slots(2)
+        with ExitStack() as stack:
+            stack.push(self)
+            self.start_job_manager()
+            for number in range(2):
+                self.start_manager(number)
+            self.wait_for_slots(2)
+            stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,13 @@ class SparkCluster:
         (folder / "tmp").mkdir(parents=True)
 
     def __enter__(self) -> "SparkCluster":
+        with ExitStack() as stack:
+            stack.push(self)
+            self._start_all()
+            stack.pop_all()
+        return self
+
+    def _start_all(self) -> None:
         port = self.master.rpartition(":")[2]
         main_class = "org.apache.spark.deploy.master.Master"
         self._start("master", main_class, "--host", "127.0.0.1", "--port", port, "--webui-port", str(self._page))
@@ -52,7 +59,6 @@ class SparkCluster:
         self._wait_for("Spark cluster of two workers", lambda: self.ask()["aliveworkers"] == 2)
         self._start_job_server()
         self._wait_for("job server", self._takes_jobs)
-        return self
 
     def __exit__(self, *exception: object) -> None:
         started = [psutil.Process(process.pid) for process in self.processes.values() if process.poll() is None]
@@ -64,11 +70,6 @@ class SparkCluster:
         for path in self.folder.glob("worker-*/**/*.jar"):
             path.unlink()
         assert not alive, alive
-
-    def executors(self) -> list[psutil.Process]:
-        """The processes that run a job's tasks, one a worker."""
-        workers = (psutil.Process(self.processes[f"worker-{number}"].pid) for number in range(2))
-        return [child for worker in workers for child in worker.children()]
 
     def ask(self) -> Any:
         """What the master's page tells of workers and applications."""

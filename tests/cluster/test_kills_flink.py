@@ -29,6 +29,8 @@ pytestmark = pytest.mark.endurance
 
 JOBS = 2 * KILLS
 """No more are needed for ten kills that hit: fewer than half of the moments may come too late."""
+SETTLED_S = 4.0
+"""Longer than a restart and what fails in it take."""
 COMMAND_WITHIN_S = 600.0
 """Of its job manager's death a command knows in this time."""
 SETTINGS = {
@@ -70,26 +72,35 @@ class Session:
         self.check(out)
 
     def strike(self, kind: str, generator: random.Random, process: Mcn) -> bool:
-        """Kill a "worker" or a "manager"; whether it hit the job: Flink tells that something of it failed.
+        """Kill a "worker" or a "manager", once restarts after the last one no longer fail; whether it hit the job:
+        Flink tells that something of it failed.
 
-        A kill that comes when the work is done, or while another failure is mended, disturbs nothing.
+        A kill that comes when the work is done disturbs nothing.
         """
+        if not comes(lambda: self._is_settled(process), process):
+            return False
         before = self.cluster.failures()
-        {"worker": self._kill_worker, "manager": self._kill_manager}[kind](generator)
-        return comes(lambda: self.cluster.failures() > before, process)
+        killed = {"worker": self._kill_worker, "manager": self._kill_manager}[kind](generator)
+        return killed and comes(lambda: self.cluster.failures() > before, process)
 
-    def _kill_worker(self, generator: random.Random) -> None:
+    def _is_settled(self, process: Mcn) -> bool:
+        before = self.cluster.failures()
+        return goes_on(process, SETTLED_S) and self.cluster.failures() == before
+
+    def _kill_worker(self, generator: random.Random) -> bool:
         workers = [worker for found in self.cluster.workers().values() for worker in found]
         if workers:
             generator.choice(workers).kill()
+        return bool(workers)
 
-    def _kill_manager(self, generator: random.Random) -> None:
+    def _kill_manager(self, generator: random.Random) -> bool:
         """One that has a Python worker; another one is started in its place."""
         names = sorted(self.cluster.workers())
         if names:
             self.cluster.kill(generator.choice(names))
             self.cluster.start_manager(self.managers)
             self.managers += 1
+        return bool(names)
 
     def check(self, out: Path) -> None:
         """The data set is whole, no job runs, no process is left but the cluster's own."""
