@@ -60,6 +60,7 @@ def remove(path: Path) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Delete a folder file by file, each as `remove` does; one that isn't there, or that others fill again, is left."""
+    refresh_listing(folder.parent)
     for parent, folders, names in os.walk(folder, topdown=False):
         for name in names:
             remove(Path(parent, name))
@@ -128,7 +129,12 @@ def _link(aside: Path, path: Path) -> None:
         os.link(aside, path)
     except FileExistsError:
         # Over NFS the answer to a link may be lost, and the call sent again meets what it made itself.
-        if not os.path.samefile(aside, path):
+        try:
+            own = os.path.samefile(aside, path)
+        except FileNotFoundError:
+            # What was there has been given back since, as a lease is.
+            own = False
+        if not own:
             raise AlreadyThereError(str(path)) from None
 
 

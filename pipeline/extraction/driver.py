@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.core import signals
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.files import ASIDE, remove, remove_tree
+from pipeline.core.files import ASIDE, refresh_listing, remove, remove_tree
 from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch, locked, read_lease
 from pipeline.core.ledger import latest_states
 from pipeline.core.remote import address_of
@@ -63,7 +63,8 @@ class ExtractionRounds:
         self._reported = 0.0
         self._offers = False
         self._kept: dict[str, str] = {}
-        self._lock = self.folder / "leases" / "planning.json"
+        self._leases = self.folder / "leases"
+        self._lock = self._leases / "planning.json"
         refuse_half_forgotten(self.folder)
         # Before weights, which may take long to fetch or make.
         check_inputs(settings)
@@ -139,11 +140,13 @@ class ExtractionRounds:
     def _rounds(self) -> Iterator[tuple[list[str], int]]:
         """The open plans of this part, until none is left that this process or another can work on."""
         while not signals.asked_to_stop():
+            refresh_listing(self._leases)
             left = [name for name in self._open_names() if name not in self._idle]
             free = [name for name in left if self._is_free(name)]
             if free:
                 yield free, sum(len(read_plan(self.folder / "plans", name).video_ids) for name in free)
                 # What was free, is still open and isn't held by another waits for its media.
+                refresh_listing(self._leases)
                 open_still = set(self._open_names())
                 self._idle |= {n for n in free if n in open_still and not lease_path(self.folder, n).exists()}
             elif not left or signals.wait(min(_OTHERS_EVERY_S, self.settings.poll)):
@@ -168,6 +171,8 @@ class ExtractionRounds:
         return True
 
     def _plan(self) -> Stock:
+        # Again, under the lock that `mcn forget` holds: it may have been killed while this process waited for it.
+        refuse_half_forgotten(self.folder)
         stock = take_stock(self.settings)
         # A download that is at work and has room brings more: shards are filled. Else what is there is taken.
         waits = self.settings.follow and bool(stock.unsettled) and self._downloads.goes_on()
@@ -193,7 +198,7 @@ class ExtractionRounds:
 
     def _left_leases(self) -> list[Path]:
         """Leases of closed shards whose processes have ended, as far as can be told by now: nobody takes those up."""
-        leases = sorted((self.folder / "leases").glob("[0-9]*.json"))
+        leases = sorted(self._leases.glob("[0-9]*.json"))
         closed = [path for path in leases if shard_path(self.folder, path.stem).exists()]
         return [path for path in closed if self._watch.is_dead(path)]
 

@@ -75,9 +75,11 @@ class ShardWorker(Closeable):
         cores = CoreShare(self.folder / "leases", settings.local_workers())
         self._odd: dict[str, Counter[str]] = {}
         with ExitStack() as started:
-            self.extractor = started.enter_context(FeatureExtractor(settings, self.identity, weight_files, cores))
+            self.extractor = FeatureExtractor(settings, self.identity, weight_files, cores)
+            started.callback(self.extractor.close)
             self.captions = open_captions(self.folder, self.identity["captions"], settings.captions)
-            self.media = started.enter_context(_media_finder(settings))
+            self.media = _media_finder(settings)
+            started.callback(self.media.close)
             self.ledger = LedgerWriter(self.folder / "ledger", STAGE)
             started.pop_all()
 

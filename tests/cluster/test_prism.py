@@ -1,8 +1,6 @@
 """An extraction on Prism, Beam's own runner for one machine, gives what `mcn` gives by itself."""
 
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import psutil
@@ -22,15 +20,9 @@ def flags() -> list[str]:
     return ["--runner=PrismRunner", f"--prism_location={fetch_prism(REPOSITORY / 'build' / 'spark')}"]
 
 
-def ended_beside_prism(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
-    """As `ended`, but for the log of Prism itself, which Beam prints."""
-    status, lines = ended(process)
-    return status, [line for line in lines if not re.match(r"[A-Z]+ (Prism|SdkWorker)\S*: ", line)]
-
-
 def test_prism_gives_what_mcn_gives_by_itself(work: Work, flags: list[str], tmp_path: Path) -> None:
     out = tmp_path / "dataset"
-    assert ended_beside_prism(work.extract(out, *flags)) == (0, [])
+    assert ended(work.extract(out, *flags)) == (0, [])
     assert contents(out) == contents(work.dataset)
 
 
@@ -43,11 +35,11 @@ def test_a_job_whose_worker_is_killed_goes_on_when_the_command_is_given_again(
     started = psutil.Process(process.pid).children(recursive=True)
     assert worker in started and any(each.name() == "prism" for each in started)
     worker.kill()
-    status, lines = ended_beside_prism(process)
+    status, lines = ended(process)
     assert status == 1 and len(lines) == 1 and "rerun the same command to resume" in lines[0]
     _, alive = psutil.wait_procs(started, timeout=WITHIN_S)
     assert not alive
 
-    assert ended_beside_prism(work.extract(out, *flags, *worker_flags)) == (0, [])
+    assert ended(work.extract(out, *flags, *worker_flags)) == (0, [])
     assert contents(out) == contents(work.dataset)
     assert not list((out / "leases").glob("*.json"))

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from pipeline.core.errors import InputError
 from pipeline.core.lease import locked, this_process
 from pipeline.core.signals import StoppedError
+from pipeline.dataset.folder import FORGETTING
 from pipeline.dataset.shard_plans import lease_path, shard_path, write_plans
 from pipeline.download import budget as media_budget
 from pipeline.download.budget import MediaBudget, download_lock
@@ -215,6 +217,20 @@ def test_what_dead_processes_were_writing_goes_after_a_day_and_nothing_else(sett
     ExtractionRounds(settings, "test")
     assert [path.name for path in kept if not path.exists()] == []
     assert [path.name for path in gone if path.exists()] == []
+
+
+def test_a_forget_that_was_killed_while_it_waited_ends_it(
+    settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def after_a_killed_forget(path: Path, what: str, **named: Any) -> Iterator[Any]:
+        with locked(path, what, **named) as lease:
+            (settings.out / FORGETTING).write_text('{"ids": ["forgotten-1"]}')
+            yield lease
+
+    monkeypatch.setattr(extraction_rounds, "locked", after_a_killed_forget)
+    with pytest.raises(InputError, match="a `mcn forget` was interrupted"):
+        ExtractionRounds(settings, "test")
 
 
 def left_behind(extraction: Extraction, **holder: str) -> list[Path]:
