@@ -22,21 +22,19 @@ def known_digest(network: str, path: Path) -> str | None:
     """sha256 of the tensors in a file of `network`'s weights, if that file was read here before."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         record = json.loads(_record(network, path).read_text(encoding="utf-8"))
-        if record["file"] == file_state(path) and record["read_by"] == _versions():
+        if record["file"] == file_state(path) != [] and record["read_by"] == _versions():
             return str(record["digest"])
     return None
 
 
 def remember_digest(network: str, path: Path, digest: str, before: FileState) -> None:
-    """Keep it for `known_digest`, unless the file is no longer as it was `before` it was read.
+    """Keep it for `known_digest`, as that of the file in the state that it had `before` it was read.
 
     Where the folder of caches can't be written, nothing is kept.
     """
     record = _record(network, path)
     aside = record.with_name(f".{record.name}.{os.getpid()}.aside")
     with suppress(OSError):
-        if not before or file_state(path) != before:
-            return
         content = {"network": network, "path": str(path), "file": before, "read_by": _versions(), "digest": digest}
         record.parent.mkdir(parents=True, exist_ok=True)
         try:
