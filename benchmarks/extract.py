@@ -156,7 +156,10 @@ def run_without_beam(media: Path, out: Path, weights: dict[str, str], stream: st
             plans.put(name)
         for worker in workers:
             worker.join()
-    rounds.report()
+        if failed := [worker.exitcode for worker in workers if worker.exitcode]:
+            sys.exit(f"without Beam: workers ended with {failed}")
+    if not rounds.report().complete:
+        sys.exit("without Beam: not all videos were extracted")
 
 
 def work_on_plans(plans: "SimpleQueue[str | None]", settings: ExtractSettings, files: dict[str, Path]) -> None:
@@ -233,8 +236,11 @@ def main() -> None:
             (folder / name).mkdir()
             found[name] = each_core(partial(call, begin=str(folder / name)), files, cores)
             print(f"{name}: {found[name]:.1f} s", flush=True)
+        # Both begin by reading the weights, as a first job does, or neither.
+        os.environ["MCN_CACHE"] = str(folder / "cache")
         found["job"], found["first video"], line = run_job(media, folder / "dataset", weights, stream, precision)
         print(f"job: {found['job']:.1f} s, its first video after {found['first video']:.1f} s\n{line}", flush=True)
+        os.environ["MCN_CACHE"] = str(folder / "another cache")
         found["without Beam"] = seconds_of(
             partial(run_without_beam, media, folder / "another", weights, stream, precision)
         )
