@@ -1,11 +1,7 @@
 # Two commands: `make demo` and `make test`. Both make .venv with the locked dependencies first. `make test-slow` runs the
 # tests that take longest; `make endurance` disturbs a run in every way and runs the study's controls, for more than an hour.
 # `make test-cluster` runs the sample on Flink and Dask clusters of its own; it wants Java 17 and Maven, which fetches Flink's jars.
-# `make test-spark` runs it on a Spark cluster of its own and on Prism; it wants Java 17, Maven, and for Prism Go 1.26.
-# `make test-cluster-kills` kills what takes part in a job on such clusters, process by process, for half an hour.
-# `make test-slurm` runs job arrays under a SLURM of its own, for minutes, or says that SLURM is missing. `make test-nfs` has
-# two NFS clients with kernels of their own make one data set, kills one, or says what is missing. `make endurance` runs the
-# last three too.
+# `make test-slurm` runs job arrays under a SLURM of its own, for minutes, or says that SLURM is missing. `make endurance` does too.
 # `make mutants` puts small faults into a copy of the code, one at a time, and says which the tests don't notice.
 # `make wheel-check` installs the wheel without the lock file on each supported Python of this machine, and uses it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -18,8 +14,7 @@ COVERAGE ?=
 # Why $(PYTHON) can't be used; empty where it can.
 REFUSAL = $(if $(PYTHON),$(shell $(PYTHON) .ci/supported_python.py 2>&1 || true),no Python on PATH; give one with PYTHON=PATH)
 
-.PHONY: demo test test-slow test-cluster test-cluster-kills test-spark test-slurm test-nfs endurance mutants lint wheel-check \
-  lock clean
+.PHONY: demo test test-slow test-cluster test-slurm endurance mutants lint wheel-check lock clean
 
 demo: $(VENV)/installed
 	$(MCN) run configs/sample.yaml --set extract.weights=$(WEIGHTS)
@@ -37,19 +32,8 @@ test-cluster: $(VENV)/installed
 	@$(VENV)/bin/python -m beam_jobs.flink_jar build/flink
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m cluster --durations=10 tests/cluster
 
-test-spark: $(VENV)/installed
-	@$(VENV)/bin/python tests/cluster/spark_downloads.py build/spark
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m spark --durations=10 tests/cluster
-
-test-cluster-kills: $(VENV)/installed
-	@$(VENV)/bin/python -m beam_jobs.flink_jar build/flink
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m endurance --durations=10 tests/cluster/test_kills_*.py
-
 test-slurm: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m endurance --durations=10 tests/cluster/test_slurm.py
-
-test-nfs: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m endurance --durations=10 tests/cluster/test_nfs.py
 
 mutants: $(VENV)/installed
 	$(VENV)/bin/python tests/mutants.py

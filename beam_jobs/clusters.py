@@ -15,7 +15,6 @@ from apache_beam.options.pipeline_options import (
     JobServerOptions,
     PipelineOptions,
     PortableOptions,
-    PrismRunnerOptions,
     SetupOptions,
     SparkRunnerOptions,
     WorkerOptions,
@@ -39,14 +38,7 @@ def check_cluster(runner: str, options: PipelineOptions) -> None:
         address = options.get_all_options()["address"]
         if address and urlsplit(address).scheme in ("tcp", "tls"):
             _check_answers("--dask_client_address", address)
-    if runner == "PrismRunner":
-        location = options.view_as(PrismRunnerOptions).prism_location
-        if location and not urlsplit(location).scheme and not Path(location).is_file():
-            raise InputError(
-                f"--prism_location={location}: no such file; give the path of Prism's program, or leave the flag out "
-                "for Beam to download it"
-            )
-    if not has_job_server(runner):
+    if runner not in ("FlinkRunner", "SparkRunner", "PortableRunner"):
         return
     portable = options.view_as(PortableOptions)
     managers = None
@@ -66,11 +58,6 @@ def check_cluster(runner: str, options: PipelineOptions) -> None:
     _set_worker(options)
     if runner == "FlinkRunner":
         _check_loopback(options, managers)
-
-
-def has_job_server(runner: str) -> bool:
-    """Whether that runner, by its name or its whole name, hands jobs to a job server of Beam's, a program in Java."""
-    return runner.rpartition(".")[2] in ("FlinkRunner", "SparkRunner", "PortableRunner")
 
 
 def _check_flink(options: PipelineOptions) -> int | None:

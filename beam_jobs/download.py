@@ -87,17 +87,16 @@ def run(settings: DownloadSettings, beam_arguments: Sequence[str] = ()) -> RunSu
     # The work is done by a child process for each worker, so that threads are enough here.
     options = beam_options(beam_arguments, "multi_threading", settings.workers)
     part = find_part(settings.part)
+    gone = forgotten(settings.out)
     passed_over = Counter[str]()
     video_ids = [i for i in read_video_ids(settings.ids, passed_over) if part.owns(int(hash_order(i)[:8], 16))]
+    kept_out = {video_id for video_id in video_ids if is_forgotten(video_id, gone)}
+    video_ids = [video_id for video_id in video_ids if video_id not in kept_out]
     _check_files(settings)
     report = RunSummary(STAGE, notes=left_out_note(settings.ids, passed_over))
+    if kept_out:
+        report.notes.append(f"{len(kept_out)} videos were forgotten and stay out")
     with locked(download_lock(settings.out, str(part)), f"downloading to {settings.out}") as lease:
-        # Under the lock, which `mcn forget` holds too.
-        gone = forgotten(settings.out)
-        kept_out = {video_id for video_id in video_ids if is_forgotten(video_id, gone)}
-        video_ids = [video_id for video_id in video_ids if video_id not in kept_out]
-        if kept_out:
-            report.notes.append(f"{len(kept_out)} videos were forgotten and stay out")
         _download(settings, report, video_ids, options, lease)
         report.detail |= {
             "media": str(settings.out),

@@ -6,15 +6,12 @@ from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
 
-from beam_jobs.clusters import check_cluster, has_job_server
+from beam_jobs.clusters import check_cluster
 from pipeline.core.errors import InputError, suggest
 
 LOCAL_RUNNER = "beam_jobs.local_runner.LocalRunner"
 """What `DirectRunner` stands for here. Beam 2.77's own DirectRunner hands a job to Prism, a Go program that it fetches
 from the internet; this is the runner in Python that it falls back to."""
-EXPIRATION = "--environment_expiration_millis=30000"
-"""For Beam's job servers: how long after its start a worker is given further bundles. Beam's default is for ever, even
-after it was killed, so that each restart of its tasks fails by the closed connection. None is ended while it works."""
 _BEAMS_NAME = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
@@ -49,7 +46,7 @@ def beam_options(
     With another one its cluster is looked for: InputError as `check_cluster` raises it.
     """
     runner = check_beam_arguments(arguments)
-    options = PipelineOptions([*arguments, f"--runner={runner}", *([EXPIRATION] if has_job_server(runner) else [])])
+    options = PipelineOptions([*arguments, f"--runner={runner}"])
     if runner == LOCAL_RUNNER:
         given = {argument.split("=")[0] for argument in arguments}
         direct = options.view_as(DirectOptions)

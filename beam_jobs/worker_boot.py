@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import grpc
 from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
+from apache_beam.runners.worker import sdk_worker_main
 from google.protobuf.json_format import MessageToJson
 
 _ANSWER_WITHIN_S = 60.0
@@ -55,9 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     os.environ.pop("PIPELINE_OPTIONS_FILE", None)  # of another job it would win over this one's
     os.environ.update(worker_environment(arguments))
-    # Not before: the channel that it logs by has the worker's name from the environment as it is imported.
-    from apache_beam.runners.worker import sdk_worker_main
-
     # What Beam logs goes to the runner. Without a handler the first message would have all of it on stderr as well.
     logging.getLogger().addHandler(logging.NullHandler())
     sdk_worker_main.main([])

@@ -114,24 +114,21 @@ def counters_of(result: PipelineResult, namespace: str) -> Counter[str]:
     return +counts
 
 
-def _asked_for(record: logging.LogRecord) -> bool:
-    return logging.getLogger().isEnabledFor(logging.DEBUG)
-
-
 @contextmanager
 def _quiet_job_messages() -> Iterator[None]:
     """Keep what a job server says, traces of Java's stack among it, out of stderr, unless --debug asks for it.
 
-    Beam logs it by the root's logger itself, and Prism's by one that it lets speak; a failed job's error holds what
-    counts of it.
+    Beam logs it by the root's logger itself; a failed job's error holds what counts of it.
     """
-    # For good: Prism ends with this process, and a thread may still bring what it said about a job that is over.
-    logging.getLogger("PrismJobServer").addFilter(_asked_for)
-    logging.getLogger().addFilter(_asked_for)
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+    logging.getLogger().addFilter(wanted)
     try:
         yield
     finally:
-        logging.getLogger().removeFilter(_asked_for)
+        logging.getLogger().removeFilter(wanted)
 
 
 @contextmanager

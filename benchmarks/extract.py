@@ -5,15 +5,13 @@ python -m benchmarks.extract [--videos 60] [--stream resnet152] [--media FOLDER]
 On the videos of a made sample, or those of a folder, all with random weights:
 
 - network: every frame, decoded beforehand, through the frame network on all cores, a process with one thread each, and
-  the log-mel through DaveNet: what no extraction can beat; and once more in fp32;
+  the log-mel through DaveNet: what no extraction can beat;
 - decoding: picture, sound and log-mel of every file, a process each core, nothing computed;
 - job: `mcn extract` as its user starts it, from files to verified shards, and the seconds until its first video;
-- without Beam: the same preparation and the same workers, a process each core, that take their plans from a queue;
 - published: one video at a time, FFmpeg's pipe at one frame a second with short side 224, the network in fp32 on all
   cores, then the sound.
 
-Efficiency is (network + decoding) / job, Beam's share 1 - (without Beam) / job. The order is network, decoding, job,
-without Beam, published; page cache warm.
+Efficiency is (network + decoding) / job. The order is network, decoding, job, published; page cache warm.
 """
 
 import argparse
@@ -29,7 +27,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -47,8 +44,6 @@ from extractors.precision import resolve_device, resolve_precision
 from extractors.video import FrameNetwork
 from extractors.weights import load_weights, materialise
 from pipeline.core.provenance import processor, usable_cores
-from pipeline.extraction.driver import ExtractionRounds
-from pipeline.extraction.settings import ExtractSettings
 
 FIRST_LOOK_S = 0.05
 
@@ -139,38 +134,6 @@ def run_job(media: Path, out: Path, weights: dict[str, str], stream: str, precis
     return seconds, first[0], next((line for line in output.splitlines() if "time of" in line), "")
 
 
-def run_without_beam(media: Path, out: Path, weights: dict[str, str], stream: str, precision: str) -> None:
-    """All that the job does, in processes of our own."""
-    given = {"streams": (stream,), "precision": precision, "davenet_weights": weights["davenet"]}
-    settings = ExtractSettings(media, out, weights=f"{stream}={weights[stream]}", **given)  # type: ignore[arg-type]
-    rounds = ExtractionRounds(settings, "benchmark")
-    context = get_context("spawn")
-    plans: SimpleQueue[str | None] = context.SimpleQueue()
-    cores = usable_cores()
-    for names, _ in rounds:
-        files = rounds.weight_files
-        workers = [context.Process(target=work_on_plans, args=(plans, settings, files)) for _ in range(cores)]
-        for worker in workers:
-            worker.start()
-        for name in [*names, *[None] * cores]:
-            plans.put(name)
-        for worker in workers:
-            worker.join()
-        if failed := [worker.exitcode for worker in workers if worker.exitcode]:
-            sys.exit(f"without Beam: workers ended with {failed}")
-    if not rounds.report().complete:
-        sys.exit("without Beam: not all videos were extracted")
-
-
-def work_on_plans(plans: "SimpleQueue[str | None]", settings: ExtractSettings, files: dict[str, Path]) -> None:
-    """What a worker of the job does."""
-    from pipeline.extraction.worker import ShardWorker
-
-    with ShardWorker(settings, files) as worker:
-        while (name := plans.get()) is not None:
-            worker.extract(name)
-
-
 def run_published(media: list[str], weights: dict[str, str], stream: str) -> float:
     """One video after the other: FFmpeg's pipe, the network in fp32, then the sound."""
     torch.set_num_threads(usable_cores())
@@ -230,27 +193,17 @@ def main() -> None:
         found: dict[str, float] = {}
         for name, call in (
             ("network", partial(run_networks, weights=weights, stream=stream, precision=precision)),
-            ("network in fp32", partial(run_networks, weights=weights, stream=stream, precision="fp32")),
             ("decoding", run_decoders),
         ):
             (folder / name).mkdir()
             found[name] = each_core(partial(call, begin=str(folder / name)), files, cores)
             print(f"{name}: {found[name]:.1f} s", flush=True)
-        # Both begin by reading the weights, as a first job does, or neither.
-        os.environ["MCN_CACHE"] = str(folder / "cache")
         found["job"], found["first video"], line = run_job(media, folder / "dataset", weights, stream, precision)
         print(f"job: {found['job']:.1f} s, its first video after {found['first video']:.1f} s\n{line}", flush=True)
-        os.environ["MCN_CACHE"] = str(folder / "another cache")
-        found["without Beam"] = seconds_of(
-            partial(run_without_beam, media, folder / "another", weights, stream, precision)
-        )
-        print(f"without Beam: {found['without Beam']:.1f} s", flush=True)
         found["published"] = run_published(files, weights, stream)
         print(f"published: {found['published']:.1f} s", flush=True)
     found["efficiency"] = (found["network"] + found["decoding"]) / found["job"]
-    found["Beam's share"] = 1 - found["without Beam"] / found["job"]
     found["gain on the published way"] = found["published"] / found["job"]
-    found["gain of the network alone"] = found["network in fp32"] / found["network"]
     print(json.dumps({name: round(value, 3) for name, value in found.items()}, indent=1))
 
 

@@ -82,12 +82,6 @@ class DecoderPool:
             lane.end()
         self._lanes.clear()
 
-    def warm_up(self) -> None:
-        """Start the first decoders now, beside what else this process has to load before its first video."""
-        while len(self._lanes) < self._at_once:
-            self._lanes.append(_Lane(self.settings, self._check, self._events))
-            self._lanes[-1].warm_up()
-
     @property
     def decoders(self) -> int:
         """How many there are by now."""
@@ -180,7 +174,7 @@ class _Lane:
         self._check, self._events = check, events
         self._decoder = DecoderProcess(settings)
         self._checked = self._given_up = False
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
         self._thread.start()
 
@@ -188,11 +182,7 @@ class _Lane:
         """Take up a video; only when the one before has ended."""
         self.key, self.path, self._given_up = key, path, False
         self._decoder.resume()
-        self._inbox.put(self._take_video)
-
-    def warm_up(self) -> None:
-        """Start the decoder and check it; what fails is told with the first video."""
-        self._inbox.put(self._check_early)
+        self._inbox.put(True)
 
     def give_up(self) -> None:
         """Leave the video in work, whatever its decoder does."""
@@ -201,36 +191,26 @@ class _Lane:
 
     def end(self) -> None:
         """End thread and decoder, between two videos."""
-        self._inbox.put(None)
+        self._inbox.put(False)
         self._thread.join()
         self._decoder.close()
 
     def _run(self) -> None:
-        while (work := self._timed("idle", self._inbox.get)) is not None:
-            work()
+        while self._timed("idle", self._inbox.get):
+            try:
+                with tempfile.TemporaryDirectory(prefix="mcn-audio-") as scratch:
+                    self._decode(Path(scratch))
+            except _GivenUpError:
+                pass
+            except Exception as error:
+                with suppress(_GivenUpError):
+                    self._put(self._judged(error))
+            self._events.put((self, None))
 
-    def _take_video(self) -> None:
-        try:
-            with tempfile.TemporaryDirectory(prefix="mcn-audio-") as scratch:
-                self._decode(Path(scratch))
-        except _GivenUpError:
-            pass
-        except Exception as error:
-            with suppress(_GivenUpError):
-                self._put(self._judged(error))
-        self._events.put((self, None))
-
-    def _check_early(self) -> None:
-        with suppress(Exception):
-            self._check_once()
-
-    def _check_once(self) -> None:
+    def _decode(self, scratch: Path) -> None:
         if not self._checked:
             self._check(self._decoder)
             self._checked = True
-
-    def _decode(self, scratch: Path) -> None:
-        self._check_once()
         events = decoded(self._decoder, self.path, scratch)
         while (event := self._timed("decoding", lambda: next(events, None))) is not None:
             self._put(event)

@@ -46,12 +46,6 @@ def local_processes(device: str, cores: int) -> int:
     return gpus or cores
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory ran out, a GPU's or this machine's."""
-    # cuBLAS and cuDNN have words of their own; another process's error comes as text.
-    return isinstance(error, MemoryError) or any(words in str(error) for words in ("out of memory", "ALLOC_FAILED"))
-
-
 class DeviceClaim:
     """The device of one process. Use as a context manager.
 

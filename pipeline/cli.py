@@ -146,9 +146,7 @@ def _by_place(name: str, words: Sequence[str], flags: Collection[str]) -> dict[s
         if word.startswith("-") and word != "-" and " " not in word:
             flag = word.split("=")[0]
             hint = suggest(flag, flags) if word.startswith("--") or f"-{flag}" in flags else ""
-            if flag in map(config.flag_of, command.positional):
-                hint = f"give it without a flag: mcn {name} {' '.join(map(str.upper, command.positional))}"
-            elif not hint.startswith("did you mean"):
+            if not hint.startswith("did you mean"):
                 is_path = last == "path" or Path in (settings[last].type, *typing.get_args(settings[last].type))
                 hint = f"put a {last} that begins with - after --: mcn {name} ... -- {shlex.quote(word)}"
                 hint = f"give a path that begins with - as ./{word}" if is_path else hint

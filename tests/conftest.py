@@ -24,14 +24,6 @@ def pytest_runtest_setup() -> None:
     urllib.request.install_opener(None)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What commands keep between two starts stays out of the user's folder of caches."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MCN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # Reads all that h5py gives of a file, types and places included, without any of the project's code: a line a flip.

@@ -60,7 +60,6 @@ def remove(path: Path) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Delete a folder file by file, each as `remove` does; one that isn't there, or that others fill again, is left."""
-    refresh_listing(folder.parent)
     for parent, folders, names in os.walk(folder, topdown=False):
         for name in names:
             remove(Path(parent, name))
@@ -129,23 +128,8 @@ def _link(aside: Path, path: Path) -> None:
         os.link(aside, path)
     except FileExistsError:
         # Over NFS the answer to a link may be lost, and the call sent again meets what it made itself.
-        try:
-            own = os.path.samefile(aside, path)
-        except FileNotFoundError:
-            # What was there has been given back since, as a lease is.
-            own = False
-        if not own:
+        if not os.path.samefile(aside, path):
             raise AlreadyThereError(str(path)) from None
-
-
-def refresh_listing(folder: Path) -> None:
-    """Let this host see what others have made in `folder` by now.
-
-    An NFS client that was told that a name isn't there goes by that for up to a minute, and asks again once the folder
-    was opened.
-    """
-    with suppress(OSError):
-        os.close(os.open(folder, os.O_RDONLY))
 
 
 def fsync_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pipeline.core import signals
 from pipeline.core.errors import InputError, ToolError
-from pipeline.core.files import AlreadyThereError, fenced, refresh_listing, write_text
+from pipeline.core.files import AlreadyThereError, fenced, write_text
 
 BEATS_EVERY_S = 10.0
 EXPIRES_S = 90.0
@@ -177,9 +177,6 @@ class Lease:
         self._stop.clear()
         self._beating = threading.Thread(target=self._beat, daemon=True, name=f"lease {self.path.stem}")
         self._beating.start()
-        # What it covers lies beside the file or its folder, and who held it last may have been on another host.
-        for folder in (self.path.parent.parent, self.path.parent):
-            refresh_listing(folder)
         return True
 
     def _beat(self) -> None:

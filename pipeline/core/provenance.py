@@ -61,14 +61,12 @@ def rounding_changes(recorded: dict[str, Any], here: dict[str, Any]) -> list[str
     """What of a recorded provenance may have rounded rows otherwise than `here`, with its value then; none: nothing.
 
     The host is part of it: to a virtual machine processors that round differently bear one name. The number of threads
-    is not: a batch goes through on one. Of several GPUs of a host any is as good, but the size of a batch counts there,
-    and one whose memory ran out takes smaller ones, which nothing records.
+    is not: a batch goes through on one. Of several GPUs of a host any is as good.
     """
     if not recorded:
         return ["where is not recorded"]
     then, now = _rounding(recorded), _rounding(here)
-    changes = [f"{name} {then[name]}" for name in now if then[name] != now[name]]
-    return changes or ([] if now["device"] == "cpu" else ["batches of a GPU"])
+    return [f"{name} {then[name]}" for name in now if then[name] != now[name]]
 
 
 def _rounding(stated: dict[str, Any]) -> dict[str, str]:

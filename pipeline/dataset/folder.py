@@ -8,7 +8,7 @@ from typing import Any
 
 from extractors.networks import is_video_network
 from pipeline.core.errors import InputError, suggest_below
-from pipeline.core.files import AlreadyThereError, read_json, refresh_listing, write_json
+from pipeline.core.files import AlreadyThereError, read_json, write_json
 from pipeline.core.provenance import recorded_path
 from pipeline.core.video_ids import is_media_name
 
@@ -18,7 +18,6 @@ FORGETTING = "forgetting.json"
 
 def refuse_half_forgotten(folder: Path) -> None:
     """InputError while videos of the data set are half forgotten."""
-    refresh_listing(folder)
     if (folder / FORGETTING).exists():
         raise InputError(f"{folder}: a `mcn forget` was interrupted; finish it first: mcn forget --dataset {folder}")
 
@@ -99,7 +98,6 @@ def forgotten(folder: Path) -> frozenset[str]:
     InputError when the file is there but broken: it must not be taken for empty.
     """
     path = folder / FILE
-    refresh_listing(folder)
     if not path.exists():
         return frozenset()
     content = read_json(path)
@@ -128,7 +126,6 @@ def add_tombstones(folder: Path, video_ids: Collection[str]) -> None:
 def half_forgotten(dataset: Path) -> frozenset[str]:
     """The ids that an interrupted `mcn forget` has yet to finish with; InputError when the journal holds none."""
     path = dataset / FORGETTING
-    refresh_listing(dataset)
     if not path.exists():
         return frozenset()
     content = read_json(path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import AlreadyThereError, digest_of_json, read_json, refresh_listing, write_json
+from pipeline.core.files import AlreadyThereError, digest_of_json, read_json, write_json
 from pipeline.core.records import ShardPlan
 from pipeline.core.video_ids import is_media_name
 from pipeline.dataset.shard_reader import FeatureFile
@@ -82,7 +82,6 @@ def plan_names(folder: Path) -> list[str]:
 
 
 def _numbered(folder: Path, suffix: str) -> list[str]:
-    refresh_listing(folder.parent)
     names = map(os.path.splitext, os.listdir(folder) if folder.is_dir() else ())
     return sorted(stem for stem, extension in names if extension == suffix and stem.isdigit())
 

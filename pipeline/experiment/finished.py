@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.files import read_json, refresh_listing, sha256_of_file
+from pipeline.core.files import read_json, sha256_of_file
 from pipeline.dataset.manifest import read_manifest
 from pipeline.experiment.report.results import COMPARISON
 from pipeline.experiment.settings import StudySettings
@@ -23,7 +23,6 @@ def has_finished(out: Path) -> bool:
 
 
 def _finished(path: Path) -> Mapping[str, Any] | None:
-    refresh_listing(path.parent)
     content = read_json(path) if path.exists() else None
     detail = content.get("detail") if isinstance(content, dict) else None
     return detail if isinstance(detail, dict) and "tables" in detail else None

@@ -16,8 +16,8 @@ from pathlib import Path
 from pipeline.core import signals
 from pipeline.core.config import as_plain
 from pipeline.core.errors import InputError
-from pipeline.core.files import ASIDE, refresh_listing, remove, remove_tree
-from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch, locked, read_lease
+from pipeline.core.files import ASIDE, remove
+from pipeline.core.lease import Lease, LeaseWatch, locked, read_lease
 from pipeline.core.ledger import latest_states
 from pipeline.core.remote import address_of
 from pipeline.core.reporting import RunSummary
@@ -38,7 +38,7 @@ from pipeline.download.budget import DownloadWatch, freeing, remark_aside, weigh
 from pipeline.download.media import find_media
 from pipeline.extraction.cleanup import delete_leftovers, move_undecodable
 from pipeline.extraction.planning import Stock, check_inputs, plan_videos, take_stock
-from pipeline.extraction.prepare import frozen_precision, prepare, prepare_networks
+from pipeline.extraction.prepare import prepare, prepare_networks
 from pipeline.extraction.settings import STAGE, ExtractSettings
 
 _OTHERS_EVERY_S = 2.0
@@ -63,8 +63,7 @@ class ExtractionRounds:
         self._reported = 0.0
         self._offers = False
         self._kept: dict[str, str] = {}
-        self._leases = self.folder / "leases"
-        self._lock = self._leases / "planning.json"
+        self._lock = self.folder / "leases" / "planning.json"
         refuse_half_forgotten(self.folder)
         # Before weights, which may take long to fetch or make.
         check_inputs(settings)
@@ -83,9 +82,7 @@ class ExtractionRounds:
 
         Looked at once there is something to extract: that takes another process, PyTorch and seconds.
         """
-        streams = self._prepared.description["identity"].get("streams", {})
-        precision = frozen_precision(self.settings, streams)
-        return self._prepared.weight_files or prepare_networks(self.settings, precision).files
+        return self._prepared.weight_files or prepare_networks(self.settings, self.settings.precision).files
 
     def stop_file(self) -> AbstractContextManager[Path]:
         """The file by which workers on any machine learn that this process was asked to stop."""
@@ -140,13 +137,11 @@ class ExtractionRounds:
     def _rounds(self) -> Iterator[tuple[list[str], int]]:
         """The open plans of this part, until none is left that this process or another can work on."""
         while not signals.asked_to_stop():
-            refresh_listing(self._leases)
             left = [name for name in self._open_names() if name not in self._idle]
             free = [name for name in left if self._is_free(name)]
             if free:
                 yield free, sum(len(read_plan(self.folder / "plans", name).video_ids) for name in free)
                 # What was free, is still open and isn't held by another waits for its media.
-                refresh_listing(self._leases)
                 open_still = set(self._open_names())
                 self._idle |= {n for n in free if n in open_still and not lease_path(self.folder, n).exists()}
             elif not left or signals.wait(min(_OTHERS_EVERY_S, self.settings.poll)):
@@ -171,8 +166,6 @@ class ExtractionRounds:
         return True
 
     def _plan(self) -> Stock:
-        # Again, under the lock that `mcn forget` holds: it may have been killed while this process waited for it.
-        refuse_half_forgotten(self.folder)
         stock = take_stock(self.settings)
         # A download that is at work and has room brings more: shards are filled. Else what is there is taken.
         waits = self.settings.follow and bool(stock.unsettled) and self._downloads.goes_on()
@@ -183,7 +176,6 @@ class ExtractionRounds:
 
     def _remove_leftovers(self) -> None:
         """Files that dead processes were writing, a day old; media whose deletion was interrupted."""
-        self._end_leases()
         now = time.time()
         for folder in ("shards", "parts", "plans", "leases", "manifests"):
             # Unlike rglob, os.walk takes no harm from a folder that another process removes meanwhile.
@@ -196,22 +188,6 @@ class ExtractionRounds:
         if self.settings.delete_media:
             self._kept |= delete_leftovers(self.settings.media, self.folder, receipts(self.folder, self._reasons))
 
-    def _left_leases(self) -> list[Path]:
-        """Leases of closed shards whose processes have ended, as far as can be told by now: nobody takes those up."""
-        leases = sorted(self._leases.glob("[0-9]*.json"))
-        closed = [path for path in leases if shard_path(self.folder, path.stem).exists()]
-        return [path for path in closed if self._watch.is_dead(path)]
-
-    def _end_leases(self) -> None:
-        """Remove what a kill has left between a shard's closing and its lease's end; the planning lock is held, so that
-        no repair takes such a shard apart."""
-        for path in self._left_leases():
-            lease = Lease(path)
-            with suppress(LeaseLostError):
-                if lease.acquire(self._watch):
-                    with lease.held():
-                        remove_tree(self.folder / "parts" / path.stem)
-
     def _reasons(self) -> dict[str, str]:
         return reasons_of(self.folder / "ledger", STAGE)
 
@@ -222,10 +198,6 @@ class ExtractionRounds:
 
     def report(self) -> RunSummary:
         """What became of all of it: closed shards by their receipts, this run's and earlier ones'."""
-        # Of another host's processes, and those before a restart, only time tells that they have ended.
-        if self._left_leases():
-            with suppress(InputError, signals.StoppedError, LeaseLostError, OSError), locked(self._lock, "tidying up"):
-                self._end_leases()
         report, left_out = self._report, Counter[str]()
         tried = stored = 0
         new: list[Receipt] = []
@@ -294,7 +266,7 @@ class ExtractionRounds:
             f"{count} videos have no {name}: masked, not invented" for name, count in lacks.items() if count
         ]
         odd = sum((Counter(latest.detail.get("captions left out", {})) for latest in details), Counter[str]())
-        report.notes += [f"odd captions, {reason}: {number}" for reason, number in sorted(odd.items())]
+        report.notes += [f"captions left out, {reason}: {number}" for reason, number in sorted(odd.items())]
         if noted:
             report.notes.append(f"{noted} videos have a remark of the decoder: see {self.folder / 'ledger'}")
         if not address_of(self.settings.media) and not self.settings.media.exists():

@@ -145,28 +145,23 @@ class FeatureExtractor(Closeable):
         device = str(self._claim.device)
         for name, stream in identity["streams"].items():
             check_described(name, stream)
-        self.provenance = provenance(device)
-        self._on_processor = device == "cpu"
-        self.pool = DecoderPool(settings.decoding(), decode_made_clip, *settings.decoders_each(device))
-        try:
-            self.pool.warm_up()
-            self.networks = {
-                name: FrameNetwork(
-                    verified_weights(name, weight_files[name], stream["weights"]),
-                    stream["view"],
-                    stream["precision"],
-                    device,
-                )
-                for name, stream in identity["streams"].items()
-            }
-            davenet = verified_weights("davenet", weight_files["davenet"], identity["audio"]["weights"])
-            self.audio_network = AudioNetwork(davenet, device)
-        except BaseException:
-            self.close()
-            raise
+        self.networks = {
+            name: FrameNetwork(
+                verified_weights(name, weight_files[name], stream["weights"]),
+                stream["view"],
+                stream["precision"],
+                device,
+            )
+            for name, stream in identity["streams"].items()
+        }
+        davenet = verified_weights("davenet", weight_files["davenet"], identity["audio"]["weights"])
+        self.audio_network = AudioNetwork(davenet, device)
         self.batchers: dict[str, FrameBatcher[str]] = {
             name: FrameBatcher(network) for name, network in self.networks.items()
         }
+        self.provenance = provenance(device)
+        self._on_processor = device == "cpu"
+        self.pool = DecoderPool(settings.decoding(), decode_made_clip, *settings.decoders_each(device))
         self._spent: Counter[str] = Counter()
         self._in_work: dict[str, _VideoInWork] = {}
 

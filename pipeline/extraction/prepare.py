@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from extractors.errors import WeightsError
-from extractors.known_weights import file_state, known_digest, remember_digest
 from extractors.network import Network
 from extractors.networks import (
     CLIP_VIEW,
@@ -28,7 +27,7 @@ from extractors.networks import (
 )
 from extractors.timeline import SHORT_SIDE, parse_frame_size
 from extractors.timm_networks import INSTALL, PREFIX, is_timm, timm_names
-from extractors.weight_specs import file_at_hand, stream_weights, weight_items
+from extractors.weight_specs import stream_weights, weight_items
 from pipeline.core.child import Child, ChildError
 from pipeline.core.config import as_plain, flag_of, typed
 from pipeline.core.errors import InputError, ToolError, suggest
@@ -79,10 +78,8 @@ def prepare_weights(settings: ExtractSettings) -> dict[str, Path]:
 def prepare_networks(settings: ExtractSettings, precision: str) -> Networks:
     """Weights and their digests, and what `precision` (bf16, fp32 or auto) is here; all of it by another process.
 
-    None is needed for files that were read before. InputError says what can't be provided.
+    InputError says what can't be provided.
     """
-    if (known := _known_networks(settings, precision)) is not None:
-        return known
     # What holds a weights file goes back to the system with it; glibc would keep 100 MB to 200 MB for the next.
     variables = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
     with Child("pipeline.extraction.prepare:read_networks", variables=variables) as child:
@@ -98,19 +95,6 @@ def prepare_networks(settings: ExtractSettings, precision: str) -> Networks:
     return networks
 
 
-def _known_networks(settings: ExtractSettings, precision: str) -> Networks | None:
-    """As `prepare_networks`, where nothing has to be fetched, made, read or timed."""
-    if precision == "auto" or settings.device not in ("auto", "cpu"):
-        return None
-    files, digests = dict[str, Path](), dict[str, str]()
-    for network, spec in weight_specs(settings).items():
-        path = file_at_hand(network, spec, settings.out / "weights")
-        if path is None or (digest := known_digest(network, path)) is None:
-            return None
-        files[network], digests[network] = path.resolve(), digest
-    return Networks(files, digests, precision)
-
-
 def read_networks(specs: Mapping[str, str], folder: Path, precision: str, device: str) -> Networks:
     """As `prepare_networks`, in this process."""
     from extractors.precision import resolve_device, resolve_precision
@@ -118,11 +102,7 @@ def read_networks(specs: Mapping[str, str], folder: Path, precision: str, device
 
     try:
         files = _weight_files(specs, folder)
-        digests = {}
-        for network, path in files.items():
-            before = file_state(path)
-            digests[network] = load_weights(network, path).digest
-            remember_digest(network, path, digests[network], before)
+        digests = {network: load_weights(network, path).digest for network, path in files.items()}
         return Networks(files, digests, resolve_precision(precision, resolve_device(device)))
     except (WeightsError, ValueError) as error:
         raise InputError(str(error)) from None
@@ -196,7 +176,7 @@ def prepare(settings: ExtractSettings) -> Prepared:
         notes += _remarks(settings, answers)
     # The inputs are read before weights are fetched; of other captions than the data set's, nothing is stored.
     store = _captions(settings, captions, notes) if frozen.get("captions") == captions else None
-    precision = frozen_precision(settings, frozen.get("streams", {}))
+    precision = _precision(settings, frozen.get("streams", {}))
     if is_same:
         digests = {stream: frozen["streams"][stream]["weights"] for stream in settings.streams}
         networks = Networks({}, digests | {"davenet": frozen["audio"]["weights"]}, precision)
@@ -293,7 +273,7 @@ def _same_networks(settings: ExtractSettings, recorded: dict[str, Any]) -> bool:
     return same and not any(Path(spec).exists() for spec in specs.values())
 
 
-def frozen_precision(settings: ExtractSettings, streams: dict[str, Any]) -> str:
+def _precision(settings: ExtractSettings, streams: dict[str, Any]) -> str:
     # `auto` is measured, and resolved once: a busy minute later must not turn away the same command.
     frozen: str = next((stream["precision"] for stream in streams.values()), "")
     return frozen if frozen and settings.precision == "auto" else settings.precision
@@ -305,7 +285,7 @@ def _captions(settings: ExtractSettings, identity: dict[str, str], notes: list[s
     if settings.captions.is_dir():
         return CaptionFolder(settings.captions, settings.drop_overlaps)
     store = build_caption_store(settings.captions, settings.out / CAPTIONS, settings.drop_overlaps, identity)
-    notes += [f"odd captions, {reason}: {number}" for reason, number in sorted(store.left_out.items())]
+    notes += [f"captions left out, {reason}: {number}" for reason, number in sorted(store.left_out.items())]
     return store
 
 

@@ -103,8 +103,8 @@ class ExtractSettings:
     """Local worker processes; 0: one a GPU, or on a processor one a core. Cores of those with nothing left to do go to
     the networks of the others. Ignored by cluster runners."""
     decoders: int = 0
-    """Decoder processes beside each worker's networks. 0: two on a processor, so that the next video is at hand; on a
-    GPU as many as keep it busy, up to this machine's cores."""
+    """Decoder processes beside each worker's networks. 0: one on a processor, whose cores the workers share; on a GPU
+    as many as keep it busy, up to this machine's cores."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto: with several GPUs each worker takes one that no other has."""
 
@@ -157,8 +157,7 @@ class ExtractSettings:
         """How many decoder processes a worker on `device` starts with, and how many at most."""
         if self.decoders:
             return self.decoders, self.decoders
-        # The second decodes the next video's first frames while the first is at the sound of the one before.
-        return (2, 2) if device == "cpu" else (1, max(1, usable_cores() // self.local_workers()))
+        return 1, 1 if device == "cpu" else max(1, usable_cores() // self.local_workers())
 
     def local_workers(self) -> int:
         """How many processes work side by side on this machine."""

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from extractors.errors import MediaError
 from pipeline.core import signals
 from pipeline.core.cache import NoRoomError
 from pipeline.core.errors import InputError
-from pipeline.core.files import AlreadyThereError, Closeable, refresh_listing, remove_tree
+from pipeline.core.files import AlreadyThereError, Closeable, remove_tree
 from pipeline.core.lease import Lease, LeaseLostError, LeaseWatch, at_work_here
 from pipeline.core.ledger import LedgerWriter, latest_states
 from pipeline.core.records import Caption, Outcome, ShardPlan, VideoFeatures
@@ -33,7 +33,7 @@ from pipeline.extraction.cleanup import delete_processed
 from pipeline.extraction.features import Extracted, FeatureExtractor
 from pipeline.extraction.settings import STAGE, ExtractSettings
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 5.0
 """Seconds between two looks at which workers of this machine have a plan."""
 ONCE_MORE = {"timeout", "crashed", "memory"}
 """Failures that a busy machine may cause: such a video is tried a second time before it is left out."""
@@ -73,15 +73,11 @@ class ShardWorker(Closeable):
         self.settings, self.folder, self._stop = settings, settings.out, stop
         self.identity: dict[str, Any] = read_description(self.folder)["identity"]
         cores = CoreShare(self.folder / "leases", settings.local_workers())
+        self.extractor = FeatureExtractor(settings, self.identity, weight_files, cores)
+        self.captions = open_captions(self.folder, self.identity["captions"], settings.captions)
         self._odd: dict[str, Counter[str]] = {}
-        with ExitStack() as started:
-            self.extractor = FeatureExtractor(settings, self.identity, weight_files, cores)
-            started.callback(self.extractor.close)
-            self.captions = open_captions(self.folder, self.identity["captions"], settings.captions)
-            self.media = _media_finder(settings)
-            started.callback(self.media.close)
-            self.ledger = LedgerWriter(self.folder / "ledger", STAGE)
-            started.pop_all()
+        self.media = _media_finder(settings)
+        self.ledger = LedgerWriter(self.folder / "ledger", STAGE)
 
     def close(self) -> None:
         """End the decoder, close the ledger."""
@@ -109,8 +105,6 @@ class ShardWorker(Closeable):
             return Counter(elsewhere=len(plan.video_ids))
         try:
             with lease.held():
-                # Another host may have closed it since the look above.
-                refresh_listing(shard.parent)
                 if shard.exists():
                     return Counter(skipped=len(plan.video_ids))
                 receipt = read_receipt(self.folder, name)
@@ -204,10 +198,7 @@ class ShardWorker(Closeable):
             self._spent["writing"] += time.monotonic_ns() - began
 
     def _asked_to_stop(self) -> bool:
-        if signals.asked_to_stop() or self._stop is None:
-            return signals.asked_to_stop()
-        refresh_listing(self._stop.parent)
-        return self._stop.exists()
+        return signals.asked_to_stop() or (self._stop is not None and self._stop.exists())
 
     def _captions_of(self, video_id: str) -> tuple[Caption, ...]:
         if self.captions is None:

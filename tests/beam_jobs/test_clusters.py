@@ -168,19 +168,6 @@ def test_workers_are_started_by_this_packages_program_unless_the_options_say_how
     assert "mcn-beam-worker: no such file" in refusal(flink())
 
 
-def test_a_job_server_forgets_workers_that_were_killed(flink: Flink) -> None:
-    """Without this option, which only Beam's Java knows, it keeps their closed connections as long as the job lasts."""
-
-    def sent(arguments: list[str]) -> object:
-        options = beam_options(arguments).get_all_options(
-            add_extra_args_fn=lambda parser: parser.add_argument("--environment_expiration_millis", type=int)
-        )
-        return options["environment_expiration_millis"]
-
-    assert sent(flink()) == 30_000
-    assert sent([]) is None
-
-
 def test_flink_within_the_job_server_needs_no_cluster(flink: Flink) -> None:
     runner, _, jar = flink()
     assert environment([runner, jar, "--flink_master=[local]"])[0] == "PROCESS"

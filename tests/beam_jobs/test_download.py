@@ -17,17 +17,14 @@ import imageio_ffmpeg
 import psutil
 import pytest
 
-from beam_jobs import download as download_job
 from beam_jobs.download import run
 from pipeline.cli import main
 from pipeline.core.errors import InputError
 from pipeline.core.files import sha256_of_file
-from pipeline.core.lease import locked
 from pipeline.core.ledger import LedgerWriter, latest_states, read_ledger
 from pipeline.core.records import Outcome
 from pipeline.core.reporting import RunSummary
 from pipeline.core.signals import SIGNALS
-from pipeline.dataset.folder import add_tombstones
 from pipeline.download.media import find_media, media_path
 from pipeline.download.settings import DownloadSettings
 from pipeline.sample.site import SampleSite
@@ -395,18 +392,3 @@ def test_a_premiere_dated_by_a_wrong_clock_is_asked_for_again_and_told(site: Sam
     assert report.done == len(LIVING) - 1 and report.failed == {"live": 1}
     (note,) = report.notes
     assert ledger.path.name in note and note.startswith("1 ledger line")
-
-
-def test_what_is_forgotten_before_it_has_the_lock_stays_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "ids.csv").write_text("video_id\n" + "\n".join(LIVING))
-    settings = DownloadSettings(ids=tmp_path / "ids.csv", out=tmp_path / "media", site="sample", site_url="http://x")
-    asked: list[str] = []
-
-    def locked_after_a_forget(path: Path, what: str) -> Any:
-        add_tombstones(settings.out, LIVING[:2])
-        return locked(path, what)
-
-    monkeypatch.setattr(download_job, "locked", locked_after_a_forget)
-    monkeypatch.setattr(download_job, "_download", lambda settings, report, ids, options, lease: asked.extend(ids))
-    assert "2 videos were forgotten and stay out" in run(settings).notes
-    assert sorted(asked) == sorted(LIVING[2:])

@@ -333,11 +333,11 @@ def test_odd_csv_captions_are_told_and_stop_nothing(
     (folder / "video-00003.csv").write_text("start,end,text\n0,1," + "a" * (2 << 20) + "\n")
     report = run(settings(out="odd", captions=folder, workers=workers))
     assert report.complete and report.done == 5
-    assert [note for note in report.notes if note.startswith("odd captions")] == [
-        "odd captions, file that is no csv with start,end,text: 1",
-        "odd captions, line of more than 1048576 characters: 1",
-        "odd captions, reversed or negative time: 2",
-        "odd captions, time is not a number: 2",
+    assert [note for note in report.notes if note.startswith("captions left out")] == [
+        "captions left out, file that is no csv with start,end,text: 1",
+        "captions left out, line of more than 1048576 characters: 1",
+        "captions left out, reversed or negative time: 2",
+        "captions left out, time is not a number: 2",
     ]
 
 

@@ -34,9 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            # Each wants other programs, of the system, by Maven or by Go: a command each.
+            # Beam's clusters want Java, the others programs of the system: a command each.
             endures = item.get_closest_marker("endurance") is not None
-            if not endures and item.get_closest_marker("spark") is None:
+            if not endures:
                 item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.timeout((12 if endures else 3) * WITHIN_S))
 
@@ -132,21 +132,11 @@ def contents(dataset: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """What the cluster's results are compared with is there."""
-    return done_alone(Work(tmp_path_factory.mktemp("work")))
-
-
-@pytest.fixture(scope="session")
-def larger_work(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    """Work enough for several kills."""
-    return done_alone(Work(tmp_path_factory.mktemp("larger-work"), videos=6))
-
-
-def done_alone(work: Work) -> Work:
-    """The same, once this machine alone has downloaded and extracted the sample."""
+    work = Work(tmp_path_factory.mktemp("work"))
     work.make_sample()
     assert ended(work.download(work.media)) == (0, [])
     assert ended(work.extract(work.dataset)) == (0, [])
-    assert len(list((work.dataset / "shards").glob("*.h5"))) == work.videos
+    assert len(list((work.dataset / "shards").glob("*.h5"))) == 4
     return work
 
 
@@ -156,36 +146,24 @@ def jars() -> Path:
     return make_flink_jar(JARS).parent
 
 
-@pytest.fixture(scope="session")
-def worker_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Beam's flags by which a runner starts the workers that `mcn-beam-worker` starts, of this checkout."""
-    worker = tmp_path_factory.mktemp("bin") / "mcn-beam-worker"
+@pytest.fixture
+def flink(jars: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[FlinkCluster, list[str]]]]:
+    """`flink(settings)`: a cluster of two task managers with these settings beside its own, and flags for it.
+
+    Workers are what `mcn-beam-worker` starts. Nothing is left in the end, no process and no temporary file.
+    """
+    worker = tmp_path / "mcn-beam-worker"
     worker.write_text(
         f'#!/bin/sh\nPYTHONPATH={REPOSITORY} OMP_NUM_THREADS=1 exec {sys.executable} -m beam_jobs.worker_boot "$@"\n'
     )
     worker.chmod(0o755)
-    return ["--environment_type=PROCESS", f"--environment_option=process_command={worker}"]
-
-
-@contextlib.contextmanager
-def running_flink(
-    jars: Path, worker_flags: list[str], folder: Path, settings: dict[str, Any]
-) -> Iterator[tuple[FlinkCluster, list[str]]]:
-    """A cluster of two task managers, with these settings beside its own, and flags for it.
-
-    Nothing is left in the end, no process and no temporary file.
-    """
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder / "flink" / "tmp")
-        cluster = stack.enter_context(FlinkCluster(jars, folder / "flink", settings))
-        flags = [f"--flink_master={cluster.address}", f"--flink_job_server_jar={jars / 'flink-job-server.jar'}"]
-        yield cluster, ["--runner=flink", "--parallelism=2", *flags, *worker_flags]
 
+        def start(settings: dict[str, Any]) -> tuple[FlinkCluster, list[str]]:
+            stack.callback(shutil.rmtree, tmp_path / "flink" / "tmp")
+            cluster = stack.enter_context(FlinkCluster(jars, tmp_path / "flink", settings))
+            flags = [f"--flink_master={cluster.address}", f"--flink_job_server_jar={jars / 'flink-job-server.jar'}"]
+            flags += ["--environment_type=PROCESS", f"--environment_option=process_command={worker}"]
+            return cluster, ["--runner=flink", "--parallelism=2", *flags]
 
-@pytest.fixture
-def flink(
-    jars: Path, worker_flags: list[str], tmp_path: Path
-) -> Iterator[Callable[..., tuple[FlinkCluster, list[str]]]]:
-    """`flink(settings)`: see `running_flink`."""
-    with contextlib.ExitStack() as stack:
-        yield lambda settings: stack.enter_context(running_flink(jars, worker_flags, tmp_path, settings))
+        yield start

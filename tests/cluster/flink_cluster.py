@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import socket
 import subprocess
 import time
@@ -39,14 +38,12 @@ MEMORY = {
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody uses, below those that the kernel gives to connections."""
-    ports: set[int] = set()
-    while len(ports) < count:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as one, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            ports.add(port)
-    return list(ports)
+    """Ports of this machine that nobody uses."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 class FlinkCluster:
@@ -59,8 +56,6 @@ class FlinkCluster:
     def __init__(self, jars: Path, folder: Path, further: dict[str, Any]) -> None:
         self.jars, self.folder = jars, folder
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._failures_of_running: dict[str, int] = {}
-        self._failures_of_ended: dict[str, int] = {}
         rpc, rest = free_ports(2)
         self.address = f"127.0.0.1:{rest}"
         (folder / "tmp").mkdir(parents=True)
@@ -73,13 +68,10 @@ class FlinkCluster:
         (folder / "config.yaml").write_text(yaml.safe_dump(settings | further))
 
     def __enter__(self) -> "FlinkCluster":
-        with ExitStack() as stack:
-            stack.push(self)
-            self.start_job_manager()
-            for number in range(2):
-                self.start_manager(number)
-            self.wait_for_slots(2)
-            stack.pop_all()
+        self._start("job-manager", "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint")
+        for number in range(2):
+            self.start_manager(number)
+        self._wait_for_slots(2)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -92,49 +84,12 @@ class FlinkCluster:
         _, alive = psutil.wait_procs(started, timeout=READY_WITHIN_S)
         assert not alive, alive
 
-    def start_job_manager(self) -> None:
-        """Start a job manager, which knows nothing of what an earlier one did."""
-        self._start("job-manager", "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint")
-
     def start_manager(self, number: int) -> None:
         """Start a task manager."""
         main_class = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
         self._start(f"manager-{number}", main_class, f"-Dtaskmanager.resource-id=manager-{number}")
 
-    def kill(self, name: str) -> None:
-        """SIGKILL a process of the cluster, "job-manager" or "manager-NUMBER", and wait for its end."""
-        process = self.processes.pop(name)
-        process.kill()
-        process.wait(timeout=READY_WITHIN_S)
-
-    def workers(self) -> dict[str, list[psutil.Process]]:
-        """Task manager -> its living Python workers; only managers that have one."""
-        found: dict[str, list[psutil.Process]] = {}
-        for name, process in self.processes.items():
-            with suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(process.pid).children():
-                    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                        if "beam_jobs.worker_boot" in child.cmdline():
-                            found.setdefault(name, []).append(child)
-        return found
-
-    def running_jobs(self) -> list[str]:
-        """Ids of the jobs that have not ended, those that wait for slots or a restart among them."""
-        return [job["jid"] for job in self.ask("jobs/overview")["jobs"] if job["end-time"] < 0]
-
-    def failures(self) -> int:
-        """How often, in all jobs so far, something failed of which Flink restarted or gave up what it was a part of."""
-        # An ended job's number is final, and whether it has ended is asked for first.
-        for job in self.ask("jobs/overview")["jobs"]:
-            if job["jid"] not in self._failures_of_ended:
-                number = len(
-                    self.ask(f"jobs/{job['jid']}/exceptions?maxExceptions=1000")["exceptionHistory"]["entries"]
-                )
-                (self._failures_of_running if job["end-time"] < 0 else self._failures_of_ended)[job["jid"]] = number
-        return sum((self._failures_of_running | self._failures_of_ended).values())
-
-    def wait_for_slots(self, count: int) -> None:
-        """Return once this many slots are there and all processes live."""
+    def _wait_for_slots(self, count: int) -> None:
         begin = time.monotonic()
         while time.monotonic() - begin < READY_WITHIN_S:
             assert all(process.poll() is None for process in self.processes.values()), f"see {self.folder}"

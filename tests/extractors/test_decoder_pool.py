@@ -1,6 +1,5 @@
 """Several decoders at once: every event of every video, none mixed up; what hangs, fails or isn't wanted any more."""
 
-import queue
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -116,29 +115,6 @@ def test_every_video_is_what_a_decoder_of_its_own_gives(
             expected_sound = log_mel(track.samples) if track is not None else np.zeros((0, 40), np.float32)
             np.testing.assert_array_equal(sound.logmel, expected_sound)
             assert sound.start == (track.start if track is not None else 0.0)
-
-
-def test_decoders_that_were_warmed_up_are_checked_once_and_before_the_first_video(scripted: type[Scripted]) -> None:
-    checked: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with DecoderPool(SETTINGS, checked.put, 2, 4) as pool:
-        pool.warm_up()
-        assert {id(checked.get(timeout=60)) for _ in range(2)} == set(map(id, scripted.made))
-        assert pool.decoders == 2
-        assert len(by_video(pool.decode(named("a", "b")))) == 2
-    assert checked.empty()
-
-
-def test_what_fails_while_decoders_warm_up_is_told_with_the_first_video(scripted: type[Scripted]) -> None:
-    calls = []
-
-    def check(decoder: DecoderProcess) -> None:
-        calls.append(decoder)
-        raise DecoderError("a library is missing")
-
-    with DecoderPool(SETTINGS, check) as pool:
-        pool.warm_up()
-        assert [str(event) for event in by_video(pool.decode(named("a")))["a"]] == ["a library is missing"]
-    assert len(calls) == 2
 
 
 def test_a_long_video_holds_no_other_up(scripted: type[Scripted]) -> None:

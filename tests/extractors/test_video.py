@@ -1,6 +1,5 @@
 """Frame networks against their publishers' own code, and batches of mixed company."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from extractors import video
 from extractors.calibration import pictures
 from extractors.frame_batcher import FrameBatcher
-from extractors.networks import find_network
 from extractors.video import FrameNetwork, view_of
 from extractors.weights import Weights, load_weights, materialise
 
@@ -205,56 +202,6 @@ def test_one_videos_overflow_costs_no_other_its_rows(resnet):
     broken = replace(resnet, state={**resnet.state, "layer4.2.bn3.bias": bias})
     network = FrameNetwork(broken, precision="fp32", device="cpu", batch_size=1)
     assert (network.features(np.zeros((1, 64, 64, 3), np.uint8))[:, 7] > 65504).all()
-
-
-@pytest.fixture
-def room_for(monkeypatch) -> Callable[[int], list[int]]:
-    """`room_for(n)`: networks made from then on run out of a GPU's memory for more than n pictures; what they were
-    given is listed."""
-
-    def plant(most: int) -> list[int]:
-        sizes: list[int] = []
-        entry = find_network("efficientnet-lite0")
-
-        def limited(network, pictures):
-            sizes.append(len(pictures))
-            if len(pictures) > most:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return entry.feature_map(network, pictures)
-
-        monkeypatch.setattr(video, "find_network", lambda name: replace(entry, feature_map=limited))
-        return sizes
-
-    return plant
-
-
-def test_where_a_gpus_memory_runs_out_the_batch_is_halved_for_good_and_said_once(lite0, room_for, caplog):
-    sizes = room_for(3)
-    frames = frames_of(9, 11, 224, 224)
-    expected = FrameNetwork(lite0, precision="fp32", device="cpu", batch_size=2).features(frames)
-    network = FrameNetwork(lite0, precision="fp32", device="cpu", batch_size=8)
-    network.compute_on(1)
-    np.testing.assert_array_equal(network.features(frames), expected)
-    assert (network.batch_size, network.frames_at_once) == (2, 2)
-    assert [record.getMessage() for record in caplog.records] == [
-        "efficientnet-lite0: the memory of cpu is too small for 8 frames at once; from now on it takes 4",
-        "efficientnet-lite0: the memory of cpu is too small for 4 frames at once; from now on it takes 2",
-    ]
-    sizes.clear()
-    network.features(frames)
-    assert sizes == [2] * 6 and len(caplog.records) == 2
-
-
-def test_memory_for_no_frame_and_other_errors_are_raised(lite0, room_for, monkeypatch):
-    room_for(0)
-    with pytest.raises(torch.OutOfMemoryError):
-        FrameNetwork(lite0, precision="fp32", device="cpu", batch_size=4).features(frames_of(9, 2, 224, 224))
-    broken = replace(find_network("efficientnet-lite0"), feature_map=lambda *given: torch.ones(2) @ torch.ones(3))
-    monkeypatch.setattr(video, "find_network", lambda name: broken)
-    network = FrameNetwork(lite0, precision="fp32", device="cpu", batch_size=4)
-    with pytest.raises(RuntimeError, match="size"):
-        network.features(frames_of(9, 2, 224, 224))
-    assert network.batch_size == 4
 
 
 def test_settings_that_make_no_network(lite0):

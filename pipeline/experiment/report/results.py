@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError, suggest_below
-from pipeline.core.files import read_json, refresh_listing
+from pipeline.core.files import read_json
 
 COMPARISON = "compare.json"
 RETRIEVAL, LOCALIZATION, TRAINING, PROBE = "retrieval.json", "localization.json", "train.json", "probe.json"
@@ -123,7 +123,6 @@ def read_model(folder: Path, arm: str, seed: int, equal: Sequence[str], localize
     """The model in `folder`, whose name is the model's. `localized`: whether localization.json must be there, or is no
     result of it; None where it may be."""
     steps, probe = folder / LOCALIZATION, folder / PROBE
-    refresh_listing(folder)
     return Model(
         name=folder.name,
         arm=arm,

@@ -20,10 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from extractors.calibration import pictures, random_state
-from extractors.devices import is_out_of_memory
 from extractors.networks import NETWORKS
 from extractors.precision import Precision, has_bf16_arithmetic, resolve_precision
-from extractors.video import FrameNetwork
+from extractors.video import FrameNetwork, usual_batch
 from extractors.weights import Weights
 from pipeline.core.provenance import processor
 from pipeline.extraction.settings import ExtractSettings
@@ -144,7 +143,7 @@ def _in_one_line(check: Check, mend: str) -> Finding:
         return check()
     except Exception as error:  # any fault of driver, libraries and device is what is being looked for
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        if is_out_of_memory(error):
+        if _is_out_of_memory(error):
             mend = _MAKE_ROOM
         elif "no kernel image" in str(error):
             mend = "this build of PyTorch isn't made for this GPU: install one that is"
@@ -152,12 +151,17 @@ def _in_one_line(check: Check, mend: str) -> Finding:
         return Finding("problem", lines[-1] if lines[0].startswith("-- Process") else lines[0], mend)
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    # cuBLAS and cuDNN have words of their own; another process's error comes as text.
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ("out of memory", "ALLOC_FAILED"))
+
+
 def _halved_once(measure: Callable[[int], float], size: int) -> tuple[float, int]:
     """What `measure` gives for `size`, or for half of it where memory runs out; and for which of them."""
     try:
         return measure(size), size
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
     _free_memory()
     return measure(size // 2), size // 2
@@ -208,10 +212,14 @@ class _Trial:
 
     def check_extraction(self, gpu: str) -> Finding:
         """Frames a second of the network: pixels to the device, rows back."""
-        network = self._network(gpu, resolve_precision("auto", torch.device(gpu)))
-        frames, usual = np.random.default_rng(0).integers(0, 256, (FRAMES, 256, 454, 3), np.uint8), network.batch_size
-        seconds, batch = input_seconds(network, frames, RATE_S), network.batch_size
-        text = f"{self._name} in {network.precision}: {1 / seconds:,.1f} frames a second, {batch} at once"
+        precision, usual = resolve_precision("auto", torch.device(gpu)), usual_batch(self._name, torch.device(gpu))
+        frames = np.random.default_rng(0).integers(0, 256, (FRAMES, 256, 454, 3), np.uint8)
+
+        def frame_seconds(size: int) -> float:
+            return input_seconds(self._network(gpu, precision, size), frames, RATE_S)
+
+        seconds, batch = _halved_once(frame_seconds, usual)
+        text = f"{self._name} in {precision}: {1 / seconds:,.1f} frames a second, {batch} at once"
         if batch < usual:
             return Finding("problem", f"{text}: {usual}, as mcn extract has them, don't fit into memory", _MAKE_ROOM)
         return Finding("ok", text)
@@ -250,8 +258,8 @@ class _Trial:
         text = f"{found.text}; {rate:.2f} steps a second of {shape.clips} clips by {count} processes"
         return Finding(found.state, text, _ONE_ALONE if found.state == "problem" else "")
 
-    def _network(self, device: str, precision: Precision) -> FrameNetwork:
-        return FrameNetwork(self._weights, "full", precision, device)
+    def _network(self, device: str, precision: Precision, batch: int | None = None) -> FrameNetwork:
+        return FrameNetwork(self._weights, "full", precision, device, batch)
 
     def _shape(self, device: str, **other: Any) -> "TrainingShape":
         from pipeline.training.speed import TrainingShape

@@ -263,4 +263,4 @@ def _note(changes: str, compared: Sequence[Comparison], precisions: Mapping[str,
     if not changes:
         return f"{note}; same host, processor, device and libraries: compared exactly"
     rules = (f"{name}: {TOLERANCES[name]}" for name in sorted(set(precisions.values())))
-    return f"{note}; may be rounded otherwise ({changes}): {'; '.join(rules)}"
+    return f"{note}; made elsewhere ({changes}): {'; '.join(rules)}"

@@ -96,22 +96,6 @@ def test_a_disk_that_is_read_only_all_at_once_is_told(tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def test_a_name_that_is_given_back_at_that_moment_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = os.link
-
-    def met_by_another(first: Path, second: Path) -> None:
-        Path(second).write_text("another's lease")
-        try:
-            link(first, second)
-        finally:
-            os.unlink(second)
-
-    monkeypatch.setattr(files.os, "link", met_by_another)
-    with pytest.raises(AlreadyThereError):
-        write_text(tmp_path / "lease", "mine", exclusive=True)
-    assert [*tmp_path.iterdir()] == []
-
-
 def test_a_link_whose_answer_was_lost_has_succeeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 

@@ -1,21 +1,18 @@
 """The driver's side of extraction, without networks: what it says to a download that waits for room, and at the end."""
 
-import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.core.lease import locked, this_process
+from pipeline.core.lease import locked
 from pipeline.core.signals import StoppedError
-from pipeline.dataset.folder import FORGETTING
-from pipeline.dataset.shard_plans import lease_path, shard_path, write_plans
+from pipeline.dataset.shard_plans import write_plans
 from pipeline.download import budget as media_budget
 from pipeline.download.budget import MediaBudget, download_lock
 from pipeline.extraction import driver as extraction_rounds
@@ -217,62 +214,6 @@ def test_what_dead_processes_were_writing_goes_after_a_day_and_nothing_else(sett
     ExtractionRounds(settings, "test")
     assert [path.name for path in kept if not path.exists()] == []
     assert [path.name for path in gone if path.exists()] == []
-
-
-def test_a_forget_that_was_killed_while_it_waited_ends_it(
-    settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @contextmanager
-    def after_a_killed_forget(path: Path, what: str, **named: Any) -> Iterator[Any]:
-        with locked(path, what, **named) as lease:
-            (settings.out / FORGETTING).write_text('{"ids": ["forgotten-1"]}')
-            yield lease
-
-    monkeypatch.setattr(extraction_rounds, "locked", after_a_killed_forget)
-    with pytest.raises(InputError, match="a `mcn forget` was interrupted"):
-        ExtractionRounds(settings, "test")
-
-
-def left_behind(extraction: Extraction, **holder: str) -> list[Path]:
-    """A lease, of this process but for `holder`, and a part, of the closed shard."""
-    lease = lease_path(extraction.settings.out, extraction.name)
-    lease.write_text(json.dumps({"beat": 3} | asdict(this_process()) | holder))
-    part = extraction.settings.out / "parts" / extraction.name / "good-video-1.h5"
-    part.parent.mkdir(parents=True)
-    part.write_text("part")
-    return [lease, part]
-
-
-def test_what_a_kill_left_behind_a_closed_shard_goes(extraction: Extraction, report: Callable[[], Any]) -> None:
-    assert report().complete
-    left = left_behind(extraction, started="0")
-    assert report().complete
-    assert [path for path in left if path.exists()] == []
-
-
-def test_behind_a_shard_that_is_open_or_of_a_live_process_it_stays(
-    extraction: Extraction, report: Callable[[], Any]
-) -> None:
-    assert report().complete
-    left = left_behind(extraction)
-    assert report().complete
-    assert all(path.exists() for path in left)
-    shard_path(extraction.settings.out, extraction.name).unlink()
-    lease = json.loads(left[0].read_text())
-    left[0].write_text(json.dumps(lease | {"started": "0"}))
-    ExtractionRounds(extraction.settings, "test")
-    assert all(path.exists() for path in left)
-
-
-@pytest.mark.parametrize("expires_s", [0.0, 600.0])
-def test_of_another_host_it_goes_once_it_was_still_long_enough(
-    extraction: Extraction, report: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, expires_s: float
-) -> None:
-    assert report().complete
-    left = left_behind(extraction, host="another-host")
-    monkeypatch.setattr("pipeline.core.lease.EXPIRES_S", expires_s)
-    assert report().complete
-    assert [path.exists() for path in left] == [bool(expires_s)] * 2
 
 
 def test_a_signal_that_ends_its_wait_to_plan_ends_the_rounds(

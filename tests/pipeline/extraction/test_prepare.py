@@ -2,19 +2,16 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import torchvision
 
 from extractors import torchvision_networks
 from extractors.network import Source
 from extractors.networks import STREAM_WIDTHS
 from extractors.timm_networks import timm_network
-from extractors.weights import load_weights, materialise
+from extractors.weights import load_weights
 from pipeline.core.child import environment
 from pipeline.core.errors import InputError, ToolError
 from pipeline.extraction import prepare as prepare_module
@@ -45,31 +42,6 @@ def test_another_process_finds_what_this_one_does(tmp_path: Path) -> None:
     assert found.digests == {network: load_weights(network, path).digest for network, path in found.files.items()}
     assert found.files.keys() == {"efficientnet-lite0", "davenet"}
     assert prepare_networks(asked, "auto").precision in ("bf16", "fp32")
-
-
-def test_files_that_were_read_before_need_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MCN_CACHE", str(tmp_path / "cache"))
-    file = materialise("davenet", "random:5", tmp_path)
-    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pt")
-    weights = f"resnet18={tmp_path / 'resnet18.pt'}"
-    asked = settings(tmp_path, davenet_weights=str(file), weights=weights, streams=("resnet18",))
-    found = prepare_networks(asked, "fp32")
-    started = []
-    monkeypatch.setattr(prepare_module, "Child", lambda *given, **more: started.append(given) or pytest.fail("started"))
-    assert prepare_networks(asked, "fp32") == found
-    changed = [
-        (replace(asked, device="cuda"), "fp32"),
-        (asked, "auto"),
-        (replace(asked, weights="resnet18=random:2"), "fp32"),
-        (replace(asked, davenet_weights="random:5"), "fp32"),
-    ]
-    for other, precision in changed:
-        with pytest.raises(pytest.fail.Exception):
-            prepare_networks(other, precision)
-    file.touch()
-    with pytest.raises(pytest.fail.Exception):
-        prepare_networks(asked, "fp32")
-    assert len(started) == 5
 
 
 def test_what_can_not_be_had_is_one_line(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cosine
 
-from extractors import calibration, video
+from extractors import calibration
 from extractors.networks import NETWORKS
 from extractors.video import FrameNetwork
 from extractors.weights import Weights
@@ -256,17 +255,12 @@ def out_of_memory_above(largest: int, size_of: Callable[..., int], result: float
 def test_half_the_frames_are_taken_where_memory_runs_out(
     checks: dict[str, Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = NETWORKS[NETWORK]
-
-    def limited(network: torch.nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-        if len(pictures) > 2:
-            raise torch.OutOfMemoryError(OUT_OF_MEMORY)
-        return entry.feature_map(network, pictures)
-
-    monkeypatch.setattr(video, "find_network", lambda name: replace(entry, feature_map=limited))
+    sizes: list[int] = []
+    measure = out_of_memory_above(2, lambda network, *given: network.batch_size, 0.01, sizes)
+    monkeypatch.setattr(gpu_check, "input_seconds", measure)
     finding = examine(checks["gpu 0 extraction"])
-    assert finding.state == "problem"
-    assert "frames a second, 2 at once: 4, as mcn extract has them, don't fit" in finding.text
+    assert sizes == [4, 2] and finding.state == "problem"
+    assert "100.0 frames a second, 2 at once: 4, as mcn extract has them, don't fit" in finding.text
     assert "nvidia-smi" in finding.mend
 
 

@@ -116,7 +116,7 @@ def test_one_bit_is_a_fault_where_the_rows_were_made_and_rounding_elsewhere(comp
     assert here == f"1 videos were computed anew: 1 are equal to the bit; {EXACTLY}"
     assert elsewhere.startswith("1 videos were computed anew: 0 are equal to the bit, values are off by up to ")
     assert elsewhere.endswith(
-        " of their row's largest; may be rounded otherwise (host there, processor Q): "
+        " of their row's largest; made elsewhere (host there, processor Q): "
         "fp32: centred cosine at least 0.99999, or every value within 0.002 of the largest"
     )
 
@@ -130,7 +130,7 @@ def test_the_rule_is_that_of_the_networks_precision(compare: Compare, tmp_path: 
     problems, (note,) = compare(rows(lambda values: (values * 1.02).astype(np.float16)), ({}, {}))
     assert len(problems) == (precision == "fp32")
     rules = "; ".join(f"{name}: {TOLERANCES[name]}" for name in sorted({precision, "fp32"}))
-    assert note.partition("; may be rounded otherwise ")[2] == f"(where is not recorded): {rules}"
+    assert note.partition("; made elsewhere ")[2] == f"(where is not recorded): {rules}"
 
 
 @pytest.mark.parametrize(
